@@ -64,7 +64,7 @@ struct core_value {
     uint32_t size;
     uint8_t meta;
     uint64_t held;               /* 0: nothing to drop */
-    uint8_t store[48];
+    uint8_t store[80];
 };
 
 struct core_event {

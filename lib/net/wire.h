@@ -80,7 +80,8 @@ struct wire_hello {
     char build[32]; /* of libray; a worker of another build is refused with a sentence */
 } __attribute__((packed));
 
-/* R -> O,W; followed by strings: session folder \0 node name \0 log path of this worker (without .out/.err) \0. */
+/* R -> O,W; FRAME_HAS_FD to a driver: the board's memfd (workers have it from their zygote). Followed by
+ * strings: session folder \0 node name \0 log path of this worker (without .out/.err) \0. */
 struct wire_welcome {
     uint32_t protocol;
     uint32_t job;
@@ -89,6 +90,7 @@ struct wire_welcome {
     uint64_t wake_ns;  /* measured; 0: not yet */
     struct unique_id cluster, node, worker;
     char build[32];
+    uint32_t slot;     /* of this process on the board */
 } __attribute__((packed));
 
 /* any -> any: typed refusal; followed by the sentence (not terminated). The sender closes the link. */

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/core/cluster.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define PATH_SIZE 512
+
+/* The raylet of this very build: beside libray.so, in the build folder or installed. */
+static int find_raylet(char *path, struct err *err)
+{
+    const char *set = getenv("RAY_RAYLET");
+    Dl_info info;
+    char folder[PATH_SIZE];
+
+    if (set != NULL) {
+        snprintf(path, PATH_SIZE, "%s", set);
+        if (access(path, X_OK) == 0)
+            return 0;
+        return err_sys(err, "RAY_RAYLET=%s cannot be run", set);
+    }
+    if (dladdr((void *)find_raylet, &info) == 0 || info.dli_fname == NULL)
+        return err_set(err, ERR_NOT_FOUND, "cannot tell where libray.so is: set RAY_RAYLET to the raylet's path");
+    snprintf(folder, sizeof folder, "%s", info.dli_fname);
+    char *slash = strrchr(folder, '/');
+    if (slash == NULL)
+        snprintf(folder, sizeof folder, ".");
+    else
+        *slash = '\0';
+    static const char *const places[] = {"../bin/raylet", "../libexec/ray/raylet", "bin/raylet"};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        if (snprintf(path, PATH_SIZE, "%s/%s", folder, places[i]) < PATH_SIZE && access(path, X_OK) == 0)
+            return 0;
+    }
+    return err_set(err,
+                   ERR_NOT_FOUND,
+                   "no raylet beside %s (looked for ../bin/raylet): install the whole package, or set RAY_RAYLET",
+                   info.dli_fname);
+}
+
+struct arguments {
+    char *v[8 + CORE_N_RESOURCES];
+    char text[8 + CORE_N_RESOURCES][PATH_SIZE];
+    int n;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct arguments *a, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(a->text[a->n], sizeof a->text[0], fmt, ap);
+    va_end(ap);
+    a->v[a->n] = a->text[a->n];
+    a->v[++a->n] = NULL;
+}
+
+static int spawn(const char *path, const struct arguments *a, int link_fd, int exe_fd, int *pid, struct err *err)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    int rc = posix_spawn_file_actions_init(&actions);
+
+    if (rc == 0)
+        rc = posix_spawnattr_init(&attr);
+    if (rc != 0) {
+        errno = rc;
+        return err_sys(err, "start %s", path);
+    }
+    /* dup2 onto itself clears close-on-exec, in the child alone */
+    posix_spawn_file_actions_adddup2(&actions, link_fd, link_fd);
+    posix_spawn_file_actions_adddup2(&actions, exe_fd, exe_fd);
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    /* a group of its own: ^C at the terminal reaches the program, which ends the cluster in order */
+    posix_spawnattr_setpgroup(&attr, 0);
+    posix_spawnattr_setflags(&attr,
+                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    rc = posix_spawn(pid, path, &actions, &attr, (char *const *)a->v, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attr);
+    if (rc != 0) {
+        errno = rc;
+        return err_sys(err, "start %s", path);
+    }
+    return 0;
+}
+
+int cluster_start(const struct core_config *config, int *pid, int *link_fd, struct err *err)
+{
+    char path[PATH_SIZE];
+    struct arguments a = {.n = 0};
+    int pair[2], rc;
+
+    if (find_raylet(path, err) != 0)
+        return -1;
+    int exe = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (exe < 0)
+        return err_sys(err, "open this program's executable (/proc/self/exe)");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+        err_sys(err, "make a socket for the raylet");
+        close(exe);
+        return -1;
+    }
+    add(&a, "%s", path);
+    add(&a, "--driver-fd=%d", pair[1]);
+    add(&a, "--executable-fd=%d", exe);
+    add(&a, "--driver-pid=%d", (int)getpid());
+    if (config->num_cpus > 0)
+        add(&a, "--num-cpus=%d", config->num_cpus);
+    if (config->temp_dir != NULL)
+        add(&a, "--temp-dir=%s", config->temp_dir);
+    if (config->no_log_to_driver)
+        add(&a, "--no-log-to-driver");
+    for (unsigned i = 0; i < config->n_resources; i++)
+        add(&a, "--resource=%s:%lld", config->resources[i].name, (long long)config->resources[i].units);
+    rc = spawn(path, &a, pair[1], exe, pid, err);
+    close(pair[1]);
+    close(exe);
+    if (rc != 0) {
+        close(pair[0]);
+        return -1;
+    }
+    *link_fd = pair[0];
+    return 0;
+}
+
+void cluster_reap(int pid, int timeout_ms)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+    if (fd >= 0) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int rc;
+        do
+            rc = poll(&p, 1, timeout_ms);
+        while (rc < 0 && errno == EINTR);
+        if (rc == 0)
+            kill(pid, SIGKILL);
+        close(fd);
+    }
+    /* ECHILD: the program reaps its children itself, and with them ours */
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+}
+
+void cluster_fate(int pid, char *out, size_t size)
+{
+    siginfo_t info = {.si_pid = 0};
+
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
+        snprintf(out, size, "closed the link");
+    else if (info.si_code == CLD_EXITED)
+        snprintf(out, size, "exited with status %d", info.si_status);
+    else
+        snprintf(out, size, "was killed by signal %d (%s)", info.si_status, strsignal(info.si_status));
+}

@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The owner's hands: carries out what submit.c decides and feeds it what frames say. The order at a task's end
+ * matters: values are stored, then waiters are told (INV-14, INV-33), then the arguments' holds are dropped (INV-13).
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/clock.h"
+#include "lib/core/core_private.h"
+
+#define ARG_IS_REF UINT32_MAX /* size of an argument in a spec that is a ref's word */
+#define LOG_MAX    (1u << 20) /* text waiting for the terminal */
+
+uint8_t *core_scratch(size_t size)
+{
+    if (core.scratch_size < size) {
+        uint8_t *p = try_alloc(core.scratch, size);
+        if (p == NULL)
+            return NULL;
+        core.scratch = p;
+        core.scratch_size = size;
+    }
+    return core.scratch;
+}
+
+void owner_ref_add_waiter(struct record *r, struct ref_waiter *w)
+{
+    w->next = r->waiters;
+    w->link = (struct ref_waiter **)&r->waiters;
+    if (w->next != NULL)
+        w->next->link = &w->next;
+    r->waiters = w;
+}
+
+void owner_ref_remove_waiter(struct ref_waiter *w)
+{
+    if (w->link == NULL)
+        return;
+    *w->link = w->next;
+    if (w->next != NULL)
+        w->next->link = w->link;
+    w->link = NULL;
+}
+
+size_t owner_failure(void *out, size_t max, enum core_code code, int pid, int sig, const char *text, const char *function, const char *file, const char *log)
+{
+    struct wire_failure f = {.code = code, .pid = pid, .signal = sig, .node = core.welcome.node};
+    char *p = (char *)out + sizeof f;
+    const char *strings[] = {text, function, file, log};
+    size_t left = max - sizeof f;
+
+    memcpy(out, &f, sizeof f);
+    for (int i = 0; i < 4; i++) {
+        size_t room = left - (size_t)(3 - i);
+        size_t n = strnlen(strings[i], room - 1);
+        memcpy(p, strings[i], n);
+        p[n] = '\0';
+        p += n + 1;
+        left -= n + 1;
+    }
+    return (size_t)(p - (char *)out);
+}
+
+static void tell(struct record *r)
+{
+    struct ref_waiter *w = r->waiters;
+
+    r->waiters = NULL;
+    /* in the order they came: the list was built by pushing in front */
+    struct ref_waiter *reversed = NULL;
+    while (w != NULL) {
+        struct ref_waiter *next = w->next;
+        w->next = reversed;
+        reversed = w;
+        w = next;
+    }
+    for (w = reversed; w != NULL;) {
+        struct ref_waiter *next = w->next;
+        w->link = NULL;
+        switch (w->kind) {
+        case REF_WAITER_THREAD:
+            if (w->u.thread->n_missing > 0 && --w->u.thread->n_missing == 0 && !list_empty(&w->u.thread->node)) {
+                core.counters.thread_hops++;
+                poller_wake(w->u.thread);
+            }
+            break;
+        case REF_WAITER_WATCH: {
+            struct ready_event *e = (void *)w; /* the same block: a watch becomes its event */
+            struct core_event event = {.ref = w->u.watch.ref, .tag = w->u.watch.tag};
+            uint64_t one = 1;
+            bool was_empty = core.events == NULL;
+            e->event = event;
+            e->next = NULL;
+            *core.events_tail = e;
+            core.events_tail = &e->next;
+            if (was_empty) {
+                ssize_t n = write(core.event_fd, &one, sizeof one);
+                (void)n;
+            }
+            list_for_each(s, &core.sleepers)
+                poller_wake(list_entry(s, struct waiter, node));
+            break;
+        }
+        case REF_WAITER_TASK: {
+            struct record *task = w->u.task;
+            ref_table_free(core.refs, w, sizeof *w);
+            if (--task->u.task.n_deps == 0)
+                owner_task_ready(task);
+            break;
+        }
+        }
+        w = next;
+    }
+}
+
+/* Drop what the spec holds; t is a copy of the task part. */
+static void let_go(const struct task *t)
+{
+    const uint8_t *p = t->spec;
+
+    for (unsigned i = 0; t->n_ref_args > 0 && i < t->n_args; i++) {
+        struct wire_arg a;
+        memcpy(&a, p, sizeof a);
+        p += sizeof a;
+        if (a.size == ARG_IS_REF) {
+            uint32_t slot;
+            memcpy(&slot, p, sizeof slot);
+            p += sizeof slot;
+            ref_table_unhold(core.refs, ref_table_at(core.refs, slot));
+        } else {
+            p += a.size;
+        }
+    }
+    ref_table_free(core.refs, t->spec, t->spec_size);
+}
+
+/* Give every return of the task the same value. */
+static void complete_with(struct record *first, uint8_t meta, const void *bytes, uint32_t size)
+{
+    struct task t = first->u.task;
+    uint32_t slot = first->slot;
+
+    core.n_pending--;
+    while (slot != 0) {
+        struct record *r = ref_table_at(core.refs, slot);
+        slot = r->next_return;
+        if (ref_table_set(core.refs, r, meta, bytes, size))
+            tell(r);
+    }
+    let_go(&t);
+}
+
+static void fail(struct record *task, enum core_code code, const char *text, int pid, int sig)
+{
+    uint8_t value[1024];
+    const struct template *t = core.templates[task->template];
+    size_t n = owner_failure(value, sizeof value, code, pid, sig, text, t->name, "", "");
+
+    complete_with(task, WIRE_META_ERROR, value, (uint32_t)n);
+}
+
+void owner_task_ready(struct record *task)
+{
+    const uint8_t *p = task->u.task.spec;
+
+    for (unsigned i = 0; task->u.task.n_ref_args > 0 && i < task->u.task.n_args; i++) {
+        struct wire_arg a;
+        memcpy(&a, p, sizeof a);
+        p += sizeof a;
+        if (a.size != ARG_IS_REF) {
+            p += a.size;
+            continue;
+        }
+        uint32_t slot;
+        memcpy(&slot, p, sizeof slot);
+        p += sizeof slot;
+        struct record *r = ref_table_at(core.refs, slot);
+        if (r->meta != WIRE_META_ERROR)
+            continue;
+        /* An argument that is an error: the body never runs, the error is the result. */
+        uint8_t *copy = core_scratch(r->size);
+        if (copy == NULL) {
+            fail(task, CORE_ENOMEM, "no memory to pass an argument's error on", 0, 0);
+            return;
+        }
+        uint32_t size = r->size;
+        memcpy(copy, record_value(r), size);
+        complete_with(task, WIRE_META_ERROR, copy, size);
+        return;
+    }
+    submit_task(core.submit, task, clock_now_ns(), &core.actions);
+}
+
+static int send_template(struct peer *p, unsigned number)
+{
+    const struct template *t = core.templates[number];
+    uint8_t buf[sizeof(struct wire_template) + sizeof t->function + sizeof t->name];
+    struct wire_template w = {.template = (uint16_t)number,
+                              .n_returns = t->n_returns,
+                              .flags = t->max_retries == 0 ? WIRE_TEMPLATE_NO_RETRY : 0};
+    size_t nf = strlen(t->function) + 1, nn = strlen(t->name) + 1;
+
+    if (number >= p->n_templates) {
+        unsigned n = number + 32;
+        p->templates = xrealloc(p->templates, n);
+        memset(p->templates + p->n_templates, 0, n - p->n_templates);
+        p->n_templates = n;
+    }
+    memcpy(buf, &w, sizeof w);
+    memcpy(buf + sizeof w, t->function, nf);
+    memcpy(buf + sizeof w + nf, t->name, nn);
+    p->templates[number] = 1;
+    return peer_send(p, WIRE_TEMPLATE, buf, sizeof w + nf + nn);
+}
+
+/* Write the arguments with the refs' values in place; returns the size, out may be NULL to ask for it. */
+static size_t expand(const struct task *t, uint8_t *out)
+{
+    const uint8_t *p = t->spec;
+    size_t n = 0;
+
+    for (unsigned i = 0; i < t->n_args; i++) {
+        struct wire_arg a;
+        const void *bytes;
+        memcpy(&a, p, sizeof a);
+        p += sizeof a;
+        if (a.size == ARG_IS_REF) {
+            uint32_t slot;
+            memcpy(&slot, p, sizeof slot);
+            p += sizeof slot;
+            const struct record *r = ref_table_at(core.refs, slot);
+            a = (struct wire_arg){.size = r->size, .meta = r->meta};
+            bytes = record_value(r);
+        } else {
+            bytes = p;
+            p += a.size;
+        }
+        if (out != NULL) {
+            memcpy(out + n, &a, sizeof a);
+            if (a.size > 0)
+                memcpy(out + n + sizeof a, bytes, a.size);
+        }
+        n += sizeof a + a.size;
+    }
+    return n;
+}
+
+static void push(const struct submit_action *a)
+{
+    struct peer *p = a->lease->peer;
+    const struct record *r = a->task;
+    const struct task *t = &r->u.task;
+
+    if (p->link == NULL)
+        return; /* its death is on the way, and with it this task comes back */
+    if ((r->template >= p->n_templates || !p->templates[r->template]) && send_template(p, r->template) != 0)
+        return;
+    struct wire_push w = {.lease = a->lease->id,
+                          .counter = t->counter,
+                          .template = r->template,
+                          .slot = t->window_slot,
+                          .phase = (uint8_t)a->count,
+                          .n_args = t->n_args,
+                          .attempt = t->attempt};
+    size_t size = sizeof w + (t->n_ref_args == 0 ? t->spec_size : expand(t, NULL));
+    uint8_t *body = size <= FRAME_BODY_MAX ? peer_reserve(p, WIRE_PUSH, size) : core_scratch(size);
+    if (body == NULL)
+        return;
+    memcpy(body, &w, sizeof w);
+    if (t->n_ref_args == 0)
+        memcpy(body + sizeof w, t->spec, t->spec_size);
+    else
+        expand(t, body + sizeof w);
+    if (size <= FRAME_BODY_MAX)
+        peer_commit(p, size);
+    else
+        peer_send(p, WIRE_PUSH, body, size);
+    p->in_flight++;
+    p->n_unsent++;
+    core.pushed = p;
+}
+
+static void request(const struct submit_action *a);
+
+void owner_act(void)
+{
+    struct submit_actions *acts = &core.actions;
+
+    if (core.submit == NULL)
+        return;
+    for (size_t i = 0; i < acts->n; i++) {
+        struct submit_action a = acts->v[i];
+        switch (a.kind) {
+        case SUBMIT_PUSH:
+            push(&a);
+            break;
+        case SUBMIT_REQUEST:
+            request(&a);
+            break;
+        case SUBMIT_CANCEL:
+            peer_send(core.raylet, WIRE_LEASE_CANCEL, &(struct wire_lease_cancel){a.ticket}, sizeof(struct wire_lease_cancel));
+            break;
+        case SUBMIT_TAKE_BACK: {
+            struct wire_take_back w = {.lease = a.lease->id, .count = a.count};
+            peer_send(a.lease->peer, WIRE_TAKE_BACK, &w, sizeof w);
+            break;
+        }
+        case SUBMIT_RETURN:
+            peer_send(core.raylet, WIRE_LEASE_RETURN, &(struct wire_lease_return){a.ticket}, sizeof(struct wire_lease_return));
+            break;
+        case SUBMIT_FAIL:
+            if (a.class == CORE_ELINK)
+                fail(a.task, CORE_ELINK, core.lost.text, 0, 0);
+            else
+                fail(a.task,
+                     a.class,
+                     core.death_text != NULL ? core.death_text : "its worker died",
+                     core.death_pid,
+                     core.death_signal);
+            break;
+        case SUBMIT_END: {
+            struct peer *p = a.lease->peer;
+            if (p->lease == a.lease) {
+                p->lease = p->next_lease;
+                p->next_lease = NULL;
+            } else if (p->next_lease == a.lease) {
+                p->next_lease = NULL;
+            }
+            free(a.lease);
+            if (p->link == NULL && p->lease == NULL && p != core.lease_peer)
+                peer_free(p);
+            break;
+        }
+        }
+    }
+    acts->n = 0;
+}
+
+static void request(const struct submit_action *a)
+{
+    size_t size;
+    uint8_t *frame = core_class_frame(a->class, &size);
+    struct wire_lease_request w;
+
+    memcpy(&w, frame, sizeof w);
+    w.ticket = a->ticket;
+    w.count = a->count;
+    memcpy(frame, &w, sizeof w);
+    peer_send(core.raylet, WIRE_LEASE_REQUEST, frame, size);
+}
+
+static void on_grant(const uint8_t *body, size_t size, int fd)
+{
+    struct wire_lease_grant g;
+    struct err err;
+
+    if (size < sizeof g)
+        return;
+    memcpy(&g, body, sizeof g);
+    struct peer *p = NULL;
+    if (fd >= 0) {
+        p = peer_create(fd, &err);
+        if (p != NULL)
+            p->as_owner = true;
+    } else if (fd == -1) {
+        p = peer_find(&g.worker, true);
+    }
+    if (p == NULL) {
+        peer_send(core.raylet, WIRE_LEASE_RETURN, &(struct wire_lease_return){g.lease}, sizeof(struct wire_lease_return));
+        core.death_text = "no descriptor for a channel to the worker: this process is at its limit of open files (ulimit -n)";
+        submit_on_refused(core.submit, g.ticket, 1, &core.actions);
+        owner_act();
+        core.death_text = NULL;
+        return;
+    }
+    p->id = g.worker;
+    p->pid = g.pid;
+    p->board_slot = g.slot;
+    struct submit_lease *l = submit_on_grant(core.submit, g.ticket, g.lease, p, clock_now_ns(), &core.actions);
+    if (l != NULL && p->lease == NULL)
+        p->lease = l;
+    else if (l != NULL)
+        p->next_lease = l;
+}
+
+static void on_done(struct peer *p, const uint8_t *body, size_t size)
+{
+    struct wire_done d;
+    struct submit_lease *l = p->lease;
+
+    if (size < sizeof d || l == NULL)
+        return;
+    memcpy(&d, body, sizeof d);
+    struct record *first = submit_on_done(core.submit, l, d.slot, d.run_ns, clock_now_ns());
+    if (first == NULL)
+        return;
+    if (p->in_flight > 0)
+        p->in_flight--;
+    struct task t = first->u.task;
+    uint32_t slot = first->hidden ? 0 : first->slot;
+    const uint8_t *at = body + sizeof d, *end = body + size;
+    core.n_pending--;
+    if (first->hidden)
+        ref_table_set(core.refs, first, 0, NULL, 0);
+    for (unsigned i = 0; slot != 0; i++) {
+        struct record *r = ref_table_at(core.refs, slot);
+        struct wire_arg a = {.size = 0, .meta = 0};
+        slot = r->next_return;
+        if (i < d.n_returns && (size_t)(end - at) >= sizeof a) {
+            memcpy(&a, at, sizeof a);
+            at += sizeof a;
+            if (a.size > (size_t)(end - at))
+                a.size = 0;
+        }
+        if (ref_table_set(core.refs, r, a.meta, at, a.size))
+            tell(r);
+        at += a.size;
+    }
+    let_go(&t);
+    submit_refill(core.submit, l->class, clock_now_ns(), &core.actions);
+}
+
+static void on_worker_dead(const uint8_t *body, size_t size)
+{
+    struct wire_worker_dead d;
+    char text[512];
+
+    if (size < sizeof d)
+        return;
+    memcpy(&d, body, sizeof d);
+    struct submit_lease *l = submit_find(core.submit, d.lease);
+    if (l == NULL)
+        return;
+    struct peer *p = l->peer;
+    while (p->link != NULL && peer_read(p))
+        continue; /* what it wrote before it died counts */
+    if (submit_find(core.submit, d.lease) != l)
+        return;
+    owner_act();
+    snprintf(text, sizeof text, "%.*s", (int)(size - sizeof d), (const char *)body + sizeof d);
+    core.death_text = text;
+    core.death_pid = d.pid;
+    core.death_signal = WIFSIGNALED(d.wait_status) ? WTERMSIG(d.wait_status) : 0;
+    if (p->link != NULL)
+        peer_end(p, &(struct err){.code = ERR_DIED});
+    p->in_flight = 0;
+    submit_on_worker_dead(core.submit, l, d.mask_lease == d.lease ? d.started : ~l->phases, clock_now_ns(), &core.actions);
+    owner_act();
+    core.death_text = NULL;
+    core.death_pid = core.death_signal = 0;
+}
+
+static void on_refused(const uint8_t *body, size_t size)
+{
+    struct wire_lease_refused r;
+    char text[512];
+
+    if (size < sizeof r)
+        return;
+    memcpy(&r, body, sizeof r);
+    snprintf(text, sizeof text, "%.*s", (int)(size - sizeof r), (const char *)body + sizeof r);
+    core.death_text = text;
+    submit_on_refused(core.submit, r.ticket, r.count, &core.actions);
+    owner_act();
+    core.death_text = NULL;
+}
+
+static void on_log(const uint8_t *body, size_t size)
+{
+    struct wire_log w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    const char *name = (const char *)body + sizeof w;
+    size_t n = strnlen(name, size - sizeof w);
+    if (n + sizeof w >= size)
+        return;
+    const char *at = name + n + 1, *end = (const char *)body + size;
+    int i = w.stream == 2;
+    while (at < end) {
+        const char *nl = memchr(at, '\n', (size_t)(end - at));
+        size_t len = nl != NULL ? (size_t)(nl - at) : (size_t)(end - at);
+        size_t room = core.log_size[i] + n + len + 64;
+        char *text = room > LOG_MAX ? NULL : try_alloc(core.log_text[i], room);
+        if (text == NULL)
+            return;
+        core.log_text[i] = text;
+        int head = snprintf(text + core.log_size[i], n + 64, "(%s pid=%d) ", name, w.pid);
+        core.log_size[i] += (size_t)head;
+        memcpy(text + core.log_size[i], at, len);
+        core.log_size[i] += len;
+        text[core.log_size[i]++] = '\n';
+        at += len + (nl != NULL);
+    }
+}
+
+static void on_info(const uint8_t *body, size_t size)
+{
+    struct wire_info_reply r;
+
+    if (size < sizeof r)
+        return;
+    memcpy(&r, body, sizeof r);
+    core.info.n_nodes = r.n_nodes;
+    core.info.n_workers = r.n_workers;
+    core.info.n_resources = 0;
+    for (unsigned i = 0; i < r.n_resources && i <= CORE_N_RESOURCES; i++) {
+        struct wire_info_resource w;
+        if (size < sizeof r + (i + 1) * sizeof w)
+            break;
+        memcpy(&w, body + sizeof r + i * sizeof w, sizeof w);
+        w.name[sizeof w.name - 1] = '\0';
+        memcpy(core.info.resources[i].name, w.name, sizeof w.name);
+        core.info.resources[i].total = w.total;
+        core.info.resources[i].available = w.available;
+        core.info.n_resources++;
+    }
+    core.info_ready = true;
+    list_for_each(s, &core.sleepers)
+        poller_wake(list_entry(s, struct waiter, node));
+}
+
+void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size, int fd)
+{
+    uint64_t now = clock_now_ns();
+
+    switch (type) {
+    case WIRE_DONE:
+        on_done(p, body, size);
+        break;
+    case WIRE_RETURNED: {
+        struct wire_returned w;
+        if (size < sizeof w)
+            break;
+        memcpy(&w, body, sizeof w);
+        if (p->lease != NULL && p->lease->id == w.lease) {
+            unsigned n = (unsigned)__builtin_popcountll(w.mask & p->lease->busy);
+            p->in_flight -= n < p->in_flight ? n : p->in_flight;
+            submit_on_returned(core.submit, p->lease, w.mask, w.asked != 0, now, &core.actions);
+        }
+        break;
+    }
+    case WIRE_BOUNCED: {
+        struct wire_bounced w;
+        if (size < sizeof w)
+            break;
+        memcpy(&w, body, sizeof w);
+        if (p->lease != NULL && p->lease->id == w.lease && w.slot < SUBMIT_WINDOW) {
+            if (w.reason == WIRE_BOUNCE_TEMPLATE)
+                memset(p->templates, 0, p->n_templates);
+            submit_on_returned(core.submit, p->lease, 1ull << w.slot, true, now, &core.actions);
+        }
+        break;
+    }
+    case WIRE_OWNER_LEASE_ENDED: {
+        struct wire_lease_ended w;
+        if (size < sizeof w)
+            break;
+        memcpy(&w, body, sizeof w);
+        if (p->lease != NULL && p->lease->id == w.lease) {
+            p->in_flight = 0;
+            submit_on_lease_ended(core.submit, p->lease, now, &core.actions);
+            owner_act();
+        }
+        break;
+    }
+    case WIRE_LEASE_GRANT:
+        on_grant(body, size, fd);
+        return; /* the fd is the peer's now */
+    case WIRE_LEASE_CANCELED: {
+        struct wire_lease_canceled w;
+        if (size < sizeof w)
+            break;
+        memcpy(&w, body, sizeof w);
+        submit_on_canceled(core.submit, w.ticket, w.count, now, &core.actions);
+        break;
+    }
+    case WIRE_LEASE_REFUSED:
+        on_refused(body, size);
+        break;
+    case WIRE_WORKER_DEAD:
+        on_worker_dead(body, size);
+        break;
+    case WIRE_WELCOME:
+        core_on_welcome(body, size, fd);
+        return;
+    case WIRE_ERROR:
+        core.lost.code = ERR_PROTOCOL;
+        if (size > sizeof(struct wire_error))
+            snprintf(core.lost.text, sizeof core.lost.text, "%.*s", (int)(size - sizeof(struct wire_error)), (const char *)body + sizeof(struct wire_error));
+        if (p->is_raylet) {
+            struct err why = core.lost;
+            peer_end(p, &why);
+        }
+        break;
+    case WIRE_LOG:
+        on_log(body, size);
+        break;
+    case WIRE_INFO_REPLY:
+        on_info(body, size);
+        break;
+    default:
+        break; /* of a newer peer: not for us */
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+void owner_on_channel_lost(struct peer *p)
+{
+    p->in_flight = 0; /* the raylet's notice says which tasks had started */
+}
+
+void owner_on_raylet_lost(void)
+{
+    if (core.submit == NULL)
+        return;
+    submit_on_raylet_lost(core.submit, &core.actions);
+    owner_act();
+    core.info_ready = true;
+    list_for_each(s, &core.sleepers)
+        poller_wake(list_entry(s, struct waiter, node));
+}

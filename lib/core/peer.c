@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/core/core_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* One type is always sent in one class, so that the parts of a long message never interleave with others of their type. */
+static enum frame_class class_of(uint8_t type)
+{
+    switch (type) {
+    case WIRE_TEMPLATE: /* must stay ahead of the PUSH that names it */
+    case WIRE_PUSH:
+    case WIRE_DONE:
+    case WIRE_OWNER_LEASE_ENDED: /* must stay behind the last DONE */
+        return FRAME_CALLS;
+    default:
+        return FRAME_CONTROL;
+    }
+}
+
+static struct peer *add(struct unix_link *link, uint32_t route)
+{
+    struct peer *p = xcalloc(1, sizeof *p);
+
+    p->magic = PEER_MAGIC;
+    p->link = link;
+    p->route = route;
+    p->id = unique_id_nil();
+    p->board_slot = BOARD_SLOTS;
+    list_init(&p->dirty_node);
+    list_append(&core.peers, &p->node);
+    return p;
+}
+
+struct peer *peer_create(int fd, struct err *err)
+{
+    struct unix_link *link = unix_link_create(fd, 0);
+
+    if (link == NULL) {
+        err_set(err, ERR_NO_MEMORY, "no memory for a link");
+        close(fd);
+        return NULL;
+    }
+    struct peer *p = add(link, 0);
+    poller_watch_fd(p);
+    return p;
+}
+
+struct peer *peer_create_routed(uint32_t route)
+{
+    return add(core.raylet->link, route);
+}
+
+struct peer *peer_find(const struct unique_id *id, bool as_owner)
+{
+    struct peer *found = NULL;
+
+    list_for_each(n, &core.peers) {
+        struct peer *p = list_entry(n, struct peer, node);
+        if (p->is_raylet || p->link == NULL || !unique_id_eq(&p->id, id))
+            continue;
+        if (p->as_owner == as_owner)
+            return p;
+        found = p;
+    }
+    return found;
+}
+
+void peer_free(struct peer *p)
+{
+    if (p == NULL)
+        return;
+    CHECK_MAGIC(p, PEER_MAGIC);
+    if (p->link != NULL && p->route == 0) {
+        poller_unwatch_fd(p);
+        unix_link_destroy(p->link);
+    }
+    for (size_t i = 0; i < sizeof p->join / sizeof p->join[0]; i++)
+        frame_join_fini(&p->join[i]);
+    list_remove(&p->dirty_node);
+    list_remove(&p->node);
+    for (unsigned i = 0; i < p->n_known; i++)
+        free(p->known[i]);
+    free(p->known);
+    free(p->templates);
+    p->magic = 0;
+    free(p);
+}
+
+/* The link has ended. The peer stays until its death is known, since leases and pushes point to it. */
+void peer_end(struct peer *p, const struct err *why)
+{
+    if (p->link == NULL)
+        return;
+    list_remove(&p->dirty_node);
+    p->dirty = false;
+    if (p->route == 0) {
+        poller_unwatch_fd(p);
+        unix_link_destroy(p->link);
+    }
+    p->link = NULL;
+    if (!p->is_raylet) {
+        owner_on_channel_lost(p);
+        worker_on_owner_lost(p);
+        return;
+    }
+    core.lost = *why;
+    list_for_each(n, &core.peers) {
+        struct peer *q = list_entry(n, struct peer, node);
+        if (q->route > 0)
+            q->link = NULL;
+    }
+    if (core.worker)
+        _exit(0); /* the node is gone and with it the job (INV-7) */
+    owner_on_raylet_lost();
+}
+
+static void handle(struct peer *p, struct frame *f)
+{
+    const uint8_t *body;
+    size_t size;
+    struct err err;
+    uint8_t type = f->h.type;
+
+    if (p->is_raylet && f->h.route > 0) {
+        struct peer *target = NULL;
+        list_for_each(n, &core.peers) {
+            struct peer *q = list_entry(n, struct peer, node);
+            if (q->route == f->h.route)
+                target = q;
+        }
+        if (target == NULL) { /* bound to a process that is gone */
+            if (f->fd >= 0)
+                close(f->fd);
+            return;
+        }
+        p = target;
+    }
+    if (type >= sizeof p->join / sizeof p->join[0]) {
+        if (f->fd >= 0)
+            close(f->fd);
+        return; /* from a newer peer: a type we never asked for */
+    }
+    int rc = frame_join_feed(&p->join[type], f, &body, &size, &err);
+    if (rc == 1) {
+        int fd = f->fd >= 0 ? f->fd : (f->h.flags & FRAME_HAS_FD) != 0 ? -2 : -1; /* -2: lost at the fd limit */
+        if (type == WIRE_GOODBYE)
+            peer_end(p, &(struct err){.code = ERR_DIED, .text = "the peer said goodbye"});
+        else if ((type >= WIRE_TEMPLATE && type <= WIRE_TAKE_BACK) || type == WIRE_LEASE_BEGIN || type == WIRE_LEASE_REVOKE || type == WIRE_EXIT)
+            worker_on_frame(p, type, body, size, fd);
+        else
+            owner_on_frame(p, type, body, size, fd);
+    } else if (rc < 0) {
+        peer_end(p, &err);
+    }
+}
+
+bool peer_read(struct peer *p)
+{
+    struct frame f;
+    struct err err = {0};
+    struct unix_link *link = p->link;
+    long n = unix_link_read(link, &err);
+    int rc = 0;
+
+    core.counters.reads++;
+    while (p->link == link && (rc = unix_link_next(link, &f, &err)) == 1)
+        handle(p, &f);
+    if (p->link == link && (n < 0 || rc < 0))
+        peer_end(p, &err);
+    return n > 0;
+}
+
+static void mark_dirty(struct peer *p)
+{
+    if (p->route > 0)
+        p = core.raylet;
+    if (!p->dirty) {
+        p->dirty = true;
+        list_append(&core.dirty, &p->dirty_node);
+    }
+}
+
+void *peer_reserve(struct peer *p, uint8_t type, size_t size)
+{
+    return unix_link_reserve(p->link, class_of(type), type, p->route, size);
+}
+
+void peer_commit(struct peer *p, size_t size)
+{
+    unix_link_commit(p->link, size, -1);
+    mark_dirty(p);
+}
+
+int peer_send(struct peer *p, uint8_t type, const void *body, size_t size)
+{
+    if (p->link == NULL)
+        return -1;
+    if (unix_link_send(p->link, class_of(type), type, p->route, body, size) != 0)
+        return -1;
+    mark_dirty(p);
+    return 0;
+}
+
+void peer_flush(struct peer *p)
+{
+    struct err err = {0};
+
+    if (p->route > 0)
+        p = core.raylet;
+    if (p->link == NULL || !p->dirty)
+        return;
+    core.counters.writes++;
+    int rc = unix_link_flush(p->link, &err);
+    p->n_unsent = 0;
+    if (rc < 0) {
+        /* What the peer sent before it went is still to be read; reading finds the end. */
+        p->dirty = false;
+        list_remove(&p->dirty_node);
+        return;
+    }
+    bool wants = rc == 0;
+    if (!wants) {
+        p->dirty = false;
+        list_remove(&p->dirty_node);
+    }
+    if (wants != p->wants_write) {
+        p->wants_write = wants;
+        poller_watch_fd(p);
+    }
+}
+
+void peer_flush_all(void)
+{
+    list_for_each_safe(n, &core.dirty)
+        peer_flush(list_entry(n, struct peer, dirty_node));
+    core.oldest_reply_ns = 0;
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/core/ref_table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+
+#define CHUNK_BITS  12
+#define CHUNK_SIZE  (1u << CHUNK_BITS)
+#define CLASS_MIN   6 /* 64 bytes */
+#define CLASS_MAX   18 /* larger blocks go back to malloc */
+#define SLAB_BYTES  65536
+
+struct free_block {
+    struct free_block *next;
+};
+
+struct ref_table {
+    struct record **chunks;
+    uint32_t n_chunks, chunk_room;
+    uint32_t n_used;    /* slots ever handed out; slot 0 is never a ref */
+    uint32_t free_head; /* slot, linked by next_return; 0: none */
+    size_t n_live;
+    struct free_block *blocks[CLASS_MAX + 1];
+    void **slabs;
+    size_t n_slabs, slab_room;
+};
+
+struct ref_table *ref_table_create(void)
+{
+    struct ref_table *t = try_alloc(NULL, sizeof *t);
+
+    if (t == NULL)
+        return NULL;
+    memset(t, 0, sizeof *t);
+    t->n_used = 1;
+    return t;
+}
+
+static unsigned class_of(size_t size)
+{
+    unsigned c = CLASS_MIN;
+
+    while (((size_t)1 << c) < size)
+        c++;
+    return c;
+}
+
+void *ref_table_alloc(struct ref_table *t, size_t size)
+{
+    unsigned c = class_of(size);
+
+    if (c > CLASS_MAX)
+        return try_alloc(NULL, size);
+    if (t->blocks[c] == NULL) {
+        size_t one = (size_t)1 << c;
+        size_t n = one >= SLAB_BYTES ? 1 : SLAB_BYTES / one;
+        if (t->n_slabs == t->slab_room) {
+            size_t room = t->slab_room == 0 ? 64 : 2 * t->slab_room;
+            void **slabs = try_alloc(t->slabs, room * sizeof *slabs);
+            if (slabs == NULL)
+                return NULL;
+            t->slabs = slabs;
+            t->slab_room = room;
+        }
+        char *slab = try_alloc(NULL, n * one);
+        if (slab == NULL)
+            return NULL;
+        t->slabs[t->n_slabs++] = slab;
+        for (size_t i = n; i-- > 0;) {
+            struct free_block *b = (void *)(slab + i * one);
+            b->next = t->blocks[c];
+            t->blocks[c] = b;
+        }
+    }
+    struct free_block *b = t->blocks[c];
+    t->blocks[c] = b->next;
+    return b;
+}
+
+void ref_table_free(struct ref_table *t, void *block, size_t size)
+{
+    if (block == NULL)
+        return;
+    unsigned c = class_of(size);
+    if (c > CLASS_MAX) {
+        free(block);
+        return;
+    }
+    struct free_block *b = block;
+    b->next = t->blocks[c];
+    t->blocks[c] = b;
+}
+
+struct record *ref_table_at(const struct ref_table *t, uint32_t slot)
+{
+    return &t->chunks[slot >> CHUNK_BITS][slot & (CHUNK_SIZE - 1)];
+}
+
+void ref_table_destroy(struct ref_table *t)
+{
+    if (t == NULL)
+        return;
+    for (uint32_t s = 1; s < t->n_used; s++) {
+        struct record *r = ref_table_at(t, s);
+        if (r->state == REF_READY && r->size > REF_INLINE_MAX && class_of(r->size) > CLASS_MAX)
+            free(r->u.block);
+        if (r->state == REF_PENDING && r->u.task.spec != NULL && class_of(r->u.task.spec_size) > CLASS_MAX)
+            free(r->u.task.spec);
+    }
+    for (size_t i = 0; i < t->n_slabs; i++)
+        free(t->slabs[i]);
+    for (uint32_t i = 0; i < t->n_chunks; i++)
+        free(t->chunks[i]);
+    free(t->slabs);
+    free(t->chunks);
+    free(t);
+}
+
+static bool grow(struct ref_table *t)
+{
+    if (t->n_chunks == t->chunk_room) {
+        uint32_t room = t->chunk_room == 0 ? 16 : 2 * t->chunk_room;
+        struct record **chunks = try_alloc(t->chunks, room * sizeof *chunks);
+        if (chunks == NULL)
+            return false;
+        t->chunks = chunks;
+        t->chunk_room = room;
+    }
+    struct record *chunk = try_alloc(NULL, CHUNK_SIZE * sizeof *chunk);
+    if (chunk == NULL)
+        return false;
+    memset(chunk, 0, CHUNK_SIZE * sizeof *chunk);
+    t->chunks[t->n_chunks++] = chunk;
+    return true;
+}
+
+struct record *ref_table_new(struct ref_table *t)
+{
+    struct record *r;
+    uint32_t slot = t->free_head;
+
+    if (slot != 0) {
+        r = ref_table_at(t, slot);
+        t->free_head = r->next_return;
+    } else {
+        slot = t->n_used;
+        if (slot >> CHUNK_BITS >= t->n_chunks && !grow(t))
+            return NULL;
+        t->n_used++;
+        r = ref_table_at(t, slot);
+    }
+    uint32_t generation = r->generation + 1;
+    memset(r, 0, sizeof *r);
+    r->generation = generation == 0 ? 1 : generation;
+    r->slot = slot;
+    r->first = slot;
+    r->count = 1;
+    r->state = REF_PENDING;
+    t->n_live++;
+    return r;
+}
+
+struct record *ref_table_find(const struct ref_table *t, uint64_t word)
+{
+    uint32_t slot = (uint32_t)word;
+
+    if (slot == 0 || slot >= t->n_used)
+        return NULL;
+    struct record *r = ref_table_at(t, slot);
+    if (r->generation != (uint32_t)(word >> 32) || r->state == REF_FREE || r->count == 0 || r->hidden)
+        return NULL;
+    return r;
+}
+
+static void free_record(struct ref_table *t, struct record *r)
+{
+    if (r->size > REF_INLINE_MAX)
+        ref_table_free(t, r->u.block, r->size);
+    r->state = REF_FREE;
+    r->size = 0;
+    r->next_return = t->free_head;
+    t->free_head = r->slot;
+    t->n_live--;
+}
+
+void ref_table_drop(struct ref_table *t, struct record *r)
+{
+    ASSERT(r->count > 0);
+    if (--r->count == 0 && r->held == 0 && r->state == REF_READY)
+        free_record(t, r);
+}
+
+void ref_table_unhold(struct ref_table *t, struct record *r)
+{
+    ASSERT(r->held > 0);
+    if (--r->held == 0 && r->count == 0 && r->state == REF_READY)
+        free_record(t, r);
+}
+
+bool ref_table_set(struct ref_table *t, struct record *r, uint8_t meta, const void *bytes, uint32_t size)
+{
+    ASSERT(r->state == REF_PENDING);
+    r->state = REF_READY;
+    r->next_return = 0;
+    if (r->count == 0 && r->held == 0) {
+        free_record(t, r);
+        return false;
+    }
+    r->meta = meta;
+    if (size <= REF_INLINE_MAX) {
+        if (size > 0)
+            memcpy(r->u.bytes, bytes, size);
+        r->size = size;
+        return true;
+    }
+    void *block = ref_table_alloc(t, size);
+    if (block == NULL) {
+        r->meta = 0xff;
+        return true;
+    }
+    memcpy(block, bytes, size);
+    r->u.block = block;
+    r->size = size;
+    return true;
+}
+
+const void *record_value(const struct record *r)
+{
+    return r->size > REF_INLINE_MAX ? r->u.block : r->u.bytes;
+}
+
+size_t ref_table_live(const struct ref_table *t)
+{
+    return t->n_live;
+}
+
+void ref_table_selfcheck(const struct ref_table *t)
+{
+    size_t live = 0, n_free = 0;
+
+    for (uint32_t s = 1; s < t->n_used; s++) {
+        const struct record *r = ref_table_at(t, s);
+        ASSERT(r->slot == s);
+        if (r->state != REF_FREE)
+            live++;
+        ASSERT(r->state != REF_READY || r->count + r->held > 0);
+    }
+    for (uint32_t s = t->free_head; s != 0; s = ref_table_at(t, s)->next_return)
+        n_free++;
+    ASSERT(live == t->n_live);
+    ASSERT(live + n_free == t->n_used - 1);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LIB_CORE_SUBMIT_H
+#define LIB_CORE_SUBMIT_H
+/*
+ * The owner's side of leases (DESIGN D4): queues of tasks by scheduling class, leases and their windows, how many more
+ * to ask for, what to take back, and what a death costs. Pure: an event and the time come in, actions are appended
+ * to a list that the caller carries out in order before the next event. Under the caller's lock.
+ *
+ *   task:   queued -> in a window (slot, phase) -> done | returned, bounced -> queued | worker dead -> queued, failed
+ *   unit:   requested (ticket) -> granted | canceled | refused, exactly once (INV-18)
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/list.h"
+#include "lib/core/ref_table.h"
+
+#define SUBMIT_WINDOW       64
+#define SUBMIT_WINDOW_BYTES (1u << 20) /* of arguments in flight to one worker; one task always */
+#define SUBMIT_AHEAD_NS     1000000u   /* of work a window holds */
+#define SUBMIT_STALL_NS     200000u    /* without an answer, unstarted tasks are taken back */
+
+/* One leased worker. Owned by the submit; pointers are good until the action END has been carried out. */
+struct submit_lease {
+    struct list node;
+    uint64_t id;
+    void *peer; /* the caller's */
+    uint32_t class;
+    uint64_t busy;   /* slots in use */
+    uint64_t phases; /* what the started bit of each slot will be for the next task in it */
+    uint32_t n_in_window, bytes_in_window;
+    uint64_t progress_ns; /* last answer, or first push into an empty window */
+    bool taking_back, ending;
+    bool blocked; /* its body waits: gets nothing until it has answered */
+    struct record *window[SUBMIT_WINDOW];
+};
+
+enum submit_kind {
+    SUBMIT_PUSH,      /* task to lease, in task->u.task.window_slot with phase count */
+    SUBMIT_REQUEST,   /* count units of class as ticket */
+    SUBMIT_CANCEL,    /* ticket */
+    SUBMIT_TAKE_BACK, /* count tasks from lease */
+    SUBMIT_RETURN,    /* lease id: nobody needs it */
+    SUBMIT_FAIL,      /* task, for code (enum core_code) */
+    SUBMIT_END,       /* lease is over and about to be freed: forget it */
+};
+
+struct submit_action {
+    enum submit_kind kind;
+    uint32_t class, count;
+    uint64_t ticket; /* or lease id of RETURN */
+    struct submit_lease *lease;
+    struct record *task;
+};
+
+/* Embedded, zeroed is empty; the caller sets n = 0 after carrying them out. */
+struct submit_actions {
+    struct submit_action *v;
+    size_t n, room;
+};
+
+struct submit_stats {
+    uint64_t n_queued, n_in_windows, n_leases, n_units;
+};
+
+struct submit;
+
+/* max_units bounds the unanswered units of a class. */
+struct submit *submit_create(uint32_t max_units);
+void submit_destroy(struct submit *s);
+/* A new class; numbers count from 0. */
+uint32_t submit_add_class(struct submit *s);
+
+/* The task has its arguments. It is pushed if a lease has room, else queued. */
+void submit_task(struct submit *s, struct record *task, uint64_t now_ns, struct submit_actions *out);
+/* What only time or a change of mind brings: more requests, cancels, take-backs. Call it before sleeping. */
+void submit_settle(struct submit *s, uint64_t now_ns, struct submit_actions *out);
+/* When submit_settle has something to do without an event; UINT64_MAX never. */
+uint64_t submit_next_deadline(const struct submit *s);
+
+/* NULL: an unknown ticket; RETURN was appended. */
+struct submit_lease *submit_on_grant(struct submit *s, uint64_t ticket, uint64_t lease, void *peer, uint64_t now_ns, struct submit_actions *out);
+void submit_on_canceled(struct submit *s, uint64_t ticket, uint32_t count, uint64_t now_ns, struct submit_actions *out);
+/* As canceled, and the queued tasks of the class FAIL if no lease is left to run them. Returns how many. */
+size_t submit_on_refused(struct submit *s, uint64_t ticket, uint32_t count, struct submit_actions *out);
+struct submit_lease *submit_find(const struct submit *s, uint64_t lease);
+/* The task of that slot, out of the window now; NULL: no such. run_ns feeds the window's size. */
+struct record *submit_on_done(struct submit *s, struct submit_lease *l, unsigned slot, uint32_t run_ns, uint64_t now_ns);
+/* After the DONEs of one read: fills the windows again. */
+void submit_refill(struct submit *s, uint32_t class, uint64_t now_ns, struct submit_actions *out);
+void submit_on_returned(struct submit *s, struct submit_lease *l, uint64_t mask, bool asked, uint64_t now_ns, struct submit_actions *out);
+/* The worker ended the lease: what is still in its window was never started. */
+void submit_on_lease_ended(struct submit *s, struct submit_lease *l, uint64_t now_ns, struct submit_actions *out);
+/* started is the worker's word if known (else pass the complement of l->phases: nothing started). */
+void submit_on_worker_dead(struct submit *s, struct submit_lease *l, uint64_t started, uint64_t now_ns, struct submit_actions *out);
+/* Nothing will ever run again: every task in queue or window FAILs, every lease ENDs. */
+void submit_on_raylet_lost(struct submit *s, struct submit_actions *out);
+
+/* Expected run time of tasks of the class; 0 unknown. */
+uint64_t submit_run_ns(const struct submit *s, uint32_t class);
+void submit_get_stats(const struct submit *s, struct submit_stats *out);
+void submit_selfcheck(const struct submit *s);
+
+#endif /* LIB_CORE_SUBMIT_H */

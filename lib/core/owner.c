@@ -68,7 +68,7 @@ size_t owner_failure(void *out, size_t max, enum core_code code, int pid, int si
     return (size_t)(p - (char *)out);
 }
 
-static void tell(struct record *r)
+void owner_tell(struct record *r)
 {
     struct ref_waiter *w = r->waiters;
 
@@ -152,7 +152,7 @@ static void complete_with(struct record *first, uint8_t meta, const void *bytes,
         struct record *r = ref_table_at(core.refs, slot);
         slot = r->next_return;
         if (ref_table_set(core.refs, r, meta, bytes, size))
-            tell(r);
+            owner_tell(r);
     }
     let_go(&t);
 }
@@ -420,7 +420,7 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
                 a.size = 0;
         }
         if (ref_table_set(core.refs, r, a.meta, at, a.size))
-            tell(r);
+            owner_tell(r);
         at += a.size;
     }
     let_go(&t);

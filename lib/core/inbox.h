@@ -41,10 +41,11 @@ struct inbox;
 struct inbox *inbox_create(void);
 void inbox_destroy(struct inbox *b);
 
-/* The raylet's word: from now on this lease. The old one has ended. */
-void inbox_lease_begin(struct inbox *b, uint64_t lease);
-/* A PUSH body, copied. Older lease: BOUNCED. Newer than known: held until it begins. While blocked: RETURNED. false: no
- * memory, or the slot is taken (a malformed stream). */
+/* The raylet's word: from now on this lease, or, while the old one has not ended, as soon as it has (then false).
+ * Held pushes of leases in between are bounced by the next call that gives actions. */
+bool inbox_lease_begin(struct inbox *b, uint64_t lease);
+/* A PUSH body, copied. Older lease: BOUNCED. Newer than known: held until it begins. While blocked, or after
+ * a revocation's deadline: RETURNED. false: no memory, or the slot is taken (a malformed stream). */
 bool inbox_push(struct inbox *b, uint64_t lease, uint8_t slot, uint8_t phase, const void *body, uint32_t size, struct inbox_actions *out);
 /* The oldest unclaimed task of the lease, claimed, or NULL. *started: the word to publish before its body runs. The task stays
  * good until inbox_finish. */
@@ -60,6 +61,9 @@ void inbox_revoke(struct inbox *b, uint64_t lease, uint64_t deadline_ns, uint64_
 void inbox_owner_gone(struct inbox *b);
 /* Ends a revoked lease whose time has come. */
 void inbox_on_time(struct inbox *b, uint64_t now_ns, struct inbox_actions *out);
+
+/* When inbox_on_time has something to do; UINT64_MAX never. */
+uint64_t inbox_next_deadline(const struct inbox *b);
 
 uint64_t inbox_lease(const struct inbox *b);  /* 0: none */
 bool inbox_is_empty(const struct inbox *b);   /* nothing to claim */

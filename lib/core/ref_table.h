@@ -34,6 +34,7 @@ struct task {
     uint16_t n_ref_args;
     uint8_t window_slot;
     uint8_t spare;
+    uint32_t error;       /* slot of the first argument that is an error; 0: none */
 };
 
 struct record {
@@ -88,7 +89,15 @@ const void *record_value(const struct record *r);
 void *ref_table_alloc(struct ref_table *t, size_t size);
 void ref_table_free(struct ref_table *t, void *block, size_t size);
 
+struct ref_table_stats {
+    size_t n_live;        /* records that are not free */
+    size_t value_bytes;   /* of ready values, those in records included */
+    size_t block_bytes;   /* handed out as blocks, rounded up to their size class */
+    size_t reserved_bytes; /* taken from malloc and kept */
+};
+
 size_t ref_table_live(const struct ref_table *t);
+void ref_table_get_stats(const struct ref_table *t, struct ref_table_stats *out);
 /* Counts the records by state against the table's own count; asserts. */
 void ref_table_selfcheck(const struct ref_table *t);
 

@@ -68,6 +68,7 @@ enum wire_type {
 enum wire_kind {
     WIRE_DRIVER = 1,
     WIRE_WORKER = 2,
+    WIRE_ZYGOTE = 3,
 };
 
 /* O,W -> R. A worker names the start-up token it was spawned with; a driver sends 0. */

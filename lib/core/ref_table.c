@@ -6,11 +6,13 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
+#include "lib/core/core.h"
+#include "lib/net/wire.h"
 
 #define CHUNK_BITS  12
 #define CHUNK_SIZE  (1u << CHUNK_BITS)
 #define CLASS_MIN   6 /* 64 bytes */
-#define CLASS_MAX   18 /* larger blocks go back to malloc */
+#define CLASS_MAX   16 /* 64 KiB; larger blocks go back to malloc */
 #define SLAB_BYTES  65536
 
 struct free_block {
@@ -26,6 +28,7 @@ struct ref_table {
     struct free_block *blocks[CLASS_MAX + 1];
     void **slabs;
     size_t n_slabs, slab_room;
+    size_t value_bytes, block_bytes, slab_bytes;
 };
 
 struct ref_table *ref_table_create(void)
@@ -41,42 +44,58 @@ struct ref_table *ref_table_create(void)
 
 static unsigned class_of(size_t size)
 {
-    unsigned c = CLASS_MIN;
+    return size <= (size_t)1 << CLASS_MIN ? CLASS_MIN : 64 - (unsigned)__builtin_clzll(size - 1);
+}
 
-    while (((size_t)1 << c) < size)
-        c++;
-    return c;
+static size_t block_size(size_t size)
+{
+    unsigned c = class_of(size);
+
+    return c > CLASS_MAX ? size : (size_t)1 << c;
+}
+
+/* Fill an empty free list with a slab cut in blocks. */
+static bool add_slab(struct ref_table *t, unsigned c)
+{
+    size_t one = (size_t)1 << c;
+    size_t n = SLAB_BYTES / one;
+
+    if (t->n_slabs == t->slab_room) {
+        size_t room = t->slab_room == 0 ? 64 : 2 * t->slab_room;
+        void **slabs = try_alloc(t->slabs, room * sizeof *slabs);
+        if (slabs == NULL)
+            return false;
+        t->slabs = slabs;
+        t->slab_room = room;
+    }
+    char *slab = try_alloc(NULL, n * one);
+    if (slab == NULL)
+        return false;
+    t->slabs[t->n_slabs++] = slab;
+    t->slab_bytes += n * one;
+    for (size_t i = n; i-- > 0;) {
+        struct free_block *b = (void *)(slab + i * one);
+        b->next = t->blocks[c];
+        t->blocks[c] = b;
+    }
+    return true;
 }
 
 void *ref_table_alloc(struct ref_table *t, size_t size)
 {
     unsigned c = class_of(size);
 
-    if (c > CLASS_MAX)
-        return try_alloc(NULL, size);
-    if (t->blocks[c] == NULL) {
-        size_t one = (size_t)1 << c;
-        size_t n = one >= SLAB_BYTES ? 1 : SLAB_BYTES / one;
-        if (t->n_slabs == t->slab_room) {
-            size_t room = t->slab_room == 0 ? 64 : 2 * t->slab_room;
-            void **slabs = try_alloc(t->slabs, room * sizeof *slabs);
-            if (slabs == NULL)
-                return NULL;
-            t->slabs = slabs;
-            t->slab_room = room;
-        }
-        char *slab = try_alloc(NULL, n * one);
-        if (slab == NULL)
-            return NULL;
-        t->slabs[t->n_slabs++] = slab;
-        for (size_t i = n; i-- > 0;) {
-            struct free_block *b = (void *)(slab + i * one);
-            b->next = t->blocks[c];
-            t->blocks[c] = b;
-        }
+    if (c > CLASS_MAX) {
+        void *p = try_alloc(NULL, size);
+        if (p != NULL)
+            t->block_bytes += size;
+        return p;
     }
+    if (t->blocks[c] == NULL && !add_slab(t, c))
+        return NULL;
     struct free_block *b = t->blocks[c];
     t->blocks[c] = b->next;
+    t->block_bytes += (size_t)1 << c;
     return b;
 }
 
@@ -85,6 +104,7 @@ void ref_table_free(struct ref_table *t, void *block, size_t size)
     if (block == NULL)
         return;
     unsigned c = class_of(size);
+    t->block_bytes -= block_size(size);
     if (c > CLASS_MAX) {
         free(block);
         return;
@@ -179,6 +199,7 @@ static void free_record(struct ref_table *t, struct record *r)
 {
     if (r->size > REF_INLINE_MAX)
         ref_table_free(t, r->u.block, r->size);
+    t->value_bytes -= r->size;
     r->state = REF_FREE;
     r->size = 0;
     r->next_return = t->free_head;
@@ -200,6 +221,21 @@ void ref_table_unhold(struct ref_table *t, struct record *r)
         free_record(t, r);
 }
 
+/* The value is lost, the ref is not: it carries an error that fits in the record (INV-15). */
+static void set_no_memory(struct ref_table *t, struct record *r)
+{
+    static const struct {
+        struct wire_failure failure;
+        char strings[20]; /* text, function, file, log */
+    } value = {{.code = CORE_ENOMEM}, "out of memory"};
+    _Static_assert(sizeof value <= REF_INLINE_MAX, "needs no block");
+
+    memcpy(r->u.bytes, &value, sizeof value);
+    r->meta = WIRE_META_ERROR;
+    r->size = sizeof value;
+    t->value_bytes += sizeof value;
+}
+
 bool ref_table_set(struct ref_table *t, struct record *r, uint8_t meta, const void *bytes, uint32_t size)
 {
     ASSERT(r->state == REF_PENDING);
@@ -214,16 +250,18 @@ bool ref_table_set(struct ref_table *t, struct record *r, uint8_t meta, const vo
         if (size > 0)
             memcpy(r->u.bytes, bytes, size);
         r->size = size;
+        t->value_bytes += size;
         return true;
     }
     void *block = ref_table_alloc(t, size);
     if (block == NULL) {
-        r->meta = 0xff;
+        set_no_memory(t, r);
         return true;
     }
     memcpy(block, bytes, size);
     r->u.block = block;
     r->size = size;
+    t->value_bytes += size;
     return true;
 }
 
@@ -237,19 +275,32 @@ size_t ref_table_live(const struct ref_table *t)
     return t->n_live;
 }
 
+void ref_table_get_stats(const struct ref_table *t, struct ref_table_stats *out)
+{
+    out->n_live = t->n_live;
+    out->value_bytes = t->value_bytes;
+    out->block_bytes = t->block_bytes;
+    out->reserved_bytes = t->n_chunks * (size_t)CHUNK_SIZE * sizeof(struct record) + t->slab_bytes;
+}
+
 void ref_table_selfcheck(const struct ref_table *t)
 {
-    size_t live = 0, n_free = 0;
+    size_t live = 0, n_free = 0, value_bytes = 0, blocks = 0;
 
     for (uint32_t s = 1; s < t->n_used; s++) {
         const struct record *r = ref_table_at(t, s);
         ASSERT(r->slot == s);
         if (r->state != REF_FREE)
             live++;
+        if (r->state == REF_READY) {
+            value_bytes += r->size;
+            blocks += r->size > REF_INLINE_MAX ? block_size(r->size) : 0;
+        }
         ASSERT(r->state != REF_READY || r->count + r->held > 0);
     }
     for (uint32_t s = t->free_head; s != 0; s = ref_table_at(t, s)->next_return)
         n_free++;
     ASSERT(live == t->n_live);
     ASSERT(live + n_free == t->n_used - 1);
+    ASSERT(value_bytes == t->value_bytes && blocks <= t->block_bytes);
 }

@@ -81,7 +81,7 @@ struct record *ref_table_at(const struct ref_table *t, uint32_t slot);
 void ref_table_drop(struct ref_table *t, struct record *r);
 void ref_table_unhold(struct ref_table *t, struct record *r);
 /* Pending -> ready with this value, copied; frees it at once if nobody holds it (then false). On no memory
- * the value becomes empty with meta 0xff. The task part must have been let go before. */
+ * the value becomes an error that says so. The task part must have been let go before. */
 bool ref_table_set(struct ref_table *t, struct record *r, uint8_t meta, const void *bytes, uint32_t size);
 const void *record_value(const struct record *r);
 

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RAYLET_RESOURCES_H
+#define RAYLET_RESOURCES_H
+/*
+ * The ledger of a node's resources in units of 1/10000 (Ray's granularity). Resource 0 is CPU. Pure. INV-19:
+ * available + what was acquired = total, for each resource; CPU alone may go below zero, by unblocked workers.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+#define RESOURCES_MAX      17
+#define RESOURCE_NAME_MAX  48
+#define RESOURCE_UNIT      10000
+#define RESOURCE_UNITS_MAX (INT64_C(1) << 60)
+
+struct res_set { /* an amount of each resource; unknown ones cannot be in it */
+    int64_t units[RESOURCES_MAX];
+    char missing[RESOURCE_NAME_MAX]; /* name of a resource that this node does not have, or empty */
+};
+
+struct resources {
+    unsigned n;
+    char names[RESOURCES_MAX][RESOURCE_NAME_MAX];
+    int64_t total[RESOURCES_MAX], available[RESOURCES_MAX];
+};
+
+void resources_init(struct resources *r, int64_t cpu_units);
+/* -1: bad name or amount, no room, exists. */
+int resources_add(struct resources *r, const char *name, int64_t units, struct err *err);
+/* Add to the set; a resource the node lacks is noted in set->missing. -1: a negative or absurd amount. */
+int res_set_add(struct res_set *set, const struct resources *r, const char *name, int64_t units, struct err *err)
+    __attribute__((warn_unused_result));
+/* Could it ever fit? */
+bool resources_is_feasible(const struct resources *r, const struct res_set *set);
+/* All or nothing. Nothing is given while CPU is below zero and the set wants any. */
+bool resources_acquire(struct resources *r, const struct res_set *set) __attribute__((warn_unused_result));
+void resources_release(struct resources *r, const struct res_set *set);
+/* The CPU part alone, of a worker that blocks; taken again even below zero. */
+void resources_release_cpu(struct resources *r, const struct res_set *set);
+void resources_retake_cpu(struct resources *r, const struct res_set *set);
+
+#endif /* RAYLET_RESOURCES_H */

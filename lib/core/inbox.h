@@ -2,9 +2,9 @@
 #ifndef LIB_CORE_INBOX_H
 #define LIB_CORE_INBOX_H
 /*
- * The worker's side of its lease (DESIGN D4): tasks pushed, which of them has started, and when the lease ends. The worker is
- * the arbiter: a task is claimed before its body runs, so exactly the unclaimed ones can be given back. Pure, under the
- * caller's lock.
+ * The worker's side of its lease (DESIGN D4): tasks pushed, which of them has started, and when the
+ * lease ends. The worker is the arbiter: a task is claimed before its body runs, so exactly the
+ * unclaimed ones can be given back. Pure, under the caller's lock.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,7 +13,8 @@
 #define INBOX_SLOTS 64
 
 struct inbox_task {
-    uint8_t *push; /* the PUSH body, owned by the inbox until the next claim of this slot's successor */
+    uint8_t
+        *push; /* the PUSH body, owned by the inbox until the next claim of this slot's successor */
     uint32_t size, room;
     uint64_t lease;
     uint8_t slot, phase;
@@ -41,14 +42,22 @@ struct inbox;
 struct inbox *inbox_create(void);
 void inbox_destroy(struct inbox *b);
 
-/* The raylet's word: from now on this lease, or, while the old one has not ended, as soon as it has (then false).
- * Held pushes of leases in between are bounced by the next call that gives actions. */
+/* The raylet's word: from now on this lease, or, while the old one has not ended, as soon as it has
+ * (then false). Held pushes of leases in between are bounced by the next call that gives actions.
+ */
 bool inbox_lease_begin(struct inbox *b, uint64_t lease);
-/* A PUSH body, copied. Older lease: BOUNCED. Newer than known: held until it begins. While blocked, or after
- * a revocation's deadline: RETURNED. false: no memory, or the slot is taken (a malformed stream). */
-bool inbox_push(struct inbox *b, uint64_t lease, uint8_t slot, uint8_t phase, const void *body, uint32_t size, struct inbox_actions *out);
-/* The oldest unclaimed task of the lease, claimed, or NULL. *started: the word to publish before its body runs. The task stays
- * good until inbox_finish. */
+/* A PUSH body, copied. Older lease: BOUNCED. Newer than known: held until it begins. While blocked,
+ * or after a revocation's deadline: RETURNED. false: no memory, or the slot is taken (a malformed
+ * stream). */
+bool inbox_push(struct inbox *b,
+                uint64_t lease,
+                uint8_t slot,
+                uint8_t phase,
+                const void *body,
+                uint32_t size,
+                struct inbox_actions *out);
+/* The oldest unclaimed task of the lease, claimed, or NULL. *started: the word to publish before
+ * its body runs. The task stays good until inbox_finish. */
 const struct inbox_task *inbox_claim(struct inbox *b, uint64_t *started);
 void inbox_finish(struct inbox *b, uint64_t now_ns, struct inbox_actions *out);
 void inbox_take_back(struct inbox *b, uint64_t lease, uint32_t count, struct inbox_actions *out);
@@ -56,7 +65,11 @@ void inbox_take_back(struct inbox *b, uint64_t lease, uint32_t count, struct inb
 void inbox_block(struct inbox *b, struct inbox_actions *out);
 void inbox_unblock(struct inbox *b);
 /* End the lease when it is idle, or at deadline_ns after the body that runs. */
-void inbox_revoke(struct inbox *b, uint64_t lease, uint64_t deadline_ns, uint64_t now_ns, struct inbox_actions *out);
+void inbox_revoke(struct inbox *b,
+                  uint64_t lease,
+                  uint64_t deadline_ns,
+                  uint64_t now_ns,
+                  struct inbox_actions *out);
 /* The owner is gone: its unclaimed tasks are dropped. */
 void inbox_owner_gone(struct inbox *b);
 /* Ends a revoked lease whose time has come. */
@@ -65,8 +78,8 @@ void inbox_on_time(struct inbox *b, uint64_t now_ns, struct inbox_actions *out);
 /* When inbox_on_time has something to do; UINT64_MAX never. */
 uint64_t inbox_next_deadline(const struct inbox *b);
 
-uint64_t inbox_lease(const struct inbox *b);  /* 0: none */
-bool inbox_is_empty(const struct inbox *b);   /* nothing to claim */
+uint64_t inbox_lease(const struct inbox *b); /* 0: none */
+bool inbox_is_empty(const struct inbox *b);  /* nothing to claim */
 void inbox_selfcheck(const struct inbox *b);
 
 #endif /* LIB_CORE_INBOX_H */

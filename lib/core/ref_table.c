@@ -9,11 +9,11 @@
 #include "lib/core/core.h"
 #include "lib/net/wire.h"
 
-#define CHUNK_BITS  12
-#define CHUNK_SIZE  (1u << CHUNK_BITS)
-#define CLASS_MIN   6 /* 64 bytes */
-#define CLASS_MAX   16 /* 64 KiB; larger blocks go back to malloc */
-#define SLAB_BYTES  65536
+#define CHUNK_BITS 12
+#define CHUNK_SIZE (1u << CHUNK_BITS)
+#define CLASS_MIN  6  /* 64 bytes */
+#define CLASS_MAX  16 /* 64 KiB; larger blocks go back to malloc */
+#define SLAB_BYTES 65536
 
 struct free_block {
     struct free_block *next;
@@ -127,7 +127,8 @@ void ref_table_destroy(struct ref_table *t)
         struct record *r = ref_table_at(t, s);
         if (r->state == REF_READY && r->size > REF_INLINE_MAX && class_of(r->size) > CLASS_MAX)
             free(r->u.block);
-        if (r->state == REF_PENDING && r->u.task.spec != NULL && class_of(r->u.task.spec_size) > CLASS_MAX)
+        if (r->state == REF_PENDING && r->u.task.spec != NULL
+            && class_of(r->u.task.spec_size) > CLASS_MAX)
             free(r->u.task.spec);
     }
     for (size_t i = 0; i < t->n_slabs; i++)
@@ -190,7 +191,8 @@ struct record *ref_table_find(const struct ref_table *t, uint64_t word)
     if (slot == 0 || slot >= t->n_used)
         return NULL;
     struct record *r = ref_table_at(t, slot);
-    if (r->generation != (uint32_t)(word >> 32) || r->state == REF_FREE || r->count == 0 || r->hidden)
+    if (r->generation != (uint32_t)(word >> 32) || r->state == REF_FREE || r->count == 0
+        || r->hidden)
         return NULL;
     return r;
 }
@@ -236,7 +238,11 @@ static void set_no_memory(struct ref_table *t, struct record *r)
     t->value_bytes += sizeof value;
 }
 
-bool ref_table_set(struct ref_table *t, struct record *r, uint8_t meta, const void *bytes, uint32_t size)
+bool ref_table_set(struct ref_table *t,
+                   struct record *r,
+                   uint8_t meta,
+                   const void *bytes,
+                   uint32_t size)
 {
     ASSERT(r->state == REF_PENDING);
     r->state = REF_READY;

@@ -1,82 +1,116 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How the user's executable becomes a zygote without running the user's main (DESIGN D7). libray exports
- * __libc_start_main; the executable's _start calls it with main, and when the raylet's mode variable is set, libray's own main is
- * put in its place. It runs after all constructors, so every RAY_REMOTE is registered. A constructor of libray checks that
- * our __libc_start_main is the one _start will call; it is not when libc comes before libray in the link order,
- * or when only another library links libray.
+ * How the user's executable becomes a zygote without running the user's main (DESIGN D7). libray
+ * exports
+ * __libc_start_main; the executable's _start calls it with main, and when the raylet's mode
+ * variable is set, libray's own main is put in its place. It runs after all constructors, so every
+ * RAY_REMOTE is registered. A constructor of libray checks that our __libc_start_main is the one
+ * _start will call; it is not when libc comes before libray in the link order, or when only another
+ * library links libray: the user's main would run in a worker and start clusters of its own.
+ *
+ * A fully static program cannot interpose (compile with RAY_STATIC); its main calls ray_worker_main
+ * first.
  */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "lib/core/core.h"
 
 #define MODE_VARIABLE "RAY_WORKER_MODE"
+#define EXIT_CANNOT   126 /* what a shell says of a file that cannot be executed */
 
 typedef int (*main_f)(int, char **, char **);
-typedef int (*start_main_f)(main_f, int, char **, void (*)(void), void (*)(void), void (*)(void), void *);
+typedef int (*start_main_f)(main_f, int, char **, main_f, void (*)(void), void (*)(void), void *);
 
 int ray_worker_main(int argc, char **argv);
-int __libc_start_main(main_f main, int argc, char **argv, void (*init)(void), void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
 
-static bool asked, bound;
+static bool asked;
 static int link_fd = -1, board_fd = -1;
 
+/* Once; before any code of the user's executable, so that no process it starts inherits the
+ * variable. */
 static void read_mode(void)
 {
     static bool done;
     const char *mode = done ? NULL : getenv(MODE_VARIABLE);
+    char rest;
 
     done = true;
     if (mode == NULL)
         return;
-    asked = sscanf(mode, "zygote:%d:%d", &link_fd, &board_fd) == 2;
-    if (!asked) {
-        fprintf(stderr, "ray: %s=%s is not for users: unset it\n", MODE_VARIABLE, mode);
-        _exit(126);
+    if (sscanf(mode, "zygote:%d:%d%c", &link_fd, &board_fd, &rest) != 2
+        || fcntl(link_fd, F_GETFD) < 0 || fcntl(board_fd, F_GETFD) < 0) {
+        fprintf(stderr,
+                "ray: %s=%.80s is set by a raylet for its workers alone: unset it\n",
+                MODE_VARIABLE,
+                mode);
+        _exit(EXIT_CANNOT);
     }
+    asked = true;
     unsetenv(MODE_VARIABLE);
 }
 
-static int zygote_main(int argc, char **argv, char **envp)
+/* For programs that libray cannot reach before main. Returns -1 at once when this process is no
+ * worker. */
+int ray_worker_main(int argc, char **argv)
 {
     (void)argc;
     (void)argv;
-    (void)envp;
-    core_zygote_main(link_fd, board_fd);
-}
-
-int ray_worker_main(int argc, char **argv)
-{
     read_mode();
     if (!asked)
         return -1;
-    return zygote_main(argc, argv, NULL);
+    core_zygote_main(link_fd, board_fd);
 }
 
-/* _start is in the executable: whatever it was bound to has run before any constructor of the executable, and before main. */
-int __libc_start_main(main_f main, int argc, char **argv, void (*init)(void), void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
+#ifndef RAY_STATIC
+int __libc_start_main(main_f main,
+                      int argc,
+                      char **argv,
+                      main_f init,
+                      void (*fini)(void),
+                      void (*rtld_fini)(void),
+                      void *stack_end);
+
+static int zygote_main(int argc, char **argv, char **envp)
+{
+    (void)envp;
+    return ray_worker_main(argc, argv);
+}
+
+/* glibc's signature; init and fini are NULL in programs linked with glibc 2.34 or later. */
+int __libc_start_main(main_f main,
+                      int argc,
+                      char **argv,
+                      main_f init,
+                      void (*fini)(void),
+                      void (*rtld_fini)(void),
+                      void *stack_end)
 {
     start_main_f real = (start_main_f)dlsym(RTLD_NEXT, "__libc_start_main");
 
-    bound = true;
     read_mode();
+    if (real == NULL) {
+        fprintf(
+            stderr,
+            "ray: no libc behind libray: a static program links libray built with RAY_STATIC\n");
+        _exit(EXIT_CANNOT);
+    }
     return real(asked ? zygote_main : main, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
 __attribute__((constructor)) static void check_binding(void)
 {
-    /* The loader resolves the executable's reference in search order; the first definition must be ours. */
-    void *first = dlsym(RTLD_DEFAULT, "__libc_start_main");
-
     read_mode();
-    if (!asked || bound || first == (void *)__libc_start_main)
+    /* Not RTLD_NEXT, not our own symbol: what the loader's search order gives the executable. */
+    if (!asked || dlsym(RTLD_DEFAULT, "__libc_start_main") == (void *)__libc_start_main)
         return;
     fprintf(stderr,
-            "ray: this program cannot be a worker: its start-up code is bound to libc, not to libray. "
-            "Link the executable itself with -lray, before -lc, or call ray_worker_main(argc, argv) first in main\n");
-    _exit(126);
+            "ray: this program cannot be a worker: its start-up code is bound to libc and not to "
+            "libray; "
+            "link the executable itself with -lray, before any -lc\n");
+    _exit(EXIT_CANNOT);
 }
+#endif

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How this works. A class has one queue and a ring of leases. Tasks go first to leases with an empty window, then
- * windows are filled to their limit: as many tasks as run in a millisecond by the measured mean, one while nothing is
- * known. Demand is what waits: queued tasks and those in windows behind the first. While demand exceeds the
- * units asked for, more are asked for; when a class has no task at all its tickets are canceled (not sooner: a
- * burst would cost a request and a cancel each time).
+ * How this works. A class has one queue and a ring of leases; those that may take a task are on its
+ * second ring too, `open`, idle ones first. A task goes to an idle lease, else in turn to open ones
+ * until each holds as many as run in a millisecond by the measured mean, one while nothing is
+ * known. A queue is not empty only while no window has room, so a submission behind others is an
+ * append, and a DONE touches one lease.
  *
- * Nothing waits behind a running task while a worker could be had: when a lease is empty, nothing is queued, and
- * another lease has given no answer for a while, half of what waits there is taken back. The queue keeps the order of
- * submission: what comes back is put in front, oldest first.
+ * Demand is what waits: queued tasks and those in windows behind the first. While it exceeds the
+ * units asked for, more are asked for. Tickets are canceled when a class has no task at all, not
+ * sooner: a burst would cost a request and a cancel each time. A refused request is made again only
+ * after a pause.
+ *
+ * Nothing waits behind a running task while a worker could be had: when a lease is idle, nothing is
+ * queued, and another lease has given no answer for a while, half of what waits there is taken
+ * back. The queue keeps the order of submission: what comes back is put in front, oldest first.
  */
 #include "lib/core/submit.h"
 
@@ -18,6 +23,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/core/core.h"
+#include "lib/net/wire.h"
 
 #define MAX_TICKETS 16
 
@@ -26,22 +32,32 @@ struct ticket {
     uint32_t remaining;
 };
 
-struct class {
+struct class
+{
+    struct list active; /* of those with tasks or unanswered units */
+    uint32_t number;
     struct record *head, *tail;
     uint64_t n_queued;
-    struct list leases;
-    uint32_t n_leases;
-    uint64_t n_waiting; /* in windows behind the first */
+    struct list leases, open;
+    uint32_t n_leases, n_open;
+    uint32_t limit; /* tasks in a window */
+    uint64_t n_in_windows;
+    uint64_t n_waiting; /* of these behind the first */
     uint32_t n_units;   /* asked for, not answered */
     struct ticket tickets[MAX_TICKETS];
-    uint64_t run_ns;    /* mean, 0 unknown */
+    uint64_t run_ns; /* mean, 0 unknown */
+    uint64_t pause_ns, pause_until_ns;
     bool canceling;
+    bool refused;       /* some of the unanswered units were */
+    bool pause_pending; /* begins with the next time that is told */
 };
 
 struct submit {
     struct class **classes;
+    struct list active;
     uint32_t n_classes, max_units;
     uint64_t last_ticket;
+    bool lost;
 };
 
 static void add(struct submit_actions *out, struct submit_action a)
@@ -58,6 +74,7 @@ struct submit *submit_create(uint32_t max_units)
     struct submit *s = xcalloc(1, sizeof *s);
 
     s->max_units = max_units;
+    list_init(&s->active);
     return s;
 }
 
@@ -79,6 +96,10 @@ uint32_t submit_add_class(struct submit *s)
     struct class *c = xcalloc(1, sizeof *c);
 
     list_init(&c->leases);
+    list_init(&c->open);
+    list_init(&c->active);
+    c->limit = 1;
+    c->number = s->n_classes;
     s->classes = xrealloc(s->classes, (s->n_classes + 1) * sizeof *s->classes);
     s->classes[s->n_classes] = c;
     return s->n_classes++;
@@ -125,15 +146,51 @@ static uint32_t window_limit(const struct class *c)
     return n > SUBMIT_WINDOW ? SUBMIT_WINDOW : (uint32_t)n;
 }
 
-static bool has_room(const struct submit_lease *l, uint32_t limit, const struct record *r)
+static uint32_t weight(const struct record *r)
 {
-    if (l->ending || l->taking_back || l->blocked || l->n_in_window >= limit)
-        return false;
-    return l->n_in_window == 0 || l->bytes_in_window + r->u.task.spec_size <= SUBMIT_WINDOW_BYTES;
+    return r->u.task.spec_size + r->u.task.ref_bytes;
 }
 
-static void push(struct class *c, struct submit_lease *l, struct record *r, uint64_t now_ns, struct submit_actions *out)
+static bool is_open(const struct submit_lease *l)
 {
+    return !list_empty(&l->open);
+}
+
+static bool may_open(const struct class *c, const struct submit_lease *l)
+{
+    return !l->ending && !l->taking_back && !l->blocked && l->n_in_window < c->limit;
+}
+
+/* Put the lease where it belongs on the open ring; called after each change of it. */
+static void place(struct class *c, struct submit_lease *l)
+{
+    if (is_open(l)) {
+        list_remove(&l->open);
+        c->n_open--;
+    }
+    if (!may_open(c, l))
+        return;
+    if (l->n_in_window == 0)
+        list_push(&c->open, &l->open);
+    else
+        list_append(&c->open, &l->open);
+    c->n_open++;
+}
+
+static bool has_room(const struct class *c, const struct submit_lease *l)
+{
+    return l->n_in_window == 0
+           || (l->n_in_window < c->limit
+               && l->bytes_in_window + (uint64_t)weight(c->head) <= SUBMIT_WINDOW_BYTES);
+}
+
+/* The head of the queue goes into the window; place() is the caller's. */
+static void push(struct class *c,
+                 struct submit_lease *l,
+                 uint64_t now_ns,
+                 struct submit_actions *out)
+{
+    struct record *r = queue_pop(c);
     unsigned slot = (unsigned)__builtin_ctzll(~l->busy);
 
     l->busy |= 1ull << slot;
@@ -142,12 +199,15 @@ static void push(struct class *c, struct submit_lease *l, struct record *r, uint
         l->progress_ns = now_ns;
     else
         c->n_waiting++;
-    l->bytes_in_window += r->u.task.spec_size;
+    c->n_in_windows++;
+    l->bytes_in_window += weight(r);
     r->u.task.lease = l;
     r->u.task.window_slot = (uint8_t)slot;
     add(out,
-        (struct submit_action){
-            .kind = SUBMIT_PUSH, .lease = l, .task = r, .count = (uint32_t)(l->phases >> slot) & 1});
+        (struct submit_action){.kind = SUBMIT_PUSH,
+                               .lease = l,
+                               .task = r,
+                               .count = (uint32_t)(l->phases >> slot) & 1});
 }
 
 static struct record *take_out(struct class *c, struct submit_lease *l, unsigned slot)
@@ -158,39 +218,73 @@ static struct record *take_out(struct class *c, struct submit_lease *l, unsigned
     l->window[slot] = NULL;
     if (--l->n_in_window > 0)
         c->n_waiting--;
-    l->bytes_in_window -= r->u.task.spec_size;
+    c->n_in_windows--;
+    l->bytes_in_window -= weight(r);
     r->u.task.lease = NULL;
     return r;
 }
 
+static struct submit_lease *first_open(const struct class *c)
+{
+    return list_entry(c->open.next, struct submit_lease, open);
+}
+
 static void fill(struct class *c, uint64_t now_ns, struct submit_actions *out)
 {
-    uint32_t limit = window_limit(c);
-
-    if (c->head == NULL)
-        return;
-    list_for_each(n, &c->leases) {
-        struct submit_lease *l = list_entry(n, struct submit_lease, node);
-        if (c->head == NULL)
-            return;
-        if (l->n_in_window == 0 && has_room(l, 1, c->head))
-            push(c, l, queue_pop(c), now_ns, out);
+    /* one for each idle worker */
+    while (c->head != NULL && c->n_open > 0 && first_open(c)->n_in_window == 0) {
+        struct submit_lease *l = first_open(c);
+        push(c, l, now_ns, out);
+        place(c, l);
     }
-    list_for_each(n, &c->leases) {
-        struct submit_lease *l = list_entry(n, struct submit_lease, node);
-        while (c->head != NULL && has_room(l, limit, c->head))
-            push(c, l, queue_pop(c), now_ns, out);
+    /* the rest in equal shares, as far as there is room */
+    for (bool moved = true; moved && c->head != NULL && c->n_open > 0;) {
+        uint64_t share = (c->n_queued + c->n_open - 1) / c->n_open;
+        moved = false;
+        for (uint32_t n = c->n_open; n > 0 && c->head != NULL; n--) {
+            struct submit_lease *l = first_open(c);
+            for (uint64_t k = 0; k < share && c->head != NULL && has_room(c, l); k++) {
+                push(c, l, now_ns, out);
+                moved = true;
+            }
+            place(c, l);
+        }
     }
 }
 
-static void request(struct submit *s, uint32_t class, struct submit_actions *out)
+static bool has_usable_lease(const struct class *c)
 {
-    struct class *c = s->classes[class];
-    uint64_t demand = c->n_queued + c->n_waiting;
+    list_for_each(n, &c->leases) if (!list_entry(n, struct submit_lease, node)->ending) return true;
+    return false;
+}
 
-    if (demand <= c->n_units || c->n_units >= s->max_units || c->canceling)
+static void begin_pause(struct class *c, uint64_t now_ns)
+{
+    c->pause_pending = false;
+    if (c->pause_ns == 0)
+        c->pause_ns = SUBMIT_PAUSE_NS;
+    else if (c->pause_ns < 64ull * SUBMIT_PAUSE_NS)
+        c->pause_ns *= 2;
+    c->pause_until_ns = now_ns + c->pause_ns;
+}
+
+static bool wants_more(const struct submit *s, const struct class *c)
+{
+    if (c->n_queued + c->n_waiting <= c->n_units || c->n_units >= s->max_units || c->canceling)
+        return false;
+    /* once a unit was refused the others decide whether the tasks fail */
+    return !c->refused || c->n_units == 0 || has_usable_lease(c);
+}
+
+static void request(struct submit *s, struct class *c, uint64_t now_ns, struct submit_actions *out)
+{
+    if (c->pause_pending)
+        begin_pause(c, now_ns);
+    if (now_ns >= c->pause_until_ns)
+        c->pause_until_ns = 0;
+    if (!wants_more(s, c) || c->pause_until_ns > 0)
         return;
-    uint64_t n = demand - c->n_units;
+    uint64_t n = c->n_queued + c->n_waiting - c->n_units;
     if (n > s->max_units - c->n_units)
         n = s->max_units - c->n_units;
     for (int i = 0; i < MAX_TICKETS; i++) {
@@ -201,90 +295,146 @@ static void request(struct submit *s, uint32_t class, struct submit_actions *out
         t->remaining = (uint32_t)n;
         c->n_units += (uint32_t)n;
         add(out,
-            (struct submit_action){
-                .kind = SUBMIT_REQUEST, .class = class, .ticket = t->number, .count = (uint32_t)n});
+            (struct submit_action){.kind = SUBMIT_REQUEST,
+                                   .class = c->number,
+                                   .ticket = t->number,
+                                   .count = (uint32_t)n});
         return;
     }
+}
+
+static void fail(struct record *task, uint32_t code, uint32_t cause, struct submit_actions *out)
+{
+    add(out,
+        (struct submit_action){.kind = SUBMIT_FAIL, .task = task, .class = code, .cause = cause});
 }
 
 void submit_task(struct submit *s, struct record *task, uint64_t now_ns, struct submit_actions *out)
 {
     struct class *c = s->classes[task->class];
 
+    if (task->u.task.error != 0 || s->lost) {
+        uint32_t cause = task->u.task.error;
+        fail(task, cause != 0 ? CORE_ETASK : CORE_ELINK, cause, out);
+        return;
+    }
+    if (list_empty(&c->active))
+        list_append(&s->active, &c->active);
+    bool is_first = c->head == NULL;
     queue_back(c, task);
-    fill(c, now_ns, out);
+    if (is_first)
+        fill(c, now_ns, out);
     if (c->n_units == 0)
-        request(s, task->class, out);
+        request(s, c, now_ns, out);
 }
 
-/* Of a class with an idle lease and an empty queue: the fullest window whose worker has gone silent. */
-static struct submit_lease *stalled(const struct class *c)
+void submit_on_argument(struct submit *s,
+                        struct record *task,
+                        const struct record *argument,
+                        uint64_t now_ns,
+                        struct submit_actions *out)
+{
+    struct task *t = &task->u.task;
+
+    ASSERT(t->n_deps > 0 && argument->state == REF_READY);
+    if (argument->meta == WIRE_META_ERROR && t->error == 0)
+        t->error = argument->slot;
+    t->ref_bytes += argument->size;
+    if (--t->n_deps == 0)
+        submit_task(s, task, now_ns, out);
+}
+
+/* While a lease is idle and nothing is queued: the fullest window, and how much of it to take. */
+static struct submit_lease *fullest(const struct class *c, uint32_t *count)
 {
     struct submit_lease *found = NULL;
-    bool idle = false;
+    uint32_t n_idle = 0;
 
-    list_for_each(n, &c->leases) {
+    list_for_each(n, &c->leases)
+    {
         struct submit_lease *l = list_entry(n, struct submit_lease, node);
-        if (l->n_in_window == 0 && !l->ending)
-            idle = true;
-        else if (l->n_in_window > 1 && !l->taking_back && (found == NULL || l->n_in_window > found->n_in_window))
+        if (l->n_in_window == 0)
+            n_idle += !l->ending && !l->blocked && !l->taking_back;
+        else if (l->n_in_window > 1 && !l->taking_back && !l->blocked && !l->ending
+                 && (found == NULL || l->n_in_window > found->n_in_window))
             found = l;
     }
-    return idle ? found : NULL;
+    if (n_idle == 0 || found == NULL)
+        return NULL;
+    *count = found->n_in_window / 2;
+    if (*count < n_idle)
+        *count = n_idle < found->n_in_window ? n_idle : found->n_in_window - 1;
+    return found;
 }
 
-static uint64_t stall_ns(const struct class *c)
+static uint64_t stalls_at(const struct class *c, const struct submit_lease *l)
 {
-    return 4 * c->run_ns > SUBMIT_STALL_NS ? 4 * c->run_ns : SUBMIT_STALL_NS;
+    uint64_t patience = 2 * c->run_ns > SUBMIT_STALL_NS ? 2 * c->run_ns : SUBMIT_STALL_NS;
+
+    return l->progress_ns + patience;
+}
+
+static void settle(struct submit *s, struct class *c, uint64_t now_ns, struct submit_actions *out)
+{
+    uint32_t count;
+
+    fill(c, now_ns, out);
+    request(s, c, now_ns, out);
+    if (c->n_waiting > 0 && c->n_queued == 0) {
+        struct submit_lease *l = fullest(c, &count);
+        if (l != NULL && now_ns >= stalls_at(c, l)) {
+            l->taking_back = true;
+            place(c, l);
+            add(out, (struct submit_action){.kind = SUBMIT_TAKE_BACK, .lease = l, .count = count});
+        }
+    }
+    if (c->n_queued + c->n_in_windows > 0)
+        return;
+    if (c->n_units == 0) {
+        list_remove(&c->active);
+        return;
+    }
+    if (c->canceling)
+        return;
+    c->canceling = true;
+    for (int k = 0; k < MAX_TICKETS; k++)
+        if (c->tickets[k].remaining > 0)
+            add(out, (struct submit_action){.kind = SUBMIT_CANCEL, .ticket = c->tickets[k].number});
 }
 
 void submit_settle(struct submit *s, uint64_t now_ns, struct submit_actions *out)
 {
-    for (uint32_t i = 0; i < s->n_classes; i++) {
-        struct class *c = s->classes[i];
-        fill(c, now_ns, out);
-        request(s, i, out);
-        if (c->n_waiting > 0 && c->n_queued == 0) {
-            struct submit_lease *l = stalled(c);
-            if (l != NULL && now_ns - l->progress_ns >= stall_ns(c)) {
-                l->taking_back = true;
-                add(out, (struct submit_action){.kind = SUBMIT_TAKE_BACK, .lease = l, .count = l->n_in_window / 2});
-            }
-        }
-        if (c->n_units > 0 && c->n_queued + c->n_waiting == 0 && !c->canceling) {
-            bool busy = false;
-            list_for_each(n, &c->leases)
-                busy |= list_entry(n, struct submit_lease, node)->n_in_window > 0;
-            if (busy)
-                continue;
-            c->canceling = true;
-            for (int k = 0; k < MAX_TICKETS; k++)
-                if (c->tickets[k].remaining > 0)
-                    add(out, (struct submit_action){.kind = SUBMIT_CANCEL, .ticket = c->tickets[k].number});
-        }
-    }
+    list_for_each_safe(n, &s->active) settle(s, list_entry(n, struct class, active), now_ns, out);
 }
 
 uint64_t submit_next_deadline(const struct submit *s)
 {
     uint64_t at = UINT64_MAX;
+    uint32_t count;
 
-    for (uint32_t i = 0; i < s->n_classes; i++) {
-        const struct class *c = s->classes[i];
+    list_for_each(n, &s->active)
+    {
+        const struct class *c = list_entry(n, struct class, active);
+        if (wants_more(s, c) && (c->pause_pending || c->pause_until_ns > 0)) {
+            uint64_t t = c->pause_pending ? 0 : c->pause_until_ns;
+            at = t < at ? t : at;
+        }
         if (c->n_waiting == 0 || c->n_queued > 0)
             continue;
-        const struct submit_lease *l = stalled(c);
-        if (l != NULL && l->progress_ns + stall_ns(c) < at)
-            at = l->progress_ns + stall_ns(c);
+        const struct submit_lease *l = fullest(c, &count);
+        if (l != NULL && stalls_at(c, l) < at)
+            at = stalls_at(c, l);
     }
     return at;
 }
 
-/* Count units of a ticket as answered; the class, or -1 when there is no such ticket. */
-static int answer(struct submit *s, uint64_t ticket, uint32_t count)
+/* Count units of a ticket as answered; its class, or NULL when there is no such ticket. canceling
+ * (or NULL): whether a cancel was on its way. */
+static struct class *answer(struct submit *s, uint64_t ticket, uint32_t count, bool *canceling)
 {
-    for (uint32_t i = 0; i < s->n_classes; i++) {
-        struct class *c = s->classes[i];
+    list_for_each(n, &s->active)
+    {
+        struct class *c = list_entry(n, struct class, active);
         for (int k = 0; k < MAX_TICKETS; k++) {
             struct ticket *t = &c->tickets[k];
             if (t->remaining == 0 || t->number != ticket)
@@ -293,72 +443,109 @@ static int answer(struct submit *s, uint64_t ticket, uint32_t count)
                 count = t->remaining;
             t->remaining -= count;
             c->n_units -= count;
+            if (canceling != NULL)
+                *canceling = c->canceling;
             if (c->n_units == 0)
                 c->canceling = false;
-            return (int)i;
+            return c;
         }
     }
-    return -1;
+    return NULL;
 }
 
-struct submit_lease *submit_on_grant(struct submit *s, uint64_t ticket, uint64_t lease, void *peer, uint64_t now_ns, struct submit_actions *out)
+struct submit_lease *submit_on_grant(struct submit *s,
+                                     uint64_t ticket,
+                                     uint64_t lease,
+                                     void *peer,
+                                     uint64_t now_ns,
+                                     struct submit_actions *out)
 {
-    int class = answer(s, ticket, 1);
+    struct class *c = answer(s, ticket, 1, NULL);
 
-    if (class < 0) {
+    if (c == NULL) {
         add(out, (struct submit_action){.kind = SUBMIT_RETURN, .ticket = lease});
         return NULL;
     }
-    struct class *c = s->classes[class];
     struct submit_lease *l = xcalloc(1, sizeof *l);
     l->id = lease;
     l->peer = peer;
-    l->class = (uint32_t)class;
+    l->class = c->number;
     l->phases = UINT64_MAX;
     l->progress_ns = now_ns;
+    list_init(&l->open);
     list_append(&c->leases, &l->node);
     c->n_leases++;
-    if (c->n_queued + c->n_waiting == 0) {
+    c->refused = c->pause_pending = false;
+    c->pause_ns = c->pause_until_ns = 0;
+    if (c->n_queued + c->n_in_windows == 0) {
         /* granted while the cancel was on its way: the raylet ends it through the worker */
         l->ending = true;
         add(out, (struct submit_action){.kind = SUBMIT_RETURN, .ticket = lease});
         return l;
     }
+    place(c, l);
     fill(c, now_ns, out);
     return l;
 }
 
-void submit_on_canceled(struct submit *s, uint64_t ticket, uint32_t count, uint64_t now_ns, struct submit_actions *out)
+void submit_on_canceled(struct submit *s,
+                        uint64_t ticket,
+                        uint32_t count,
+                        uint64_t now_ns,
+                        struct submit_actions *out)
 {
-    int class = answer(s, ticket, count);
+    bool asked;
+    struct class *c = answer(s, ticket, count, &asked);
 
-    if (class >= 0) {
-        fill(s->classes[class], now_ns, out);
-        request(s, (uint32_t)class, out);
-    }
+    if (c == NULL)
+        return;
+    if (!asked) /* the raylet's own wish: not again at once */
+        begin_pause(c, now_ns);
+    request(s, c, now_ns, out);
 }
 
-size_t submit_on_refused(struct submit *s, uint64_t ticket, uint32_t count, struct submit_actions *out)
+size_t submit_on_refused(struct submit *s,
+                         uint64_t ticket,
+                         uint32_t count,
+                         struct submit_actions *out)
 {
-    int class = answer(s, ticket, count);
+    struct class *c = answer(s, ticket, count, NULL);
     size_t n = 0;
 
-    if (class < 0)
+    if (c == NULL)
         return 0;
-    struct class *c = s->classes[class];
-    if (c->n_leases > 0)
+    c->refused = true;
+    if (has_usable_lease(c)) {
+        c->pause_pending = true;
         return 0;
-    while (c->head != NULL) {
-        add(out, (struct submit_action){.kind = SUBMIT_FAIL, .task = queue_pop(c), .class = CORE_ECRASH});
-        n++;
     }
+    if (c->n_units > 0)
+        return 0;
+    c->refused = false;
+    for (; c->head != NULL; n++)
+        fail(queue_pop(c), CORE_ECRASH, 0, out);
     return n;
+}
+
+void submit_on_busy(struct submit *s,
+                    uint64_t ticket,
+                    uint32_t count,
+                    uint64_t now_ns,
+                    struct submit_actions *out)
+{
+    struct class *c = answer(s, ticket, count, NULL);
+
+    if (c == NULL)
+        return;
+    begin_pause(c, now_ns);
+    request(s, c, now_ns, out);
 }
 
 struct submit_lease *submit_find(const struct submit *s, uint64_t lease)
 {
     for (uint32_t i = 0; i < s->n_classes; i++)
-        list_for_each(n, &s->classes[i]->leases) {
+        list_for_each(n, &s->classes[i]->leases)
+        {
             struct submit_lease *l = list_entry(n, struct submit_lease, node);
             if (l->id == lease)
                 return l;
@@ -366,24 +553,44 @@ struct submit_lease *submit_find(const struct submit *s, uint64_t lease)
     return NULL;
 }
 
-struct record *submit_on_done(struct submit *s, struct submit_lease *l, unsigned slot, uint32_t run_ns, uint64_t now_ns)
+/* The mean rises at once, so that a window of long tasks shrinks; it falls by an eighth. */
+static void measure(struct class *c, uint32_t run_ns)
 {
-    struct class *c = s->classes[l->class];
-
-    if (slot >= SUBMIT_WINDOW || (l->busy & 1ull << slot) == 0)
-        return NULL;
-    l->phases ^= 1ull << slot;
-    l->blocked = false;
-    l->progress_ns = now_ns;
     uint64_t run = run_ns == 0 ? 1 : run_ns;
-    /* rises at once, so that a window of long tasks shrinks; falls by an eighth */
+
     if (c->run_ns == 0)
         c->run_ns = run;
     else if (run > 8 * c->run_ns)
         c->run_ns = run / 4;
     else
-        c->run_ns = (7 * c->run_ns + run + 7) / 8;
-    return take_out(c, l, slot);
+        c->run_ns = (7 * c->run_ns + run) / 8;
+    if (c->run_ns == 0)
+        c->run_ns = 1;
+    uint32_t old = c->limit;
+    c->limit = window_limit(c);
+    if (c->limit == old)
+        return;
+    /* idle ones stay in front: place puts others behind them */
+    list_for_each(n, &c->leases) place(c, list_entry(n, struct submit_lease, node));
+}
+
+struct record *submit_on_done(struct submit *s,
+                              struct submit_lease *l,
+                              unsigned slot,
+                              uint32_t run_ns,
+                              uint64_t now_ns)
+{
+    struct class *c = s->classes[l->class];
+
+    if (slot >= SUBMIT_WINDOW || (l->busy & 1ull << slot) == 0)
+        return NULL;
+    struct record *r = take_out(c, l, slot);
+    l->phases ^= 1ull << slot;
+    l->blocked = false;
+    l->progress_ns = now_ns;
+    measure(c, run_ns);
+    place(c, l);
+    return r;
 }
 
 void submit_refill(struct submit *s, uint32_t class, uint64_t now_ns, struct submit_actions *out)
@@ -406,77 +613,111 @@ static void back_to_queue(struct class *c, struct submit_lease *l, uint64_t mask
     }
     while (n > 0)
         queue_front(c, v[--n]);
+    place(c, l);
 }
 
-void submit_on_returned(struct submit *s, struct submit_lease *l, uint64_t mask, bool asked, uint64_t now_ns, struct submit_actions *out)
+void submit_on_returned(struct submit *s,
+                        struct submit_lease *l,
+                        uint64_t mask,
+                        bool asked,
+                        uint64_t now_ns,
+                        struct submit_actions *out)
 {
     struct class *c = s->classes[l->class];
 
-    back_to_queue(c, l, mask);
     if (!asked)
         l->blocked = true;
+    back_to_queue(c, l, mask);
     l->progress_ns = now_ns;
-    fill(c, now_ns, out); /* not back into this window: taking_back or blocked is still set */
-    if (asked)
+    if (asked) {
+        fill(c, now_ns, out); /* first to others: taking_back is still set */
         l->taking_back = false;
-    request(s, l->class, out);
+        place(c, l);
+    }
+    fill(c, now_ns, out);
+    request(s, c, now_ns, out);
+}
+
+void submit_on_bounced(struct submit *s,
+                       struct submit_lease *l,
+                       unsigned slot,
+                       bool over,
+                       uint64_t now_ns,
+                       struct submit_actions *out)
+{
+    struct class *c = s->classes[l->class];
+
+    if (slot >= SUBMIT_WINDOW)
+        return;
+    l->ending |= over;
+    back_to_queue(c, l, 1ull << slot);
+    fill(c, now_ns, out);
+    request(s, c, now_ns, out);
 }
 
 static void end_lease(struct class *c, struct submit_lease *l, struct submit_actions *out)
 {
     ASSERT(l->n_in_window == 0);
+    l->ending = true;
+    place(c, l);
     list_remove(&l->node);
     c->n_leases--;
     add(out, (struct submit_action){.kind = SUBMIT_END, .lease = l});
 }
 
-void submit_on_lease_ended(struct submit *s, struct submit_lease *l, uint64_t now_ns, struct submit_actions *out)
+void submit_on_lease_ended(struct submit *s,
+                           struct submit_lease *l,
+                           uint64_t now_ns,
+                           struct submit_actions *out)
 {
     struct class *c = s->classes[l->class];
-    uint32_t class = l->class;
 
     back_to_queue(c, l, l->busy);
     end_lease(c, l, out);
     fill(c, now_ns, out);
-    request(s, class, out);
+    request(s, c, now_ns, out);
 }
 
-void submit_on_worker_dead(struct submit *s, struct submit_lease *l, uint64_t started, uint64_t now_ns, struct submit_actions *out)
+void submit_on_worker_dead(struct submit *s,
+                           struct submit_lease *l,
+                           uint64_t started,
+                           uint64_t now_ns,
+                           struct submit_actions *out)
 {
     struct class *c = s->classes[l->class];
-    uint32_t class = l->class;
     uint64_t ran = ~(started ^ l->phases) & l->busy;
 
     for (uint64_t m = ran; m != 0; m &= m - 1) {
         unsigned slot = (unsigned)__builtin_ctzll(m);
-        struct record *r = l->window[slot];
-        if (r->u.task.retries_left == 0) {
-            add(out, (struct submit_action){.kind = SUBMIT_FAIL, .task = take_out(c, l, slot), .class = CORE_ECRASH});
+        struct task *t = &l->window[slot]->u.task;
+        if (t->retries_left == 0) {
+            fail(take_out(c, l, slot), CORE_ECRASH, 0, out);
             continue;
         }
-        if (r->u.task.retries_left > 0)
-            r->u.task.retries_left--;
-        r->u.task.attempt++;
+        if (t->retries_left > 0)
+            t->retries_left--;
+        t->attempt++;
     }
-    back_to_queue(c, l, l->busy);
-    end_lease(c, l, out);
-    fill(c, now_ns, out);
-    request(s, class, out);
+    submit_on_lease_ended(s, l, now_ns, out);
 }
 
 void submit_on_raylet_lost(struct submit *s, struct submit_actions *out)
 {
+    s->lost = true;
     for (uint32_t i = 0; i < s->n_classes; i++) {
         struct class *c = s->classes[i];
-        list_for_each_safe(n, &c->leases) {
+        list_for_each_safe(n, &c->leases)
+        {
             struct submit_lease *l = list_entry(n, struct submit_lease, node);
             back_to_queue(c, l, l->busy);
             end_lease(c, l, out);
         }
         while (c->head != NULL)
-            add(out, (struct submit_action){.kind = SUBMIT_FAIL, .task = queue_pop(c), .class = CORE_ELINK});
+            fail(queue_pop(c), CORE_ELINK, 0, out);
         memset(c->tickets, 0, sizeof c->tickets);
         c->n_units = 0;
+        c->canceling = c->refused = c->pause_pending = false;
+        list_remove(&c->active);
     }
 }
 
@@ -492,7 +733,8 @@ void submit_get_stats(const struct submit *s, struct submit_stats *out)
         const struct class *c = s->classes[i];
         out->n_queued += c->n_queued;
         out->n_units += c->n_units;
-        list_for_each(n, &c->leases) {
+        list_for_each(n, &c->leases)
+        {
             out->n_leases++;
             out->n_in_windows += list_entry(n, struct submit_lease, node)->n_in_window;
         }
@@ -503,29 +745,45 @@ void submit_selfcheck(const struct submit *s)
 {
     for (uint32_t i = 0; i < s->n_classes; i++) {
         const struct class *c = s->classes[i];
-        uint64_t queued = 0, waiting = 0;
-        uint32_t units = 0, leases = 0;
+        uint64_t queued = 0, waiting = 0, in_windows = 0;
+        uint32_t units = 0, leases = 0, open = 0;
+        bool past_idle = false;
         for (const struct record *r = c->head; r != NULL; r = r->u.task.next) {
             queued++;
             ASSERT(r->u.task.lease == NULL);
             ASSERT(r->u.task.next != NULL || r == c->tail);
         }
-        list_for_each(n, &c->leases) {
+        list_for_each(n, &c->leases)
+        {
             const struct submit_lease *l = list_entry(n, struct submit_lease, node);
             ASSERT((uint32_t)__builtin_popcountll(l->busy) == l->n_in_window);
             uint32_t bytes = 0;
             for (uint64_t m = l->busy; m != 0; m &= m - 1) {
                 const struct record *r = l->window[__builtin_ctzll(m)];
                 ASSERT(r->u.task.lease == l);
-                bytes += r->u.task.spec_size;
+                bytes += weight(r);
             }
             ASSERT(bytes == l->bytes_in_window);
             waiting += l->n_in_window > 0 ? l->n_in_window - 1 : 0;
+            in_windows += l->n_in_window;
             leases++;
+            ASSERT(l->n_in_window <= SUBMIT_WINDOW);
+            ASSERT(bytes <= SUBMIT_WINDOW_BYTES || l->n_in_window == 1);
+            ASSERT(is_open(l) == may_open(c, l));
+        }
+        list_for_each(n, &c->open)
+        {
+            const struct submit_lease *l = list_entry(n, struct submit_lease, open);
+            ASSERT(l->n_in_window > 0 || !past_idle);
+            past_idle |= l->n_in_window > 0;
+            open++;
         }
         for (int k = 0; k < MAX_TICKETS; k++)
             units += c->tickets[k].remaining;
         ASSERT(queued == c->n_queued && waiting == c->n_waiting);
-        ASSERT(units == c->n_units && leases == c->n_leases);
+        ASSERT(units == c->n_units && leases == c->n_leases && open == c->n_open);
+        ASSERT(in_windows == c->n_in_windows && c->limit == window_limit(c));
+        ASSERT(units <= s->max_units);
+        ASSERT(queued + in_windows + units == 0 || !list_empty(&c->active));
     }
 }

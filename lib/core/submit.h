@@ -2,12 +2,14 @@
 #ifndef LIB_CORE_SUBMIT_H
 #define LIB_CORE_SUBMIT_H
 /*
- * The owner's side of leases (DESIGN D4): queues of tasks by scheduling class, leases and their windows, how many more
- * to ask for, what to take back, and what a death costs. Pure: an event and the time come in, actions are appended
- * to a list that the caller carries out in order before the next event. Under the caller's lock.
+ * The owner's side of leases (DESIGN D4): queues of tasks by scheduling class, leases and their
+ * windows, how many more to ask for, what to take back, and what a death costs. Pure: an event and
+ * the time come in, actions are appended to a list that the caller carries out in order before the
+ * next event. Under the caller's lock.
  *
- *   task:   queued -> in a window (slot, phase) -> done | returned, bounced -> queued | worker dead -> queued, failed
- *   unit:   requested (ticket) -> granted | canceled | refused, exactly once (INV-18)
+ *   task:   queued -> in a window (slot, phase) -> done | returned, bounced -> queued | worker dead
+ * -> queued, failed unit:   requested (ticket) -> granted | canceled | refused, exactly once
+ * (INV-18)
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,9 +22,11 @@
 #define SUBMIT_WINDOW_BYTES (1u << 20) /* of arguments in flight to one worker; one task always */
 #define SUBMIT_AHEAD_NS     1000000u   /* of work a window holds */
 #define SUBMIT_STALL_NS     200000u    /* without an answer, unstarted tasks are taken back */
-#define SUBMIT_PAUSE_NS     50000000u  /* before a refused request is made again; doubles to 64 times this */
+#define SUBMIT_PAUSE_NS                                                                            \
+    50000000u /* before a refused request is made again; doubles to 64 times this */
 
-/* One leased worker. Owned by the submit; pointers are good until the action END has been carried out. */
+/* One leased worker. Owned by the submit; pointers are good until the action END has been carried
+ * out. */
 struct submit_lease {
     struct list node;
     struct list open; /* of those that may have room; idle ones first */
@@ -54,7 +58,8 @@ struct submit_action {
     uint64_t ticket; /* or lease id of RETURN */
     struct submit_lease *lease;
     struct record *task;
-    uint32_t cause; /* FAIL: slot of the argument whose error is the task's, 0: class says the code */
+    uint32_t
+        cause; /* FAIL: slot of the argument whose error is the task's, 0: class says the code */
 };
 
 /* Embedded, zeroed is empty; the caller sets n = 0 after carrying them out. */
@@ -75,37 +80,86 @@ void submit_destroy(struct submit *s);
 /* A new class; numbers count from 0. */
 uint32_t submit_add_class(struct submit *s);
 
-/* The task has its arguments. It is pushed if a lease has room, else queued; FAILs if one of its arguments was an
- * error, or when the raylet is lost. */
-void submit_task(struct submit *s, struct record *task, uint64_t now_ns, struct submit_actions *out);
-/* One of the task's n_deps arguments is ready; the last one does what submit_task does. An error among them fails the
- * task only then, since others may still point to it. */
-void submit_on_argument(struct submit *s, struct record *task, const struct record *argument, uint64_t now_ns, struct submit_actions *out);
-/* What only time or a change of mind brings: more requests, cancels, take-backs. Call it before sleeping. */
+/* The task has its arguments. It is pushed if a lease has room, else queued; FAILs if one of its
+ * arguments was an error, or when the raylet is lost. */
+void submit_task(struct submit *s,
+                 struct record *task,
+                 uint64_t now_ns,
+                 struct submit_actions *out);
+/* One of the task's n_deps arguments is ready; the last one does what submit_task does. An error
+ * among them fails the task only then, since others may still point to it. */
+void submit_on_argument(struct submit *s,
+                        struct record *task,
+                        const struct record *argument,
+                        uint64_t now_ns,
+                        struct submit_actions *out);
+/* What only time or a change of mind brings: more requests, cancels, take-backs. Call it before
+ * sleeping. */
 void submit_settle(struct submit *s, uint64_t now_ns, struct submit_actions *out);
 /* When submit_settle has something to do without an event; UINT64_MAX never. */
 uint64_t submit_next_deadline(const struct submit *s);
 
 /* NULL: an unknown ticket; RETURN was appended. */
-struct submit_lease *submit_on_grant(struct submit *s, uint64_t ticket, uint64_t lease, void *peer, uint64_t now_ns, struct submit_actions *out);
-void submit_on_canceled(struct submit *s, uint64_t ticket, uint32_t count, uint64_t now_ns, struct submit_actions *out);
-/* No worker can be had for the class (ERR_INVALID, ERR_START_FAILED, ERR_INFEASIBLE ...): with the last unit refused
- * its queued tasks FAIL, unless a lease is left to run them; then more are asked for after a pause. Returns how many. */
-size_t submit_on_refused(struct submit *s, uint64_t ticket, uint32_t count, struct submit_actions *out);
-/* No worker can be had just now (ERR_FULL, ERR_TIMEOUT): asked for again after a pause that doubles. */
-void submit_on_busy(struct submit *s, uint64_t ticket, uint32_t count, uint64_t now_ns, struct submit_actions *out);
+struct submit_lease *submit_on_grant(struct submit *s,
+                                     uint64_t ticket,
+                                     uint64_t lease,
+                                     void *peer,
+                                     uint64_t now_ns,
+                                     struct submit_actions *out);
+void submit_on_canceled(struct submit *s,
+                        uint64_t ticket,
+                        uint32_t count,
+                        uint64_t now_ns,
+                        struct submit_actions *out);
+/* No worker can be had for the class (ERR_INVALID, ERR_START_FAILED, ERR_INFEASIBLE ...): with the
+ * last unit refused its queued tasks FAIL, unless a lease is left to run them; then more are asked
+ * for after a pause. Returns how many. */
+size_t submit_on_refused(struct submit *s,
+                         uint64_t ticket,
+                         uint32_t count,
+                         struct submit_actions *out);
+/* No worker can be had just now (ERR_FULL, ERR_TIMEOUT): asked for again after a pause that
+ * doubles. */
+void submit_on_busy(struct submit *s,
+                    uint64_t ticket,
+                    uint32_t count,
+                    uint64_t now_ns,
+                    struct submit_actions *out);
 struct submit_lease *submit_find(const struct submit *s, uint64_t lease);
 /* The task of that slot, out of the window now; NULL: no such. run_ns feeds the window's size. */
-struct record *submit_on_done(struct submit *s, struct submit_lease *l, unsigned slot, uint32_t run_ns, uint64_t now_ns);
+struct record *submit_on_done(struct submit *s,
+                              struct submit_lease *l,
+                              unsigned slot,
+                              uint32_t run_ns,
+                              uint64_t now_ns);
 /* After the DONEs of one read: fills the windows again. */
 void submit_refill(struct submit *s, uint32_t class, uint64_t now_ns, struct submit_actions *out);
-void submit_on_returned(struct submit *s, struct submit_lease *l, uint64_t mask, bool asked, uint64_t now_ns, struct submit_actions *out);
-/* The push to that slot came back; over: because the lease is over at the worker, so nothing more goes there. */
-void submit_on_bounced(struct submit *s, struct submit_lease *l, unsigned slot, bool over, uint64_t now_ns, struct submit_actions *out);
+void submit_on_returned(struct submit *s,
+                        struct submit_lease *l,
+                        uint64_t mask,
+                        bool asked,
+                        uint64_t now_ns,
+                        struct submit_actions *out);
+/* The push to that slot came back; over: because the lease is over at the worker, so nothing more
+ * goes there. */
+void submit_on_bounced(struct submit *s,
+                       struct submit_lease *l,
+                       unsigned slot,
+                       bool over,
+                       uint64_t now_ns,
+                       struct submit_actions *out);
 /* The worker ended the lease: what is still in its window was never started. */
-void submit_on_lease_ended(struct submit *s, struct submit_lease *l, uint64_t now_ns, struct submit_actions *out);
-/* started is the worker's word if known (else pass the complement of l->phases: nothing started). */
-void submit_on_worker_dead(struct submit *s, struct submit_lease *l, uint64_t started, uint64_t now_ns, struct submit_actions *out);
+void submit_on_lease_ended(struct submit *s,
+                           struct submit_lease *l,
+                           uint64_t now_ns,
+                           struct submit_actions *out);
+/* started is the worker's word if known (else pass the complement of l->phases: nothing started).
+ */
+void submit_on_worker_dead(struct submit *s,
+                           struct submit_lease *l,
+                           uint64_t started,
+                           uint64_t now_ns,
+                           struct submit_actions *out);
 /* Nothing will ever run again: every task in queue or window FAILs, every lease ENDs. */
 void submit_on_raylet_lost(struct submit *s, struct submit_actions *out);
 

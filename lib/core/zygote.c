@@ -1,61 +1,191 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A warm process of the job's executable that forks workers (DESIGN D7). One thread, one poll loop over the raylet's link and a
- * signalfd. SPAWN comes in four parts, each with one fd; the last one forks. When a worker dies, what it left behind was
- * reparented to us (we are a subreaper, and so was it): every child that is no worker is killed before EXITED is sent.
- * When the raylet goes (SIGTERM by the parent-death signal, or the link's end), everything is killed and we end.
+ * A warm process of the job's executable that forks workers (DESIGN D7). One thread, one poll loop
+ * over the raylet's link and a signalfd. SPAWN comes in four parts, each with one fd; the last one
+ * forks. When a worker dies, what it left behind was reparented to us (we are a subreaper, and so
+ * was it): every child that is no worker is killed before EXITED is sent. When the raylet goes
+ * (SIGTERM by the parent-death signal, or the link's end), everything is killed and we end.
+ *
+ * Forking is safe only while this thread is the only one: a lock that another thread holds
+ * (malloc's, stdio's) would stay locked in the child for ever. Threads that the program's
+ * constructors start are therefore counted before each fork.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/base/alloc.h"
+#include "lib/base/clock.h"
+#include "lib/base/err.h"
 #include "lib/core/core.h"
 #include "lib/net/unix_link.h"
 
-#define HIGH_FD       200 /* where our descriptors hide from programs that count from 3 */
-#define WORKER_NICE   10
-#define PARTS         4
+#define HIGH_FD     200 /* where our descriptors hide from programs that count from 3 */
+#define WORKER_NICE 10
+#define PARTS       4
+#define KILL_MS                                                                                    \
+    2000 /* a killed process that is not gone then hangs in the kernel: not ours to wait for */
+
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+#define OWN_THREADS 2 /* the sanitizer's background thread survives fork by its own means */
+#else
+#define OWN_THREADS 1
+#endif
 
 struct spawn {
     uint64_t token;
     uint32_t slot;
-    int fds[PARTS];
+    int fds[PARTS]; /* link, stdout, stderr, control block; -1: not here */
 };
 
 static struct unix_link *raylet;
-static int signal_fd, board;
+static int signal_fd = -1, board = -1;
+static struct spawn next_spawn = {.fds = {-1, -1, -1, -1}};
 static pid_t *workers;
 static size_t n_workers;
 
+/* --- talking to the raylet --- */
+
+/* The link's end is noticed by the next read. */
 static void send_now(uint8_t type, const void *body, size_t size)
 {
-    struct err err;
     struct pollfd p = {.fd = unix_link_fd(raylet), .events = POLLOUT};
 
     if (unix_link_send(raylet, FRAME_CONTROL, type, 0, body, size) != 0)
         return;
-    while (unix_link_flush(raylet, &err) == 0)
+    while (unix_link_flush(raylet, NULL) == 0)
         poll(&p, 1, -1);
 }
 
-static int high(int fd)
+static void send_error(enum err_code code, const char *text)
+{
+    struct {
+        struct wire_error w;
+        char text[240];
+    } m = {.w.code = code};
+    size_t n = strnlen(text, sizeof m.text);
+
+    memcpy(m.text, text, n);
+    send_now(WIRE_ERROR, &m, sizeof m.w + n);
+}
+
+/* --- the dead and what they leave --- */
+
+static bool is_worker(pid_t pid)
+{
+    for (size_t i = 0; i < n_workers; i++)
+        if (workers[i] == pid)
+            return true;
+    return false;
+}
+
+static bool forget(pid_t pid)
+{
+    for (size_t i = 0; i < n_workers; i++)
+        if (workers[i] == pid) {
+            workers[i] = workers[--n_workers];
+            return true;
+        }
+    return false;
+}
+
+/* The parent of a process by /proc/PID/stat; 0 if it is gone. Its name may hold anything, brackets
+ * too. */
+static pid_t parent_of(const char *pid)
+{
+    char path[40], line[512];
+    char state;
+    int parent;
+
+    snprintf(path, sizeof path, "/proc/%.16s/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, line, sizeof line - 1);
+    close(fd);
+    if (n <= 0)
+        return 0;
+    line[n] = '\0';
+    const char *end = strrchr(line, ')');
+    return end != NULL && sscanf(end + 1, " %c %d", &state, &parent) == 2 ? parent : 0;
+}
+
+/* Kill each child that is no worker and wait for its end, which makes its own children ours. The
+ * number found. */
+static int kill_orphans(uint64_t deadline_ns)
+{
+    DIR *d = opendir("/proc");
+    const struct dirent *e;
+    pid_t self = getpid();
+    int n = 0;
+
+    if (d == NULL)
+        return 0;
+    while ((e = readdir(d)) != NULL) {
+        pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+        if (pid <= 0 || parent_of(e->d_name) != self || is_worker(pid))
+            continue;
+        n++;
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, WNOHANG) == 0 && clock_now_ns() < deadline_ns)
+            poll(NULL, 0, 1);
+    }
+    closedir(d);
+    return n;
+}
+
+static void sweep(void)
+{
+    uint64_t deadline_ns = clock_now_ns() + KILL_MS * UINT64_C(1000000);
+
+    while (kill_orphans(deadline_ns) > 0 && clock_now_ns() < deadline_ns)
+        continue;
+}
+
+static void reap(void)
+{
+    int status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (!forget(pid))
+            continue;
+        sweep();
+        struct wire_exited w = {.pid = pid, .status = status};
+        send_now(WIRE_EXITED, &w, sizeof w);
+    }
+}
+
+_Noreturn static void end(void)
+{
+    while (n_workers > 0)
+        kill(workers[--n_workers], SIGKILL); /* no worker any more: the sweep waits for it */
+    sweep();
+    _exit(0);
+}
+
+/* --- forking --- */
+
+static int move_high(int fd)
 {
     int up = fcntl(fd, F_DUPFD_CLOEXEC, HIGH_FD);
 
-    if (up < 0)
+    if (up < 0) {
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
         return fd;
+    }
     close(fd);
     return up;
 }
@@ -71,14 +201,28 @@ static void best_effort_write(const char *path, const char *text)
     close(fd);
 }
 
+/* What the driver's parent made it ignore (nohup, a shell's background job) is no wish about tasks.
+ * Handlers stay: a constructor installed them on purpose, a sanitizer's for example. */
+static void reset_signals(void)
+{
+    struct sigaction now;
+    sigset_t none;
+
+    for (int i = 1; i < NSIG; i++)
+        if (sigaction(i, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0
+            && now.sa_handler == SIG_IGN)
+            signal(i, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 _Noreturn static void become_worker(const struct spawn *s, pid_t zygote)
 {
-    struct core_worker_setup setup = {.token = s->token, .slot = s->slot};
-    sigset_t none;
+    struct core_worker_setup setup = {.token = s->token, .slot = s->slot, .board_fd = board};
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != zygote)
-        _exit(1);
+        _exit(1); /* it died before the signal was set */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_NAME, "ray::IDLE");
     dup2(s->fds[1], STDOUT_FILENO);
@@ -87,191 +231,177 @@ _Noreturn static void become_worker(const struct spawn *s, pid_t zygote)
     close(s->fds[2]);
     close(signal_fd);
     unix_link_destroy(raylet);
-    setup.link_fd = high(s->fds[0]);
-    setup.control_fd = high(s->fds[3]);
-    setup.board_fd = board;
-    for (int i = 1; i < NSIG; i++)
-        signal(i, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    setup.link_fd = move_high(s->fds[0]);
+    setup.control_fd = move_high(s->fds[3]);
+    reset_signals();
     setvbuf(stdout, NULL, _IOLBF, 0);
-    setpriority(PRIO_PROCESS, 0, WORKER_NICE);
+    errno = nice(WORKER_NICE) == -1 ? errno : 0;
     best_effort_write("/proc/self/oom_score_adj", "1000");
     core_worker_main(&setup);
 }
 
-static void do_spawn(const struct spawn *s)
+static int count_threads(void)
 {
-    pid_t self = getpid();
-    struct wire_spawned reply = {.token = s->token};
-
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0)
-        become_worker(s, self);
-    reply.pid = pid;
-    reply.error = pid < 0 ? errno : 0;
-    for (int i = 0; i < PARTS; i++)
-        close(s->fds[i]);
-    if (pid > 0) {
-        workers = xrealloc(workers, (n_workers + 1) * sizeof *workers);
-        workers[n_workers++] = pid;
-    }
-    send_now(WIRE_SPAWNED, &reply, sizeof reply);
-}
-
-static bool is_worker(pid_t pid)
-{
-    for (size_t i = 0; i < n_workers; i++)
-        if (workers[i] == pid)
-            return true;
-    return false;
-}
-
-/* Kill each child that is not a worker; the number found. /proc is searched by parent: children files may be missing. */
-static int kill_orphans(void)
-{
-    DIR *d = opendir("/proc");
+    DIR *d = opendir("/proc/self/task");
     const struct dirent *e;
-    pid_t self = getpid();
     int n = 0;
 
     if (d == NULL)
-        return 0;
-    while ((e = readdir(d)) != NULL) {
-        char path[300], line[512];
-        int pid = (int)strtol(e->d_name, NULL, 10), ppid = 0;
-        if (pid <= 0)
-            continue;
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-            continue;
-        ssize_t len = read(fd, line, sizeof line - 1);
-        close(fd);
-        if (len <= 0)
-            continue;
-        line[len] = '\0';
-        const char *p = strrchr(line, ')'); /* the name may hold anything */
-        char state = 0;
-        if (p == NULL || sscanf(p + 1, " %c %d", &state, &ppid) != 2 || ppid != self || is_worker(pid) || state == 'Z')
-            continue;
-        kill(pid, SIGKILL);
-        n++;
-    }
+        return 0; /* no fd left or no /proc: fork says more */
+    while ((e = readdir(d)) != NULL)
+        n += e->d_name[0] != '.';
     closedir(d);
     return n;
 }
 
-static void forget(pid_t pid)
+static void refuse_threads(int n)
 {
-    for (size_t i = 0; i < n_workers; i++)
-        if (workers[i] == pid) {
-            workers[i] = workers[--n_workers];
-            return;
-        }
+    char text[240];
+
+    snprintf(text,
+             sizeof text,
+             "workers cannot be forked: %d threads run in the program before main; start them in "
+             "the first task that "
+             "needs them, not in a constructor",
+             n - OWN_THREADS);
+    fprintf(stderr, "ray: %s\n", text);
+    send_error(ERR_START_FAILED, text);
+    end();
 }
 
-static void reap(bool report)
+static void close_spawn(struct spawn *s)
 {
-    int status;
-    pid_t pid;
-
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (!is_worker(pid))
-            continue;
-        forget(pid);
-        /* Its children are ours now. A kill may hand us grandchildren: again until none is left. */
-        for (int i = 0; i < 100 && kill_orphans() > 0; i++)
-            sched_yield();
-        if (report) {
-            struct wire_exited w = {.pid = pid, .status = status};
-            send_now(WIRE_EXITED, &w, sizeof w);
-        }
+    for (int i = 0; i < PARTS; i++) {
+        if (s->fds[i] >= 0)
+            close(s->fds[i]);
+        s->fds[i] = -1;
     }
 }
 
-_Noreturn static void end(void)
+static bool is_whole(const struct spawn *s)
 {
-    for (size_t i = 0; i < n_workers; i++)
-        kill(workers[i], SIGKILL);
-    while (n_workers > 0) {
-        int status;
-        pid_t pid = waitpid(-1, &status, 0);
-        if (pid < 0 && errno == ECHILD)
-            break;
+    for (int i = 0; i < PARTS; i++)
+        if (s->fds[i] < 0)
+            return false;
+    return true;
+}
+
+static void do_spawn(const struct spawn *s)
+{
+    struct wire_spawned reply = {.token = s->token, .pid = -1, .error = EMFILE};
+    pid_t self = getpid();
+    int n_threads = count_threads();
+
+    if (n_threads > OWN_THREADS)
+        refuse_threads(n_threads);
+    if (is_whole(s)) { /* else the kernel dropped an fd at our limit */
+        workers = xrealloc(workers, (n_workers + 1) * sizeof *workers);
+        fflush(NULL); /* what constructors printed is printed once */
+        pid_t pid = fork();
+        reply.error = pid < 0 ? errno : 0;
+        reply.pid = pid;
+        if (pid == 0)
+            become_worker(s, self);
         if (pid > 0)
-            forget(pid);
+            workers[n_workers++] = pid;
     }
-    for (int i = 0; i < 1000 && kill_orphans() > 0; i++)
-        while (waitpid(-1, NULL, WNOHANG) > 0)
-            continue;
-    while (waitpid(-1, NULL, WNOHANG) > 0)
-        continue;
-    _exit(0);
+    send_now(WIRE_SPAWNED, &reply, sizeof reply);
 }
+
+/* --- the loop --- */
 
 static void on_frame(const struct frame *f)
 {
-    static struct spawn s;
+    struct spawn *s = &next_spawn;
     struct wire_spawn w;
 
-    if (f->h.type != WIRE_SPAWN || f->body_size < sizeof w) {
-        if (f->fd >= 0)
-            close(f->fd);
-        return;
+    if (f->h.type == WIRE_SPAWN && f->body_size >= sizeof w) {
+        memcpy(&w, f->body, sizeof w);
+        if (w.part == 0) {
+            close_spawn(s);
+            s->token = w.token;
+            s->slot = w.slot;
+        }
+        if (w.part < PARTS && w.token == s->token && s->fds[w.part] < 0) {
+            s->fds[w.part] = f->fd;
+            if (w.part == PARTS - 1) {
+                do_spawn(s);
+                close_spawn(s);
+            }
+            return;
+        }
     }
-    memcpy(&w, f->body, sizeof w);
-    if (w.part >= PARTS) {
-        if (f->fd >= 0)
-            close(f->fd);
-        return;
-    }
-    if (w.part == 0)
-        s = (struct spawn){.token = w.token, .slot = w.slot, .fds = {-1, -1, -1, -1}};
-    s.fds[w.part] = f->fd;
-    if (w.part == PARTS - 1)
-        do_spawn(&s);
+    if (f->fd >= 0)
+        close(f->fd);
+}
+
+static void read_signals(void)
+{
+    struct signalfd_siginfo si;
+
+    while (read(signal_fd, &si, sizeof si) == (ssize_t)sizeof si)
+        if (si.ssi_signo == SIGTERM)
+            end();
+    reap();
+}
+
+static void read_raylet(void)
+{
+    struct err err;
+    struct frame f;
+    int rc;
+    long n = unix_link_read(raylet, &err);
+
+    while ((rc = unix_link_next(raylet, &f, &err)) == 1)
+        on_frame(&f);
+    if (n < 0 || rc < 0)
+        end();
+}
+
+static int open_signals(void)
+{
+    sigset_t mask;
+
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGCHLD);
+    sigaddset(&mask, SIGTERM);
+    signal(SIGCHLD, SIG_DFL); /* ignored, it would reap our children behind us */
+    sigprocmask(SIG_BLOCK, &mask, NULL);
+    return signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 _Noreturn void core_zygote_main(int link_fd, int board_fd)
 {
-    sigset_t mask;
-    struct err err;
+    struct wire_hello hello = {.protocol = WIRE_PROTOCOL, .kind = WIRE_ZYGOTE, .pid = getpid()};
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_NAME, "ray::zygote");
-    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (null >= 0)
+    if (null > STDIN_FILENO) {
         dup2(null, STDIN_FILENO);
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGCHLD);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGINT);
-    sigprocmask(SIG_BLOCK, &mask, NULL);
-    signal_fd = high(signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
-    board = high(board_fd);
-    raylet = unix_link_create(high(link_fd), 0);
-    if (raylet == NULL || signal_fd < 0) {
-        fprintf(stderr, "ray: zygote cannot start: %s\n", strerror(errno));
+        close(null);
+    } else if (null == STDIN_FILENO) {
+        fcntl(null, F_SETFD, 0);
+    }
+    signal_fd = open_signals();
+    if (signal_fd >= 0)
+        raylet = unix_link_create(move_high(link_fd), 0);
+    if (raylet == NULL) {
+        fprintf(stderr, "ray: the zygote cannot start: %s\n", strerror(errno));
         _exit(1);
     }
-    struct wire_hello hello = {.protocol = WIRE_PROTOCOL, .kind = WIRE_ZYGOTE, .pid = getpid()};
+    signal_fd = move_high(signal_fd);
+    board = move_high(board_fd);
     send_now(WIRE_HELLO, &hello, sizeof hello);
     for (;;) {
-        struct pollfd p[2] = {{.fd = unix_link_fd(raylet), .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}};
-        poll(p, 2, -1);
-        struct signalfd_siginfo si;
-        while (read(signal_fd, &si, sizeof si) == (ssize_t)sizeof si)
-            if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
-                end();
-        reap(true);
-        struct frame f;
-        long n = unix_link_read(raylet, &err);
-        while (unix_link_next(raylet, &f, &err) == 1)
-            on_frame(&f);
-        if (n < 0)
-            end();
+        struct pollfd p[2] = {{.fd = unix_link_fd(raylet), .events = POLLIN},
+                              {.fd = signal_fd, .events = POLLIN}};
+        if (poll(p, 2, -1) < 0)
+            continue;
+        if (p[1].revents != 0)
+            read_signals();
+        if (p[0].revents != 0)
+            read_raylet();
     }
 }

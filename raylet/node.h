@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RAYLET_NODE_H
+#define RAYLET_NODE_H
+/*
+ * The node: wires the parts that decide (lease, worker_pool, resources) to links, the zygote, logs and time. Runs on the
+ * loop thread. In a private cluster it lives exactly as long as its driver.
+ */
+#include "lib/base/err.h"
+#include "lib/net/loop.h"
+#include "raylet/resources.h"
+
+struct node_config {
+    int driver_fd, executable_fd, driver_pid;
+    int num_cpus;
+    bool log_to_driver;
+    const char *temp_dir;
+    struct resources custom; /* names and amounts from 1 on */
+};
+
+struct node;
+
+/* Takes the fds. NULL with err; the driver has been told by an ERROR frame. */
+struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err);
+/* Everything that ended or became ready in this turn is carried out and sent. */
+void node_turn_end(void *node);
+/* Ends zygote, workers and what they left, removes the session. */
+void node_destroy(struct node *node);
+
+#endif /* RAYLET_NODE_H */

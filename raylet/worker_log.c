@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "raylet/worker_log.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHUNK  65536
+#define MARKER ":task_name:"
+
+int worker_log_create(struct worker_log *log, const char *path, uint32_t stream, struct err *err)
+{
+    memset(log, 0, sizeof *log);
+    log->stream = stream;
+    snprintf(log->path, sizeof log->path, "%s", path);
+    log->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (log->fd < 0)
+        return err_sys(err, "make the log file %s", path);
+    return 0;
+}
+
+int worker_log_rename(struct worker_log *log, const char *path)
+{
+    if (rename(log->path, path) != 0)
+        return -1;
+    snprintf(log->path, sizeof log->path, "%s", path);
+    return 0;
+}
+
+bool worker_log_read(struct worker_log *log, bool last, worker_log_f cb, void *arg)
+{
+    static char buf[CHUNK];
+    ssize_t n = log->fd < 0 ? 0 : pread(log->fd, buf, sizeof buf, (off_t)log->offset);
+
+    if (n <= 0)
+        return false;
+    size_t size = (size_t)n, from = 0, at = 0;
+    while (at < size) {
+        const char *nl = memchr(buf + at, '\n', size - at);
+        size_t end = nl != NULL ? (size_t)(nl - buf) + 1 : size;
+        if (nl == NULL && !last && size < sizeof buf)
+            break;
+        if (end - at > sizeof MARKER - 1 && memcmp(buf + at, MARKER, sizeof MARKER - 1) == 0 && nl != NULL) {
+            if (at > from)
+                cb(arg, log, buf + from, at - from);
+            snprintf(log->name, sizeof log->name, "%.*s", (int)(end - at - sizeof MARKER), buf + at + sizeof MARKER - 1);
+            from = end;
+        }
+        at = end;
+    }
+    if (at > from)
+        cb(arg, log, buf + from, at - from);
+    log->offset += at;
+    return size == sizeof buf;
+}
+
+void worker_log_tail(const struct worker_log *log, char *out, size_t size)
+{
+    char buf[1024];
+    off_t end = log->fd < 0 ? 0 : lseek(log->fd, 0, SEEK_END);
+    off_t start = end > (off_t)sizeof buf - 1 ? end - (off_t)sizeof buf + 1 : 0;
+    ssize_t n = end > 0 ? pread(log->fd, buf, (size_t)(end - start), start) : 0;
+
+    out[0] = '\0';
+    while (n > 0 && buf[n - 1] == '\n')
+        n--;
+    if (n <= 0)
+        return;
+    buf[n] = '\0';
+    const char *line = strrchr(buf, '\n');
+    snprintf(out, size, "%s", line != NULL ? line + 1 : buf);
+}
+
+void worker_log_close(struct worker_log *log)
+{
+    if (log->fd >= 0)
+        close(log->fd);
+    log->fd = -1;
+}

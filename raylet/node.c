@@ -61,7 +61,7 @@ struct process {
     struct worker_log logs[2];
     int log_wd[2];
     uint64_t channels[BOARD_SLOTS / 64]; /* of a worker: owners it has a channel to */
-    char log_base[320];
+    char log_base[300];
 };
 #define PROCESS_MAGIC 0x50524f43u
 

@@ -8,7 +8,7 @@
 #include "lib/base/err.h"
 
 struct session {
-    char temp[160], dir[240], logs[256];
+    char temp[100], dir[180], logs[200];
     int lock_fd;
 };
 

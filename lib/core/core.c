@@ -411,6 +411,11 @@ static int pack(struct task *t, struct record *task, const struct core_arg *args
         at += sizeof r->slot;
         r->held++; /* INV-8: before the caller can drop its own */
         t->n_ref_args++;
+        if (r->state == REF_READY) {
+            t->ref_bytes += r->size;
+            if (r->meta == WIRE_META_ERROR && t->error == 0)
+                t->error = r->slot;
+        }
         if (r->state == REF_PENDING) {
             struct ref_waiter *w = ref_table_alloc(core.refs, sizeof *w);
             if (w == NULL)
@@ -466,7 +471,7 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
             owner_act();
         } else if (first->u.task.n_deps == 0) {
             core.pushed = NULL;
-            owner_task_ready(first);
+            submit_task(core.submit, first, clock_now_ns(), &core.actions);
             owner_act();
             struct peer *p = core.pushed;
             /* Write at once when nothing else is in flight there, else in batches. */

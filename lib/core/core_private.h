@@ -207,8 +207,6 @@ void owner_ref_add_waiter(struct record *r, struct ref_waiter *w);
 void owner_ref_remove_waiter(struct ref_waiter *w);
 /* Tell everybody who waits for this ready ref. */
 void owner_tell(struct record *r);
-/* The task has its arguments, or is failed by one of them. */
-void owner_task_ready(struct record *task);
 /* At least size bytes that stay until the next call. NULL: no memory. */
 uint8_t *core_scratch(size_t size);
 /* Build a WIRE_META_ERROR value; returns its size. */

@@ -111,8 +111,7 @@ void owner_tell(struct record *r)
         case REF_WAITER_TASK: {
             struct record *task = w->u.task;
             ref_table_free(core.refs, w, sizeof *w);
-            if (--task->u.task.n_deps == 0)
-                owner_task_ready(task);
+            submit_on_argument(core.submit, task, r, clock_now_ns(), &core.actions);
             break;
         }
         }
@@ -166,36 +165,19 @@ static void fail(struct record *task, enum core_code code, const char *text, int
     complete_with(task, WIRE_META_ERROR, value, (uint32_t)n);
 }
 
-void owner_task_ready(struct record *task)
+/* The error of an argument is the task's: its body never runs. */
+static void fail_by_argument(struct record *task, uint32_t cause)
 {
-    const uint8_t *p = task->u.task.spec;
+    const struct record *r = ref_table_at(core.refs, cause);
+    uint8_t *copy = core_scratch(r->size);
+    uint32_t size = r->size;
 
-    for (unsigned i = 0; task->u.task.n_ref_args > 0 && i < task->u.task.n_args; i++) {
-        struct wire_arg a;
-        memcpy(&a, p, sizeof a);
-        p += sizeof a;
-        if (a.size != ARG_IS_REF) {
-            p += a.size;
-            continue;
-        }
-        uint32_t slot;
-        memcpy(&slot, p, sizeof slot);
-        p += sizeof slot;
-        struct record *r = ref_table_at(core.refs, slot);
-        if (r->meta != WIRE_META_ERROR)
-            continue;
-        /* An argument that is an error: the body never runs, the error is the result. */
-        uint8_t *copy = core_scratch(r->size);
-        if (copy == NULL) {
-            fail(task, CORE_ENOMEM, "no memory to pass an argument's error on", 0, 0);
-            return;
-        }
-        uint32_t size = r->size;
-        memcpy(copy, record_value(r), size);
-        complete_with(task, WIRE_META_ERROR, copy, size);
+    if (copy == NULL) {
+        fail(task, CORE_ENOMEM, "no memory to pass an argument's error on", 0, 0);
         return;
     }
-    submit_task(core.submit, task, clock_now_ns(), &core.actions);
+    memcpy(copy, record_value(r), size);
+    complete_with(task, WIRE_META_ERROR, copy, size);
 }
 
 static int send_template(struct peer *p, unsigned number)
@@ -316,7 +298,9 @@ void owner_act(void)
             peer_send(core.raylet, WIRE_LEASE_RETURN, &(struct wire_lease_return){a.ticket}, sizeof(struct wire_lease_return));
             break;
         case SUBMIT_FAIL:
-            if (a.class == CORE_ELINK)
+            if (a.cause != 0)
+                fail_by_argument(a.task, a.cause);
+            else if (a.class == CORE_ELINK)
                 fail(a.task, CORE_ELINK, core.lost.text, 0, 0);
             else
                 fail(a.task,
@@ -467,7 +451,10 @@ static void on_refused(const uint8_t *body, size_t size)
     memcpy(&r, body, sizeof r);
     snprintf(text, sizeof text, "%.*s", (int)(size - sizeof r), (const char *)body + sizeof r);
     core.death_text = text;
-    submit_on_refused(core.submit, r.ticket, r.count, &core.actions);
+    if (r.code == ERR_FULL || r.code == ERR_TIMEOUT)
+        submit_on_busy(core.submit, r.ticket, r.count, clock_now_ns(), &core.actions);
+    else
+        submit_on_refused(core.submit, r.ticket, r.count, &core.actions);
     owner_act();
     core.death_text = NULL;
 }
@@ -556,7 +543,7 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
         if (p->lease != NULL && p->lease->id == w.lease && w.slot < SUBMIT_WINDOW) {
             if (w.reason == WIRE_BOUNCE_TEMPLATE)
                 memset(p->templates, 0, p->n_templates);
-            submit_on_returned(core.submit, p->lease, 1ull << w.slot, true, now, &core.actions);
+            submit_on_bounced(core.submit, p->lease, w.slot, w.reason == WIRE_BOUNCE_OLD_LEASE, now, &core.actions);
         }
         break;
     }

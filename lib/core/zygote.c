@@ -122,9 +122,8 @@ static pid_t parent_of(const char *pid)
     return end != NULL && sscanf(end + 1, " %c %d", &state, &parent) == 2 ? parent : 0;
 }
 
-/* Kill each child that is no worker and wait for its end, which makes its own children ours. The
- * number found. */
-static int kill_orphans(uint64_t deadline_ns)
+/* Kill each child that is no worker, and reap it if it is dead by now. The number found. */
+static int kill_orphans(void)
 {
     DIR *d = opendir("/proc");
     const struct dirent *e;
@@ -139,19 +138,19 @@ static int kill_orphans(uint64_t deadline_ns)
             continue;
         n++;
         kill(pid, SIGKILL);
-        while (waitpid(pid, NULL, WNOHANG) == 0 && clock_now_ns() < deadline_ns)
-            poll(NULL, 0, 1);
+        waitpid(pid, NULL, WNOHANG);
     }
     closedir(d);
     return n;
 }
 
+/* The end of an orphan makes its own children ours: again until there is none. */
 static void sweep(void)
 {
     uint64_t deadline_ns = clock_now_ns() + KILL_MS * UINT64_C(1000000);
 
-    while (kill_orphans(deadline_ns) > 0 && clock_now_ns() < deadline_ns)
-        continue;
+    while (kill_orphans() > 0 && clock_now_ns() < deadline_ns)
+        poll(NULL, 0, 1);
 }
 
 static void reap(void)
@@ -260,9 +259,8 @@ static void refuse_threads(int n)
 
     snprintf(text,
              sizeof text,
-             "workers cannot be forked: %d threads run in the program before main; start them in "
-             "the first task that "
-             "needs them, not in a constructor",
+             "workers cannot be forked: the program runs %d more thread(s) before main; start them "
+             "in the first task that needs them, not in a constructor",
              n - OWN_THREADS);
     fprintf(stderr, "ray: %s\n", text);
     send_error(ERR_START_FAILED, text);

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/api/api_private.h"
+
+static int core_error(int code)
+{
+    switch (code) {
+    case CORE_OK:
+        return RAY_OK;
+    case CORE_ETIMEOUT:
+        return api_error(RAY_ETIMEOUT, "not ready within the time given");
+    case CORE_ESTALE:
+        return api_error(RAY_ESTALE, "not a ref of this process, or it was released");
+    case CORE_EFORKED:
+        return api_error(RAY_EFORKED, "this process was forked from one that uses Ray: exec a new program, or fork before ray_init");
+    case CORE_ENOMEM:
+        return api_error(RAY_ENOMEM, "no memory");
+    default:
+        return api_error((ray_code)code, "a wrong argument, or ray_init was not called");
+    }
+}
+
+int ray_init(const ray_config *config)
+{
+    struct core_config c = {0};
+    struct err err = {0};
+    const char *address = getenv("RAY_ADDRESS");
+    ray_config given = {0};
+
+    if (address != NULL && address[0] != '\0' && !core_in_worker())
+        return api_error(RAY_EARG, "RAY_ADDRESS is %s, but this release runs clusters of one program on one machine: unset it", address);
+    if (config != NULL)
+        memcpy(&given, config, config->size < sizeof given ? config->size : sizeof given);
+    if (given.num_cpus < 0)
+        return api_error(RAY_EARG, "num_cpus is %d: it must be 1 or more", given.num_cpus);
+    int rc = api_parse_resources(given.resources, c.resources, &c.n_resources);
+    if (rc != RAY_OK)
+        return rc;
+    c.num_cpus = given.num_cpus;
+    c.temp_dir = given.temp_dir;
+    c.no_log_to_driver = given.no_log_to_driver;
+    bool first = !core_is_initialized();
+    rc = core_init(&c, &err);
+    if (rc != CORE_OK)
+        return api_error((ray_code)rc, "%s", err.text);
+    if (first)
+        api_new_epoch();
+    return RAY_OK;
+}
+
+int ray_shutdown(void)
+{
+    struct err err = {0};
+    int rc = core_shutdown(&err);
+
+    if (rc == CORE_EFORKED)
+        return core_error(rc);
+    return rc == CORE_OK ? RAY_OK : api_error((ray_code)rc, "%s", err.text);
+}
+
+void ray_free(void *p)
+{
+    free(p);
+}
+
+ray_ref ray_put_value(ray_value value)
+{
+    ray_ref ref = {0};
+    struct packer p;
+    int code = RAY_OK;
+
+    if (!core_is_initialized() && ray_init(NULL) != RAY_OK)
+        return ref;
+    packer_init(&p);
+    if (value.kind == RAY_REF)
+        code = api_error(RAY_ETYPE, "a ref cannot be put: it is a ref already");
+    else
+        code = api_pack(&p, &value);
+    if (code == RAY_OK) {
+        ref.word = core_put(WIRE_META_XLANG, p.bytes, p.size, &code);
+        if (code == CORE_EFULL)
+            api_error(RAY_EFULL, "a value of %zu bytes is longer than the %u that stay with their owner", p.size, CORE_INLINE_MAX);
+        else if (code != CORE_OK)
+            core_error(code);
+    }
+    if (code != RAY_OK && code != CORE_EFORKED)
+        ref.word = core_put_error((enum core_code)code, ray_error()->text);
+    packer_fini(&p);
+    return ref;
+}
+
+int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
+{
+    struct core_value v;
+    int rc = core_get(ref.word, timeout_ms, &v);
+
+    if (rc != CORE_OK)
+        return core_error(rc);
+    rc = api_unpack(v.bytes, v.size, v.meta, slot, true);
+    core_value_drop(&v);
+    return rc;
+}
+
+int ray_take_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
+{
+    int rc = ray_get_to(ref, slot, timeout_ms);
+
+    if (rc != RAY_ETIMEOUT)
+        core_release(ref.word);
+    return rc;
+}
+
+int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout_ms)
+{
+    size_t done = 0;
+
+    if (timeout_ms > 0) { /* one deadline for all: wait for the batch, then poll each */
+        uint64_t *words = malloc((n > 0 ? n : 1) * sizeof *words);
+        bool *ready = malloc(n > 0 ? n : 1);
+        int rc = CORE_ENOMEM;
+        if (words != NULL && ready != NULL) {
+            for (size_t i = 0; i < n; i++)
+                words[i] = refs[i].word;
+            rc = core_wait(words, n, n, timeout_ms, ready);
+        }
+        free(words);
+        free(ready);
+        if (rc == CORE_ENOMEM || rc == CORE_ESTALE || rc == CORE_EFORKED)
+            return core_error(rc);
+        timeout_ms = rc == CORE_EARG ? timeout_ms : 0; /* duplicates are fine for a get */
+    }
+    for (; done < n; done++) {
+        ray_slot s = {out.kind, (char *)out.p + done * out.size, out.size};
+        int rc = ray_get_to(refs[done], s, timeout_ms);
+        if (rc != RAY_OK)
+            return rc;
+    }
+    return RAY_OK;
+}
+
+int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready)
+{
+    _Static_assert(sizeof(ray_ref) == sizeof(uint64_t), "a ref is a word");
+    int rc = core_wait((const uint64_t *)refs, n, num_returns, timeout_ms, ready);
+
+    if (rc == CORE_EARG)
+        return api_error(RAY_EARG, "wait wants different refs and num_returns of 1 to %zu, not %zu", n, num_returns);
+    return core_error(rc);
+}
+
+ray_ref ray_retain(ray_ref ref)
+{
+    core_error(core_retain(ref.word));
+    return ref;
+}
+
+int ray_release(ray_ref ref)
+{
+    return core_error(core_release(ref.word));
+}
+
+int ray_watch(ray_ref ref, void *tag)
+{
+    return core_error(core_watch(ref.word, tag));
+}
+
+int ray_poll(ray_event *events, size_t max, int64_t timeout_ms)
+{
+    _Static_assert(sizeof(ray_event) == sizeof(struct core_event), "one layout");
+    int n = core_poll((struct core_event *)events, max, timeout_ms);
+
+    if (n < 0) {
+        core_error(-n);
+        return -1;
+    }
+    return n;
+}
+
+int ray_poll_fd(void)
+{
+    return core_poll_fd();
+}
+
+int ray_get_cluster(ray_cluster *out)
+{
+    struct core_info info;
+    struct err err = {0};
+    int rc = core_get_info(&info, &err);
+
+    if (rc != CORE_OK)
+        return api_error((ray_code)rc, "%s", err.text);
+    memset(out, 0, sizeof *out);
+    out->n_nodes = info.n_nodes;
+    out->n_workers = info.n_workers;
+    out->n_resources = info.n_resources;
+    for (unsigned i = 0; i < info.n_resources; i++) {
+        memcpy(out->resources[i].name, info.resources[i].name, sizeof out->resources[i].name);
+        out->resources[i].total = (double)info.resources[i].total / 10000;
+        out->resources[i].available = (double)info.resources[i].available / 10000;
+    }
+    return RAY_OK;
+}

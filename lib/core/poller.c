@@ -174,6 +174,8 @@ void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_ru
         awaited = core.raylet;
     if (timeout_ns > 0 && awaited != NULL && awaited->link != NULL && expected_run_ns < core.spin_ns) {
         publish_cpu();
+        if (spin_budget_ns == 0)
+            spin_budget_ns = core.spin_ns;
         if (peer_runs_elsewhere(awaited)) {
             int fd = unix_link_fd(awaited->link);
             core.counters.spins++;
@@ -293,7 +295,7 @@ int poller_init(struct err *err)
         return -1;
     }
     core.last_turn_ns = clock_now_ns();
-    spin_budget_ns = core.spin_ns;
+    spin_budget_ns = 0; /* the first turn takes it from what WELCOME told */
     return 0;
 }
 

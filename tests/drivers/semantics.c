@@ -76,6 +76,7 @@ static void spread(int argc, char **argv)
     get_all(refs, 4, 0);
 }
 
+RAY_DECLARE(down);
 static int down(ray_call *call)
 {
     int64_t n, below = 0;
@@ -83,7 +84,7 @@ static int down(ray_call *call)
     if (ray_arg(call, 0, &n) != RAY_OK)
         return -1;
     if (n > 0) {
-        ray_ref ref = ray_submit(ray_lookup("down"), NULL, RAY_ARGS(n - 1));
+        ray_ref ref = ray_remote(down, n - 1);
         if (ray_take(ref, &below, RAY_FOREVER) != RAY_OK)
             return ray_fail(call, "level %d: %s", (int)n, ray_error()->text);
     }

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What warm tasks cost, by the core's own counters. */
+#include "lib/core/core.h"
+#include "tests/drivers/driver.h"
+
+#define WARM  20000
+#define TASKS 10000
+#define TRIPS 1000
+
+static int64_t nothing(int64_t x)
+{
+    return x;
+}
+RAY_TASK(nothing, int64_t, int64_t);
+
+/* The worker's side. */
+static int worker_counters(ray_call *call)
+{
+    struct core_counters c;
+
+    core_get_counters(&c);
+    ray_return(call, 0, c.writes);
+    ray_return(call, 1, c.thread_hops);
+    ray_return(call, 2, c.allocs);
+    return ray_return(call, 3, c.tasks_executed);
+}
+RAY_REMOTE(worker_counters, .num_returns = 4);
+
+static void ask_worker(int64_t out[4])
+{
+    ray_ref refs[4];
+
+    CHECK_CODE(ray_submit_n(refs, 4, &ray_fn_worker_counters, NULL, NULL, 0), RAY_OK);
+    for (int i = 0; i < 4; i++)
+        CHECK_CODE(ray_take(refs[i], &out[i], RAY_FOREVER), RAY_OK);
+}
+
+static void submit_and_get(ray_ref *refs, int n)
+{
+    for (int i = 0; i < n; i++)
+        refs[i] = ray_remote(nothing, (int64_t)i);
+    for (int i = 0; i < n; i++) {
+        int64_t x;
+        CHECK_CODE(ray_take(refs[i], &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == i);
+    }
+}
+
+static void windows(int argc, char **argv)
+{
+    static ray_ref refs[WARM];
+    struct core_counters a, b;
+
+    (void)argc;
+    (void)argv;
+    submit_and_get(refs, WARM);
+    submit_and_get(refs, WARM);
+    core_get_counters(&a);
+    submit_and_get(refs, TASKS);
+    core_get_counters(&b);
+    printf("allocs %lu\n", (unsigned long)(b.allocs - a.allocs));
+    printf("writes a task %.4f\n", (double)(b.writes - a.writes) / TASKS);
+    printf("submitted %lu\n", (unsigned long)(b.tasks_submitted - a.tasks_submitted));
+    fflush(stdout);
+}
+
+static void trips(int argc, char **argv)
+{
+    struct core_counters a, b;
+    int64_t wa[4], wb[4], x;
+
+    (void)argc;
+    (void)argv;
+    for (int64_t i = 0; i < TRIPS; i++)
+        CHECK_CODE(ray_take(ray_remote(nothing, i), &x, RAY_FOREVER), RAY_OK);
+    ask_worker(wa);
+    core_get_counters(&a);
+    for (int64_t i = 0; i < TRIPS; i++)
+        CHECK_CODE(ray_take(ray_remote(nothing, i), &x, RAY_FOREVER), RAY_OK);
+    core_get_counters(&b);
+    ask_worker(wb);
+    printf("driver writes a trip %.3f\n", (double)(b.writes - a.writes) / TRIPS);
+    printf("driver hops %lu\n", (unsigned long)(b.thread_hops - a.thread_hops));
+    printf("driver allocs %lu\n", (unsigned long)(b.allocs - a.allocs));
+    printf("worker writes a trip %.3f\n", (double)(wb[0] - wa[0]) / TRIPS);
+    printf("worker hops %ld\n", (long)(wb[1] - wa[1]));
+    printf("worker allocs %ld\n", (long)(wb[2] - wa[2]));
+    printf("worker tasks %ld\n", (long)(wb[3] - wa[3]));
+    fflush(stdout);
+}
+
+static const struct scenario scenarios[] = {
+    {"windows", 2, NULL, windows},
+    {"trips", 1, NULL, trips},
+};
+
+int main(int argc, char **argv)
+{
+    return run_scenario(scenarios, sizeof scenarios / sizeof scenarios[0], argc, argv);
+}

@@ -2,8 +2,8 @@
 #ifndef TESTS_DRIVERS_DRIVER_H
 #define TESTS_DRIVERS_DRIVER_H
 /*
- * What the driver programs of the cluster tests share: a program is called with the name of a scenario and its
- * arguments, prints what failed with its place, and says so by its exit status.
+ * What the driver programs of the cluster tests share: a program is called with the name of a
+ * scenario and its arguments, prints what failed with its place, and says so by its exit status.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -59,8 +59,8 @@ static inline int run_scenario(const struct scenario *s, size_t n, int argc, cha
     return 2;
 }
 
-/* Named pipes of the working directory are how tasks and programs wait for each other: opened for both ways, so
- * that opening never waits; a byte is one event. */
+/* Named pipes of the working directory are how tasks and programs wait for each other: opened for
+ * both ways, so that opening never waits; a byte is one event. */
 static inline int open_pipe(const char *name)
 {
     mkfifo(name, 0600);

@@ -29,16 +29,19 @@ static void still_works(void)
 }
 
 static volatile char sink;
+static volatile int *volatile nowhere;
 __attribute__((noinline)) static int take_stack(int depth)
 {
     volatile char room[4096];
 
+    if (depth < 0)
+        return 0;
     room[depth % 4096] = (char)depth;
     sink = room[(depth * 7) % 4096];
     return take_stack(depth + 1) + room[0];
 }
 
-static int orphan_pause(void)
+_Noreturn static void pause_for_ever(void)
 {
     for (;;)
         pause();
@@ -63,7 +66,7 @@ static void start_daemon(void)
         note("daemon", line);
         if (write(fds[1], "x", 1) != 1)
             _exit(98);
-        orphan_pause();
+        pause_for_ever();
     }
     waitpid(pid, NULL, 0);
     if (read(fds[0], &c, 1) != 1)
@@ -87,7 +90,7 @@ static int misbehave(ray_call *call)
     if (strcmp(how, "abort") == 0)
         abort();
     if (strcmp(how, "segv") == 0)
-        *(volatile int *)8 = 1;
+        *nowhere = 1;
     if (strcmp(how, "kill") == 0)
         kill(getpid(), SIGKILL);
     if (strcmp(how, "stack") == 0)
@@ -128,7 +131,8 @@ static int64_t number_in(const char *file)
     return n;
 }
 
-/* dies HOW SIGNAL: a task that ends its process fails with the signal, once, and nobody else notices. */
+/* dies HOW SIGNAL: a task that ends its process fails with the signal, once, and nobody else
+ * notices. */
 static void dies(int argc, char **argv)
 {
     int64_t x;
@@ -174,7 +178,8 @@ static void daemon_dies(int argc, char **argv)
 
     (void)argc;
     (void)argv;
-    CHECK_CODE(ray_take(ray_remote(misbehave, (const char *)"daemon_and_die"), &x, RAY_FOREVER), RAY_ECRASH);
+    CHECK_CODE(ray_take(ray_remote(misbehave, (const char *)"daemon_and_die"), &x, RAY_FOREVER),
+               RAY_ECRASH);
     /* the error is told after the dead worker's descendants are killed */
     pid_t pid = (pid_t)number_in("daemon");
     CHECK(pid > 0);
@@ -212,10 +217,14 @@ static void retries(int argc, char **argv)
     CHECK(ray_error()->signal == SIGKILL);
     CHECK(count_lines("attempts") == 4); /* max_retries is 3 */
     unlink("attempts");
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.max_retries = 1), dies_until, 100), &x, RAY_FOREVER), RAY_ECRASH);
+    CHECK_CODE(
+        ray_take(ray_remote_with(RAY_OPTIONS(.max_retries = 1), dies_until, 100), &x, RAY_FOREVER),
+        RAY_ECRASH);
     CHECK(count_lines("attempts") == 2);
     unlink("attempts");
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.max_retries = -1), dies_until, 6), &x, RAY_FOREVER), RAY_OK);
+    CHECK_CODE(
+        ray_take(ray_remote_with(RAY_OPTIONS(.max_retries = -1), dies_until, 6), &x, RAY_FOREVER),
+        RAY_OK);
     CHECK(x == 6 && count_lines("attempts") == 7);
     still_works();
 }
@@ -236,21 +245,23 @@ static int in_window(ray_call *call)
         snprintf(line, sizeof line, "%d\n", (int)getpid());
         note("victim", line);
         send_event("victim_ready");
-        orphan_pause();
+        pause_for_ever();
     }
     return ray_return(call, 0, i);
 }
 RAY_REMOTE(in_window);
 
-/* One worker, a deep window, kill -9 from outside while one body runs. With no retries the result of each
- * task is written before the next begins, so exactly one task fails; with some, whoever started may start again. */
+/* One worker, a deep window, kill -9 from outside while one body runs. With no retries the result
+ * of each task is written before the next begins, so exactly one task fails; with some, whoever
+ * started may start again. */
 static void mid_window(int argc, char **argv)
 {
     static ray_ref refs[WINDOW_TASKS];
     static int starts[WINDOW_TASKS], most[WINDOW_TASKS];
     int n_retries = argc > 0 ? (int)strtol(argv[0], NULL, 10) : 0, i;
     unsigned attempt;
-    ray_function *f = ray_bind(&ray_fn_in_window, RAY_OPTIONS(.max_retries = n_retries > 0 ? n_retries : RAY_ZERO));
+    ray_function *f = ray_bind(&ray_fn_in_window,
+                               RAY_OPTIONS(.max_retries = n_retries > 0 ? n_retries : RAY_ZERO));
 
     for (i = 0; i < WINDOW_TASKS; i++)
         refs[i] = ray_submit(f, NULL, RAY_ARGS(i));

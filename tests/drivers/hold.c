@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A program that does what the lines of its standard input say and answers each with a line: the hands of a test that kills
- * processes around it. An error is printed as "CODE text", never a reason to end.
+ * A program that does what the lines of its standard input say and answers each with a line: the
+ * hands of a test that kills processes around it. An error is printed as "CODE text", never a
+ * reason to end.
  */
 #include "tests/drivers/driver.h"
 
@@ -13,7 +14,8 @@
 static ray_ref refs[N_REFS];
 static int n_refs;
 
-/* What a program with a bad worker image does: the first run of this executable in a folder is the driver's own. */
+/* What a program with a bad worker image does: the first run of this executable in a folder is the
+ * driver's own. */
 __attribute__((constructor)) static void at_load(void)
 {
     const char *exits = getenv("HOLD_EXITS_AT_LOAD");
@@ -49,6 +51,12 @@ static int spin_a_millisecond(ray_call *call)
 }
 RAY_REMOTE(spin_a_millisecond);
 
+_Noreturn static void pause_for_ever(void)
+{
+    for (;;)
+        pause();
+}
+
 /* Sleeps until killed; as hard to end as a task can make it. */
 static int sleep_for_ever(ray_call *call)
 {
@@ -57,11 +65,12 @@ static int sleep_for_ever(ray_call *call)
     (void)call;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
-    if (fork() == 0)
+    if (fork() == 0) {
         setsid();
+        pause_for_ever();
+    }
     send_event("asleep");
-    for (;;)
-        pause();
+    pause_for_ever();
 }
 RAY_REMOTE(sleep_for_ever);
 
@@ -75,8 +84,7 @@ static int once_more(ray_call *call)
     if (context.attempt > 0)
         return ray_return(call, 0, (int64_t)context.attempt);
     send_event("asleep");
-    for (;;)
-        pause();
+    pause_for_ever();
 }
 RAY_REMOTE(once_more);
 

@@ -58,7 +58,8 @@ static void rendezvous(int argc, char **argv)
     get_all(refs, 4, 0);
 }
 
-/* Short tasks make the window of their function deep; long ones of the same function must not stay behind each other. */
+/* Short tasks make the window of their function deep; long ones of the same function must not stay
+ * behind each other. */
 static void spread(int argc, char **argv)
 {
     ray_ref refs[4], shorts[2000];
@@ -282,7 +283,8 @@ RAY_REMOTE(leaves_a_trace);
 static void error_argument(int argc, char **argv)
 {
     int64_t x;
-    ray_ref bad = ray_remote(fails, 0), second = ray_remote(leaves_a_trace, bad), third = ray_remote(leaves_a_trace, 1, second);
+    ray_ref bad = ray_remote(fails, 0), second = ray_remote(leaves_a_trace, bad),
+            third = ray_remote(leaves_a_trace, 1, second);
 
     (void)argc;
     (void)argv;
@@ -343,20 +345,34 @@ static void bad_options(int argc, char **argv)
     (void)argc;
     (void)argv;
     for (size_t i = 0; i < sizeof amounts / sizeof amounts[0]; i++) {
-        CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.num_cpus = amounts[i]), add_one, 1), &x, RAY_FOREVER), RAY_EARG);
+        CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.num_cpus = amounts[i]), add_one, 1),
+                            &x,
+                            RAY_FOREVER),
+                   RAY_EARG);
         CHECK(strstr(ray_error()->text, "num_cpus") != NULL);
     }
-    const char *resources[] = {"gpu=nan", "gpu=-1", "gpu", "=1", "gpu=1,gpu=", "gpu=1e400", "gpu=0x", ",,"};
+    const char *resources[] =
+        {"gpu=nan", "gpu=-1", "gpu", "=1", "gpu=1,gpu=", "gpu=1e400", "gpu=0x", ",,"};
     for (size_t i = 0; i < sizeof resources / sizeof resources[0]; i++) {
-        CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.resources = resources[i]), add_one, 1), &x, RAY_FOREVER), RAY_EARG);
+        CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.resources = resources[i]), add_one, 1),
+                            &x,
+                            RAY_FOREVER),
+                   RAY_EARG);
         CHECK(ray_error()->text[0] != '\0');
     }
     memset(name, 'n', sizeof name - 1);
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.name = name), add_one, 1), &x, RAY_FOREVER), RAY_EARG);
+    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.name = name), add_one, 1), &x, RAY_FOREVER),
+               RAY_EARG);
     CHECK(strlen(ray_error()->text) < 1000);
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.resources = name), add_one, 1), &x, RAY_FOREVER), RAY_EARG);
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.num_returns = -5), add_one, 1), &x, RAY_FOREVER), RAY_EARG);
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.max_retries = -7), add_one, 1), &x, RAY_FOREVER), RAY_EARG);
+    CHECK_CODE(
+        ray_take(ray_remote_with(RAY_OPTIONS(.resources = name), add_one, 1), &x, RAY_FOREVER),
+        RAY_EARG);
+    CHECK_CODE(
+        ray_take(ray_remote_with(RAY_OPTIONS(.num_returns = -5), add_one, 1), &x, RAY_FOREVER),
+        RAY_EARG);
+    CHECK_CODE(
+        ray_take(ray_remote_with(RAY_OPTIONS(.max_retries = -7), add_one, 1), &x, RAY_FOREVER),
+        RAY_EARG);
     /* nobody else is disturbed */
     CHECK_CODE(ray_take(ray_remote(add_one, 1), &x, RAY_FOREVER), RAY_OK);
 }
@@ -401,7 +417,13 @@ static int counted(ray_call *call)
     struct census *c = open_census();
     int now = ++c->now, most = c->most;
 
-    while (now > most && !__atomic_compare_exchange_n((int *)&c->most, &most, now, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    while (now > most
+           && !__atomic_compare_exchange_n((int *)&c->most,
+                                           &most,
+                                           now,
+                                           false,
+                                           __ATOMIC_SEQ_CST,
+                                           __ATOMIC_SEQ_CST))
         continue;
     for (volatile int i = 0; i < 200000; i++)
         continue;
@@ -454,12 +476,15 @@ static void resources(int argc, char **argv)
     check_together(RAY_OPTIONS(.num_cpus = RAY_ZERO, .resources = "gadget=1"), 3);
     check_together(RAY_OPTIONS(.num_cpus = RAY_ZERO, .resources = "gadget=0.5"), 6);
     check_census(RAY_OPTIONS(.resources = "gadget=3"), 1);
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.num_cpus = 0.0001), add_one, 1), &x, RAY_FOREVER), RAY_OK);
+    CHECK_CODE(
+        ray_take(ray_remote_with(RAY_OPTIONS(.num_cpus = 0.0001), add_one, 1), &x, RAY_FOREVER),
+        RAY_OK);
     CHECK_CODE(ray_get_cluster(&facts), RAY_OK);
     bool has_cpu = false, has_gadget = false;
     for (unsigned i = 0; i < facts.n_resources; i++) {
         has_cpu |= strcmp(facts.resources[i].name, "CPU") == 0 && facts.resources[i].total == 4;
-        has_gadget |= strcmp(facts.resources[i].name, "gadget") == 0 && facts.resources[i].total == 3;
+        has_gadget |=
+            strcmp(facts.resources[i].name, "gadget") == 0 && facts.resources[i].total == 3;
     }
     CHECK(has_cpu && has_gadget && facts.n_nodes == 1);
 }
@@ -485,7 +510,11 @@ static void prints(int argc, char **argv)
     (void)argv;
     CHECK_CODE(ray_take(ray_remote(says, (const char *)"hello"), &pid, RAY_FOREVER), RAY_OK);
     printf("worker %d\n", (int)pid);
-    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.name = "town crier"), says, (const char *)"again"), &pid, RAY_FOREVER), RAY_OK);
+    CHECK_CODE(
+        ray_take(ray_remote_with(RAY_OPTIONS(.name = "town crier"), says, (const char *)"again"),
+                 &pid,
+                 RAY_FOREVER),
+        RAY_OK);
     fflush(stdout);
 }
 

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+# One non-recursive Makefile: `make`, demo, test, bench ARGS=.., check-source, install PREFIX=.., deb-deps, clean.
+# SAN=address|undefined|thread builds into its own folder.
+
+SAN    ?=
+BUILD  ?= build$(if $(SAN),-$(SAN))
+PREFIX ?= /usr/local
+ARGS   ?=
+WERROR ?= 1
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wundef \
+        -Wwrite-strings -Wformat=2 -Wpointer-arith -Wvla $(if $(filter 1,$(WERROR)),-Werror)
+SANFLAGS := $(if $(filter address,$(SAN)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined) \
+            $(if $(filter undefined,$(SAN)),-fsanitize=undefined -fno-sanitize-recover=undefined) \
+            $(if $(filter thread,$(SAN)),-fsanitize=thread)
+comma := ,
+CFLAGS ?= -O2 -g
+ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE $(CFLAGS) -fPIC -fvisibility=default $(WARN) $(SANFLAGS) -I. -Ilib/api/include -MMD -MP
+LDFLAGS += $(SANFLAGS)
+
+objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+base := $(wildcard lib/base/*.c)
+loop := lib/net/loop.c
+net  := $(filter-out $(loop),$(wildcard lib/net/*.c))
+core := $(wildcard lib/core/*.c)
+api  := $(wildcard lib/api/*.c)
+raylet := $(wildcard raylet/*.c)
+lib := $(BUILD)/lib
+archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a
+libray := $(lib)/libray.so
+
+unit     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c))
+drivers  := $(patsubst tests/drivers/%.c,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.c))
+fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$(BUILD)/tests/fuzz/%_fuzz,$(wildcard tests/fuzz/*_fuzz.c))
+examples := $(patsubst docs/examples/%.c,$(BUILD)/examples/%,$(wildcard docs/examples/*.c))
+bins     := $(BUILD)/bin/raylet $(if $(wildcard cmd/ray/*.c),$(BUILD)/bin/ray)
+parallel := $(if $(wildcard docs/examples/parallel_map/main.c),$(BUILD)/examples/parallel_map)
+sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
+bench    := $(if $(wildcard tests/bench/*.c),$(BUILD)/tests/bench/bench)
+
+.PHONY: all demo test unit bench check-source install deb-deps clean examples tests
+all: $(bins) $(libray) $(examples) $(parallel) compile_commands.json
+examples: $(examples) $(parallel)
+tests: $(unit) $(drivers) $(fuzzers) $(sim) $(bench)
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(lib)/libbase.a: $(call objs,$(base))
+$(lib)/libnet.a: $(call objs,$(net))
+$(lib)/libcore.a: $(call objs,$(core))
+$(lib)/libraylet.a: $(call objs,$(raylet) $(loop))
+$(archives):
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(libray): $(call objs,$(api) $(core) $(net) $(base)) lib/api/libray.map
+	@mkdir -p $(@D)
+	$(CC) -shared -o $@.1 $(filter %.o,$^) $(LDFLAGS) -Wl,-soname,libray.so.1 \
+	    -Wl,--version-script=lib/api/libray.map -lmsgpackc -lpthread -lm
+	ln -sf libray.so.1 $@
+
+$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libnet.a $(lib)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
+
+$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libnet.a $(lib)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
+
+user = -L$(lib) -lray -Wl,-rpath,'$$ORIGIN/$(1)' -lpthread -lm
+$(BUILD)/examples/%: docs/examples/%.c $(libray)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $< $(LDFLAGS) $(call user,../lib) -lz
+$(BUILD)/examples/parallel_map: docs/examples/parallel_map/main.c $(wildcard docs/examples/parallel_map/*.[ch]) $(libray)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MF $@.so.d -shared -o $(lib)/libcollatz.so docs/examples/parallel_map/collatz.c $(LDFLAGS) -L$(lib) -lray
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $< $(LDFLAGS) -L$(lib) -lcollatz $(call user,../lib)
+$(BUILD)/tests/drivers/%: tests/drivers/%.c $(libray)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $< $(LDFLAGS) $(call user,../../lib)
+$(BUILD)/tests/unit/%: tests/unit/%.c $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libnet.a $(lib)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $^ $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lpthread -lm
+$(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c tests/fuzz/run_corpus.c $(lib)/libnet.a $(lib)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $^ $(LDFLAGS)
+$(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libcore.a $(lib)/libnet.a $(lib)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
+$(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(libray)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $(filter %.o,$^) $(LDFLAGS) $(call user,../../lib)
+
+demo: all
+	$(BUILD)/examples/wordcount $(ARGS)
+
+unit: $(unit) $(fuzzers) $(sim)
+	tests/run_unit.sh $(BUILD)
+test: all tests
+	tests/run_unit.sh $(BUILD)
+	RAY_TEST_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/cluster
+bench: all $(bench)
+	$(BUILD)/tests/bench/bench $(ARGS)
+check-source:
+	deploy/check-source.sh $(BUILD)
+deb-deps:
+	deploy/deps.sh build test
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/ray
+	install -m 755 $(bins) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(libray).1 $(DESTDIR)$(PREFIX)/lib/libray.so.1
+	ln -sf libray.so.1 $(DESTDIR)$(PREFIX)/lib/libray.so
+	install -m 644 lib/api/include/ray/*.h $(DESTDIR)$(PREFIX)/include/ray
+	sed 's|@PREFIX@|$(PREFIX)|' deploy/ray.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ray.pc
+
+compile_commands.json: Makefile
+	@/usr/bin/env printf '[' > $@; sep=''; for f in $(base) $(loop) $(net) $(core) $(api) $(raylet); do \
+	    /usr/bin/env printf '%s\n{"directory":"$(CURDIR)","file":"%s","command":"cc -std=gnu17 -D_GNU_SOURCE -I. -Ilib/api/include -c %s"}' "$$sep" $$f $$f >> $@; sep=,; done; echo ']' >> $@
+
+clean:
+	rm -rf build build-address build-undefined build-thread compile_commands.json
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

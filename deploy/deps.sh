@@ -1,0 +1,49 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs Debian 12 packages that are missing: deploy/deps.sh [build] [test]
+set -euo pipefail
+
+build=(
+    gcc            # the compiler
+    libc6-dev      # its headers
+    make           # the build
+    libevent-dev   # loop of the daemons
+    libmsgpack-dev # values, in Ray's cross-language encoding
+    zlib1g-dev     # the word count example reads .gz
+    pkg-config     # how users link
+)
+test=(
+    check             # unit tests
+    libsubunit-dev    # check's own dependency when linking
+    python3           # cluster tests
+    python3-pytest    # cluster tests
+    procps            # what runs, in the tests
+    clang-format-14   # make check-source
+    clang-14          # the public header under a second compiler
+    g++               # the public header in C++
+    shellcheck        # make check-source
+)
+
+want=()
+for set in "${@:-build}"; do
+    case $set in
+    build) want+=("${build[@]}") ;;
+    test) want+=("${test[@]}") ;;
+    *) echo "usage: deploy/deps.sh [build] [test]" >&2; exit 2 ;;
+    esac
+done
+
+missing=()
+for package in "${want[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+run=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "missing packages: ${missing[*]}; install them as root" >&2; exit 1; }
+    run=(sudo)
+fi
+echo "installing: ${missing[*]}"
+"${run[@]}" apt-get update -qq
+DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs the unit tests, the fuzzers' corpora and the short simulation of a build folder.
+set -uo pipefail
+build=$1
+passed=0
+failed=0
+run() {
+    if "$@" >"$build/last.log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $*"
+        tail -n 40 "$build/last.log"
+    fi
+}
+for t in "$build"/tests/unit/*_test; do
+    [ -x "$t" ] && run "$t"
+done
+for t in "$build"/tests/fuzz/*_fuzz; do
+    [ -x "$t" ] || continue
+    name=$(basename "$t" _fuzz)
+    run "$t" tests/fuzz/corpus/"$name"/*
+done
+[ -x "$build/tests/sim/sim" ] && run "$build/tests/sim/sim"
+echo "unit: $passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -393,7 +393,7 @@ static void bad_values(int argc, char **argv)
     CHECK_CODE(ray_take(ray_remote(add_one, r), &x, RAY_FOREVER), RAY_ETASK);
     CHECK_CODE(ray_release(r), RAY_OK);
     CHECK_CODE(ray_take(ray_put(ray_bytes(large, sizeof large)), &x, RAY_FOREVER), RAY_EFULL);
-    CHECK(strstr(ray_error()->text, "100 KiB") != NULL);
+    CHECK(strstr(ray_error()->text, "102400") != NULL);
     CHECK_CODE(ray_take(ray_submit(&ray_fn_add_one, NULL, NULL, 0), &x, RAY_FOREVER), RAY_ETASK);
 }
 

@@ -17,9 +17,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#define PARTS    16           /* returns that hold counts */
-#define PIECE    (1u << 20)   /* of a plain file, per task */
-#define BATCH    (512u << 10) /* bytes on disk of small files, per task */
+#define PARTS    64           /* returns that hold counts */
+#define PIECE    (4u << 20)   /* of a plain file, per task */
+#define BATCH    (2u << 20) /* bytes on disk of small files, per task */
 #define WORD_MAX 40
 #define TOP      10
 #define PIDS_MAX 256

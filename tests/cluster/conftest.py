@@ -333,11 +333,18 @@ class Cluster:
         return problems
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if call.when == "call":
+        item.has_failed = report.failed
+
+
 @pytest.fixture
 def cluster(tmp_path, request):
     c = Cluster(tmp_path)
     yield c
     problems = c.finish()
-    if problems:
+    if problems and not getattr(request.node, "has_failed", True):  # what failed first says it all
         pytest.fail("\n".join(problems))
     shutil.rmtree(tmp_path, ignore_errors=True)

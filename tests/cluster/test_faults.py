@@ -17,6 +17,10 @@ def test_a_task_that_ends_its_process_fails_alone(cluster, how, signal):
     cluster.run("faults", "dies", how, signal)
 
 
+def test_a_crash_names_its_place(cluster):
+    cluster.run("faults", "crash_names_its_place")
+
+
 def test_a_task_that_becomes_another_program_fails(cluster):
     # its link closes with exec; the raylet kills what it became (INV-24: its end is told after waitpid)
     cluster.run("faults", "dies", "exec", SIGKILL)

@@ -34,6 +34,13 @@ def test_prints_reach_the_terminal_with_name_and_pid(cluster):
     assert re.search(r"^\(town crier pid=\d+\) again to stderr$", program.err, re.M)
 
 
+def test_lines_without_an_end_stay_apart(cluster):
+    program = cluster.run("semantics", "half_lines")
+    lines = program.out.splitlines()
+    assert sum(re.fullmatch(r"\(says_half pid=\d+\) a line without an end", line) is not None for line in lines) == 2, lines
+    assert sum(re.fullmatch(r"\(says pid=\d+\) hello to stdout", line) is not None for line in lines) == 1, lines
+
+
 def test_two_programs_at_once_do_not_meet(cluster):
     one, two = cluster.start("hold"), cluster.start("hold")
     for program in (one, two):

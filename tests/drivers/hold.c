@@ -126,7 +126,8 @@ static void obey(char *line)
         int code = ray_init(RAY_CONFIG(.num_cpus = n));
         answer(code, getpid());
     } else if (strcmp(what, "task") == 0) {
-        answer(ray_take(ray_remote(add_one, 41), &x, RAY_FOREVER), x);
+        int code = ray_take(ray_remote(add_one, 41), &x, RAY_FOREVER);
+        answer(code, x);
     } else if (strcmp(what, "start") == 0) {
         start(word, n);
     } else if (strcmp(what, "asleep") == 0) {
@@ -135,7 +136,8 @@ static void obey(char *line)
         fflush(stdout);
     } else if (strcmp(what, "get") == 0) {
         n = (int)strtol(word, NULL, 10);
-        answer(ray_get(refs[n], &x, RAY_FOREVER), x);
+        int code = ray_get(refs[n], &x, RAY_FOREVER);
+        answer(code, x);
     } else if (strcmp(what, "session") == 0) {
         ray_context context;
         CHECK_CODE(ray_get_context(NULL, &context), RAY_OK);

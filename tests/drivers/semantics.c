@@ -497,10 +497,16 @@ static int says(ray_call *call)
         return -1;
     printf("%s to stdout\n", text);
     fprintf(stderr, "%s to stderr\n", text);
-    printf("a part without an end");
     return ray_return(call, 0, (int64_t)getpid());
 }
 RAY_REMOTE(says);
+
+static int says_half(ray_call *call)
+{
+    printf("a line without an end");
+    return ray_return(call, 0, 1);
+}
+RAY_REMOTE(says_half);
 
 static void prints(int argc, char **argv)
 {
@@ -516,6 +522,17 @@ static void prints(int argc, char **argv)
                  RAY_FOREVER),
         RAY_OK);
     fflush(stdout);
+}
+
+static void half_lines(int argc, char **argv)
+{
+    int64_t x;
+
+    (void)argc;
+    (void)argv;
+    CHECK_CODE(ray_take(ray_remote(says_half), &x, RAY_FOREVER), RAY_OK);
+    CHECK_CODE(ray_take(ray_remote(says, (const char *)"hello"), &x, RAY_FOREVER), RAY_OK);
+    CHECK_CODE(ray_take(ray_remote(says_half), &x, RAY_FOREVER), RAY_OK);
 }
 
 static void watches(int argc, char **argv)
@@ -562,6 +579,7 @@ static const struct scenario scenarios[] = {
     {"bad_values", 2, NULL, bad_values},
     {"resources", 4, "gadget=3", resources},
     {"prints", 2, NULL, prints},
+    {"half_lines", 1, NULL, half_lines},
     {"watches", 2, NULL, watches},
 };
 

@@ -48,7 +48,7 @@ struct peer {
     unsigned n_leases;      /* of ours on it */
     unsigned in_flight;     /* pushes not yet answered */
     unsigned n_unsent;      /* pushes since the last flush */
-    struct submit_lease *lease, *next_lease; /* ours on it: the next begins when the first has ended */
+    struct submit_lease *lease; /* the one last heard of: saves a search */
     struct known_template **known; /* [number]: theirs, as worker */
     unsigned n_known;
     uint8_t *templates;     /* [number]: sent on this channel */

@@ -311,14 +311,11 @@ void owner_act(void)
             break;
         case SUBMIT_END: {
             struct peer *p = a.lease->peer;
-            if (p->lease == a.lease) {
-                p->lease = p->next_lease;
-                p->next_lease = NULL;
-            } else if (p->next_lease == a.lease) {
-                p->next_lease = NULL;
-            }
+            if (p->lease == a.lease)
+                p->lease = NULL;
+            p->n_leases--;
             free(a.lease);
-            if (p->link == NULL && p->lease == NULL && p != core.lease_peer)
+            if (p->link == NULL && p->n_leases == 0 && p != core.lease_peer)
                 peer_free(p);
             break;
         }
@@ -368,20 +365,30 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
     p->pid = g.pid;
     p->board_slot = g.slot;
     struct submit_lease *l = submit_on_grant(core.submit, g.ticket, g.lease, p, clock_now_ns(), &core.actions);
-    if (l != NULL && p->lease == NULL)
-        p->lease = l;
-    else if (l != NULL)
-        p->next_lease = l;
+    if (l != NULL)
+        p->n_leases++;
+}
+
+/* Of this peer; a worker may have ended leases that we have not heard of yet, so the frames say which they mean. */
+static struct submit_lease *find_lease(struct peer *p, uint64_t id)
+{
+    if (p->lease == NULL || p->lease->id != id) {
+        struct submit_lease *l = submit_find(core.submit, id);
+        p->lease = l != NULL && l->peer == p ? l : NULL;
+    }
+    return p->lease;
 }
 
 static void on_done(struct peer *p, const uint8_t *body, size_t size)
 {
     struct wire_done d;
-    struct submit_lease *l = p->lease;
 
-    if (size < sizeof d || l == NULL)
+    if (size < sizeof d)
         return;
     memcpy(&d, body, sizeof d);
+    struct submit_lease *l = find_lease(p, d.lease);
+    if (l == NULL)
+        return;
     struct record *first = submit_on_done(core.submit, l, d.slot, d.run_ns, clock_now_ns());
     if (first == NULL)
         return;
@@ -528,7 +535,7 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
         if (size < sizeof w)
             break;
         memcpy(&w, body, sizeof w);
-        if (p->lease != NULL && p->lease->id == w.lease) {
+        if (find_lease(p, w.lease) != NULL) {
             unsigned n = (unsigned)__builtin_popcountll(w.mask & p->lease->busy);
             p->in_flight -= n < p->in_flight ? n : p->in_flight;
             submit_on_returned(core.submit, p->lease, w.mask, w.asked != 0, now, &core.actions);
@@ -540,7 +547,7 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
         if (size < sizeof w)
             break;
         memcpy(&w, body, sizeof w);
-        if (p->lease != NULL && p->lease->id == w.lease && w.slot < SUBMIT_WINDOW) {
+        if (w.slot < SUBMIT_WINDOW && find_lease(p, w.lease) != NULL) {
             if (w.reason == WIRE_BOUNCE_TEMPLATE)
                 memset(p->templates, 0, p->n_templates);
             submit_on_bounced(core.submit, p->lease, w.slot, w.reason == WIRE_BOUNCE_OLD_LEASE, now, &core.actions);
@@ -552,7 +559,7 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
         if (size < sizeof w)
             break;
         memcpy(&w, body, sizeof w);
-        if (p->lease != NULL && p->lease->id == w.lease) {
+        if (find_lease(p, w.lease) != NULL) {
             p->in_flight = 0;
             submit_on_lease_ended(core.submit, p->lease, now, &core.actions);
             owner_act();

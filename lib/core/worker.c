@@ -91,7 +91,7 @@ static void act_for(struct peer *p)
             if (core.lease_peer != NULL) {
                 peer_send(core.lease_peer, WIRE_OWNER_LEASE_ENDED, &w, sizeof w);
                 peer_flush(core.lease_peer); /* all its results are out before the raylet may lend us again */
-                if (core.lease_peer->link == NULL && core.lease_peer->lease == NULL)
+                if (core.lease_peer->link == NULL && core.lease_peer->n_leases == 0)
                     peer_free(core.lease_peer);
                 core.lease_peer = NULL;
             }
@@ -291,7 +291,8 @@ static void mark_logs(const char *name)
 static void answer(const struct wire_push *w, const struct core_call *call, uint64_t run_ns)
 {
     struct peer *p = core.lease_peer;
-    struct wire_done d = {.slot = w->slot,
+    struct wire_done d = {.lease = w->lease,
+                          .slot = w->slot,
                           .failed = reply.failed,
                           .n_returns = (uint16_t)call->n_returns,
                           .run_ns = run_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)run_ns};

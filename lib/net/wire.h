@@ -212,6 +212,7 @@ struct wire_take_back {
 
 /* W -> O. Followed by n_returns of { wire_arg; bytes }. */
 struct wire_done {
+    uint64_t lease;
     uint8_t slot;
     uint8_t failed; /* 1: each return is a WIRE_META_ERROR */
     uint16_t n_returns;

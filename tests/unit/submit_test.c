@@ -30,9 +30,19 @@ static void setup(void)
     class = submit_add_class(s);
 }
 
+/* Forget the actions; leases that ended go. */
+static void clear(void)
+{
+    for (size_t i = 0; i < out.n; i++)
+        if (out.v[i].kind == SUBMIT_END)
+            free(out.v[i].lease);
+    out.n = 0;
+}
+
 static void teardown(void)
 {
     submit_selfcheck(s);
+    clear();
     submit_destroy(s);
     free(out.v);
     ref_table_destroy(refs);
@@ -79,15 +89,6 @@ static unsigned count(enum submit_kind kind, struct submit_action *last)
                 *last = out.v[i];
         }
     return n;
-}
-
-/* Forget the actions; leases that ended go. */
-static void clear(void)
-{
-    for (size_t i = 0; i < out.n; i++)
-        if (out.v[i].kind == SUBMIT_END)
-            free(out.v[i].lease);
-    out.n = 0;
 }
 
 static struct submit_lease *grant(uint64_t ticket, uint64_t lease)

@@ -378,8 +378,9 @@ static void describe_death(const struct process *p, int status, char *out, size_
         n = snprintf(out, size, "worker pid=%d was killed by signal %d (%s)", p->pid, WTERMSIG(status), strsignal(WTERMSIG(status)));
     else
         n = snprintf(out, size, "worker pid=%d exited with status %d", p->pid, WEXITSTATUS(status));
-    if (n > 0 && (size_t)n < size)
-        snprintf(out + n, size - (size_t)n, "; log %s.err", p->log_base);
+    /* its log behind the sentence */
+    if (n > 0 && (size_t)n + 1 < size)
+        snprintf(out + n + 1, size - (size_t)n - 1, "%s.err", p->log_base);
 }
 
 static void run_lease_actions(struct node *n, int status, const struct process *dead);
@@ -753,9 +754,10 @@ static void send_dead(struct node *n, const struct lease_action *a, int status, 
         w.mask_lease = atomic_load(&dead->control->lease);
         w.started = atomic_load(&dead->control->started);
     }
+    memset(buf, 0, sizeof buf);
     describe_death(dead, status, text, sizeof buf - sizeof w);
     memcpy(buf, &w, sizeof w);
-    send_to(n->processes[a->owner], WIRE_WORKER_DEAD, buf, sizeof w + strlen(text));
+    send_to(n->processes[a->owner], WIRE_WORKER_DEAD, buf, sizeof w + strlen(text) + 1 + strlen(text + strlen(text) + 1));
 }
 
 static void send_count(struct node *n, const struct lease_action *a)

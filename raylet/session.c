@@ -39,7 +39,7 @@ static int lock_pid_file(struct session *s, struct err *err)
         return err_sys(err, "lock %s", path);
     int n = snprintf(text, sizeof text, "%d\n", (int)getpid());
     if (write(s->lock_fd, text, (size_t)n) != n)
-        return err_sys(err, "write %s: give --temp-dir (or RAY_TMPDIR) a folder on a disk with room", path);
+        return err_sys(err, "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s", path);
     return 0;
 }
 
@@ -61,17 +61,17 @@ int session_create(struct session *s, const char *temp, struct err *err)
     if (mkdir(temp, 01777) == 0)
         chmod(temp, strcmp(temp, "/tmp/ray") == 0 ? 01777 : 0700);
     else if (errno != EEXIST)
-        return err_sys(err, "make the temp folder %s: choose another by --temp-dir or RAY_TMPDIR", temp);
+        return err_sys(err, "no temp folder (choose another by RAY_TMPDIR or temp_dir): %s", temp);
     clock_gettime(CLOCK_REALTIME, &t);
     localtime_r(&t.tv_sec, &tm);
     strftime(stamp, sizeof stamp, "%Y-%m-%d_%H-%M-%S", &tm);
     snprintf(s->dir, sizeof s->dir, "%s/session_%s_%06ld_%d", temp, stamp, t.tv_nsec / 1000, (int)getpid());
     if (mkdir(s->dir, 0700) != 0)
-        return err_sys(err, "make the session folder in %s: is it writable? choose another by --temp-dir or RAY_TMPDIR", temp);
+        return err_sys(err, "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s", s->dir);
     snprintf(s->logs, sizeof s->logs, "%s/logs", s->dir);
     snprintf(path, sizeof path, "%s/sockets", s->dir);
     if (mkdir(s->logs, 0700) != 0 || mkdir(path, 0700) != 0) {
-        err_sys(err, "make the session folder %s", s->dir);
+        err_sys(err, "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s", s->dir);
         session_remove(s);
         return -1;
     }

@@ -41,6 +41,13 @@ bool worker_log_read(struct worker_log *log, bool last, worker_log_f cb, void *a
         size_t end = nl != NULL ? (size_t)(nl - buf) + 1 : size;
         if (nl == NULL && !last && size < sizeof buf)
             break;
+        /* a marker may stand behind a line without an end */
+        char *marker = memmem(buf + at, end - at, MARKER, sizeof MARKER - 1);
+        if (marker != NULL && marker > buf + at && nl != NULL) {
+            cb(arg, log, buf + from, (size_t)(marker - buf) - from);
+            at = from = (size_t)(marker - buf);
+            continue;
+        }
         if (end - at > sizeof MARKER - 1 && memcmp(buf + at, MARKER, sizeof MARKER - 1) == 0 && nl != NULL) {
             if (at > from)
                 cb(arg, log, buf + from, at - from);

@@ -133,7 +133,11 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
     while (!core.connected && core.raylet->link != NULL && clock_now_ns() < deadline)
         poller_wait(&w, deadline, NULL, 0);
     bool ok = core.connected && core.raylet->link != NULL;
-    if (!ok && core.lost.code != ERR_NONE)
+    if (!ok && core.lost.code == ERR_DIED && kind == WIRE_DRIVER) {
+        char fate[96];
+        cluster_fate(core.raylet_pid, fate, sizeof fate);
+        err_set(err, ERR_DIED, "the raylet %s before it answered: is it of this build? run it by hand with --version", fate);
+    } else if (!ok && core.lost.code != ERR_NONE)
         *err = core.lost;
     else if (!ok)
         err_set(err, ERR_TIMEOUT, "the raylet did not answer within %d s", CONNECT_MS / 1000);
@@ -538,8 +542,7 @@ static bool wait_round(struct waiter *w, uint64_t deadline, const struct record 
     uint64_t run_ns = UINT64_MAX, now = clock_now_ns();
     struct peer *p = r != NULL ? answerer(r, &run_ns) : NULL;
 
-    submit_settle(core.submit, now, &core.actions);
-    owner_act();
+    owner_settle();
     worker_block();
     uint64_t until = submit_next_deadline(core.submit);
     if (until <= now)
@@ -752,6 +755,7 @@ int core_watch(uint64_t ref, void *tag)
     w->kind = REF_WAITER_WATCH;
     w->u.watch.tag = tag;
     w->u.watch.ref = ref;
+    r->held++; /* until the event has been taken: its ref must not be another's by then */
     owner_ref_add_waiter(r, w);
     if (r->state == REF_READY)
         owner_tell(r);
@@ -790,6 +794,7 @@ int core_poll(struct core_event *events, size_t max, int64_t timeout_ms)
         struct ready_event *e = core.events;
         core.events = e->next;
         events[n++] = e->event;
+        ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)e->event.ref));
         ref_table_free(core.refs, e, sizeof(struct ref_waiter));
     }
     if (core.events == NULL) {

@@ -120,6 +120,7 @@ struct core {
     struct peer *pushed; /* last one a task went to */
     const char *death_text; /* while a death is carried out */
     int death_pid, death_signal;
+    char death_log[320];
     uint8_t *scratch;
     size_t scratch_size;
     /* worker */
@@ -203,6 +204,8 @@ void owner_on_channel_lost(struct peer *peer);
 void owner_on_raylet_lost(void);
 /* Carry out core.actions. */
 void owner_act(void);
+/* The same, and what only time brings: more requests, take-backs. */
+void owner_settle(void);
 void owner_ref_add_waiter(struct record *r, struct ref_waiter *w);
 void owner_ref_remove_waiter(struct ref_waiter *w);
 /* Tell everybody who waits for this ready ref. */
@@ -219,5 +222,7 @@ void worker_on_owner_lost(struct peer *peer);
 void worker_block(void);
 void worker_unblock(void);
 void worker_act(void);
+/* Ends a revoked lease whose time has come, or returns what it has not started. */
+void worker_on_time(void);
 
 #endif /* LIB_CORE_CORE_PRIVATE_H */

@@ -160,7 +160,7 @@ static void fail(struct record *task, enum core_code code, const char *text, int
 {
     uint8_t value[1024];
     const struct template *t = core.templates[task->template];
-    size_t n = owner_failure(value, sizeof value, code, pid, sig, text, t->name, "", "");
+    size_t n = owner_failure(value, sizeof value, code, pid, sig, text, t->name, "", core.death_log);
 
     complete_with(task, WIRE_META_ERROR, value, (uint32_t)n);
 }
@@ -270,6 +270,14 @@ static void push(const struct submit_action *a)
 }
 
 static void request(const struct submit_action *a);
+
+void owner_settle(void)
+{
+    if (core.submit == NULL)
+        return;
+    submit_settle(core.submit, clock_now_ns(), &core.actions);
+    owner_act();
+}
 
 void owner_act(void)
 {
@@ -436,6 +444,8 @@ static void on_worker_dead(const uint8_t *body, size_t size)
         return;
     owner_act();
     snprintf(text, sizeof text, "%.*s", (int)(size - sizeof d), (const char *)body + sizeof d);
+    size_t n = strlen(text) + 1;
+    snprintf(core.death_log, sizeof core.death_log, "%.*s", n < size - sizeof d ? (int)(size - sizeof d - n) : 0, (const char *)body + sizeof d + n);
     core.death_text = text;
     core.death_pid = d.pid;
     core.death_signal = WIFSIGNALED(d.wait_status) ? WTERMSIG(d.wait_status) : 0;
@@ -446,6 +456,7 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     owner_act();
     core.death_text = NULL;
     core.death_pid = core.death_signal = 0;
+    core.death_log[0] = '\0';
 }
 
 static void on_refused(const uint8_t *body, size_t size)

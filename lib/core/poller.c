@@ -134,8 +134,8 @@ static bool spin(const struct peer *p, int fd)
 
 static void turn_over(void)
 {
-    owner_act();
-    worker_act();
+    owner_settle();
+    worker_on_time();
     peer_flush_all();
     core.last_turn_ns = clock_now_ns();
 }

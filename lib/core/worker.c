@@ -109,6 +109,14 @@ void worker_act(void)
         act_for(core.lease_peer);
 }
 
+void worker_on_time(void)
+{
+    if (core.inbox == NULL)
+        return;
+    inbox_on_time(core.inbox, clock_now_ns(), &core.inbox_actions);
+    worker_act();
+}
+
 static void on_begin(const uint8_t *body, size_t size, int fd)
 {
     struct wire_lease_begin w;
@@ -406,8 +414,7 @@ _Noreturn static void serve(void)
         uint64_t started;
         const struct inbox_task *t = inbox_claim(core.inbox, &started);
         if (t == NULL) {
-            inbox_on_time(core.inbox, now, &core.inbox_actions);
-            worker_act();
+            worker_on_time();
             /* spin only right after work: a worker that has been idle sleeps */
             poller_wait(&w, UINT64_MAX, worked ? core.lease_peer : NULL, 0);
             poller_leave();

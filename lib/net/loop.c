@@ -31,6 +31,11 @@ uint64_t loop_now_ms(void)
     return clock_now_ns() / 1000000u;
 }
 
+uint64_t loop_now_ns(void)
+{
+    return clock_now_ns();
+}
+
 struct loop *loop_create(struct err *err)
 {
     struct event_config *config = event_config_new();
@@ -61,8 +66,10 @@ void loop_destroy(struct loop *l)
 void loop_run(struct loop *l, loop_f turn_end, void *arg)
 {
     while (!l->stop) {
-        if (event_base_loop(l->base, EVLOOP_ONCE) < 0)
+        if (event_base_loop(l->base, EVLOOP_ONCE) < 0) {
+            log_broken("loop", "no_turn", "msg=\"the event loop cannot wait\"");
             return;
+        }
         turn_end(arg);
     }
 }
@@ -107,7 +114,7 @@ struct loop_watch *loop_watch_fd(struct loop *l, int fd, loop_fd_f cb, void *arg
 
 void loop_want_write(struct loop_watch *w, bool want)
 {
-    if (want == w->wants_write)
+    if (w == NULL || want == w->wants_write)
         return;
     w->wants_write = want;
     if (want)
@@ -152,19 +159,29 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     timed(start);
 }
 
-struct loop_timer *loop_every(struct loop *l, uint32_t ms, loop_f cb, void *arg)
+static struct loop_timer *add_timer(struct loop *l, uint32_t ms, short flags, loop_f cb, void *arg)
 {
     struct loop_timer *t = xcalloc(1, sizeof *t);
     struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000};
 
     t->cb = cb;
     t->arg = arg;
-    t->event = event_new(l->base, -1, EV_PERSIST, on_timer, t);
+    t->event = event_new(l->base, -1, flags, on_timer, t);
     if (t->event == NULL || event_add(t->event, &tv) != 0) {
         loop_timer_end(t);
         return NULL;
     }
     return t;
+}
+
+struct loop_timer *loop_every(struct loop *l, uint32_t ms, loop_f cb, void *arg)
+{
+    return add_timer(l, ms, EV_PERSIST, cb, arg);
+}
+
+struct loop_timer *loop_after(struct loop *l, uint32_t ms, loop_f cb, void *arg)
+{
+    return add_timer(l, ms, 0, cb, arg);
 }
 
 void loop_timer_end(struct loop_timer *t)

@@ -2,8 +2,9 @@
 #ifndef LIB_NET_LOOP_H
 #define LIB_NET_LOOP_H
 /*
- * The one loop of a daemon, a thin fence around libevent (DESIGN D9). Callbacks run on the loop thread; one that takes
- * longer than LOOP_SLOW_MS is logged. Nothing here is thread safe.
+ * The one loop of a daemon, a thin fence around libevent (DESIGN D9). A turn is: wait, callbacks,
+ * the turn's end, where all that was put off is done. Callbacks run on the loop thread; one that
+ * takes longer than LOOP_SLOW_MS is logged. Nothing here is thread safe.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,20 +21,26 @@ typedef void (*loop_fd_f)(void *arg, bool readable, bool writable);
 typedef void (*loop_f)(void *arg);
 
 struct loop *loop_create(struct err *err);
+/* After all its watches and timers. NULL is fine. */
 void loop_destroy(struct loop *l);
-/* Until loop_stop. turn_end runs after each turn's callbacks. */
+/* Until loop_stop. turn_end runs last in each turn. */
 void loop_run(struct loop *l, loop_f turn_end, void *arg);
+/* This turn is finished, then loop_run returns; before loop_run: it returns at once. */
 void loop_stop(struct loop *l);
 
 /* Read interest for as long as the watch lives; write interest on demand. NULL: no memory. */
 struct loop_watch *loop_watch_fd(struct loop *l, int fd, loop_fd_f cb, void *arg);
+/* Ask for it only after EAGAIN. NULL is fine. */
 void loop_want_write(struct loop_watch *w, bool want);
 void loop_unwatch(struct loop_watch *w); /* NULL is fine; also from its own callback */
 struct loop_timer *loop_every(struct loop *l, uint32_t ms, loop_f cb, void *arg);
-void loop_timer_end(struct loop_timer *t);
+/* Once; end it also after it has fired. */
+struct loop_timer *loop_after(struct loop *l, uint32_t ms, loop_f cb, void *arg);
+void loop_timer_end(struct loop_timer *t); /* NULL is fine; also from its own callback */
 /* The signal becomes an event; one callback a signal. */
 struct loop_watch *loop_on_signal(struct loop *l, int signo, loop_fd_f cb, void *arg);
 
 uint64_t loop_now_ms(void);
+uint64_t loop_now_ns(void);
 
 #endif /* LIB_NET_LOOP_H */

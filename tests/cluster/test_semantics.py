@@ -19,6 +19,7 @@ import pytest
     "bad_options",
     "bad_values",
     "resources",
+    "threads",
     "watches",         # INV-14, INV-33: a waiter is told when, and only when, the value is there
 ])
 def test_scenario(cluster, scenario):

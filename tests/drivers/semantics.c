@@ -3,6 +3,7 @@
 #include "tests/drivers/driver.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #define MANY 10000
@@ -564,6 +565,33 @@ static void watches(int argc, char **argv)
     CHECK(ray_poll(events, 7, 0) == 0);
 }
 
+static void *submit_many(void *arg)
+{
+    int64_t base = (int64_t)(intptr_t)arg, x;
+    ray_ref refs[50];
+
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 50; i++)
+            refs[i] = ray_remote(add_one, base + i);
+        get_all(refs, 50, base + 1);
+        CHECK_CODE(ray_take(ray_remote(fails, 0), &x, RAY_FOREVER), RAY_ETASK);
+        CHECK_CODE(ray_get((ray_ref){0}, &x, RAY_FOREVER), RAY_ESTALE);
+    }
+    return NULL;
+}
+
+static void threads(int argc, char **argv)
+{
+    pthread_t t[8];
+
+    (void)argc;
+    (void)argv;
+    for (intptr_t i = 0; i < 8; i++)
+        CHECK(pthread_create(&t[i], NULL, submit_many, (void *)(i * 1000)) == 0);
+    for (int i = 0; i < 8; i++)
+        pthread_join(t[i], NULL);
+}
+
 static const struct scenario scenarios[] = {
     {"rendezvous", 4, NULL, rendezvous},
     {"spread", 4, NULL, spread},
@@ -580,6 +608,7 @@ static const struct scenario scenarios[] = {
     {"resources", 4, "gadget=3", resources},
     {"prints", 2, NULL, prints},
     {"half_lines", 1, NULL, half_lines},
+    {"threads", 2, NULL, threads},
     {"watches", 2, NULL, watches},
 };
 

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef GCS_NODE_TABLE_H
+#define GCS_NODE_TABLE_H
+/*
+ * The nodes of the cluster, one row each. A node id names one incarnation: a raylet that starts
+ * again is a new node, and a dead one never comes back (INV-6). Completions as in store.h.
+ */
+#include "gcs/store.h"
+#include "lib/base/id.h"
+
+enum node_state {
+    NODE_ALIVE = 1,
+    NODE_DEAD = 2,
+};
+
+struct node_row {
+    struct unique_id id;
+    uint32_t state; /* enum node_state */
+    int32_t pid;
+    uint64_t start_ms; /* wall clock */
+    uint32_t n_cpus;
+    char name[64];
+};
+
+typedef void (*node_row_f)(void *arg, enum err_code code, const struct node_row *row);
+
+/* ERR_EXISTS: this id was registered before, dead or alive. */
+void node_table_register(struct store *store,
+                         const struct node_row *row,
+                         store_done_f done,
+                         void *arg);
+/* For good. */
+void node_table_set_dead(struct store *store,
+                         const struct node_row *row,
+                         store_done_f done,
+                         void *arg);
+/* row NULL unless ERR_NONE. */
+void node_table_get(struct store *store, const struct unique_id *id, node_row_f done, void *arg);
+
+#endif /* GCS_NODE_TABLE_H */

@@ -272,7 +272,7 @@ static int start_zygote(struct node *n, struct err *err)
     posix_spawnattr_t attr;
     sigset_t none, all;
     int pair[2], rc;
-    char path[64], mode[64];
+    char path[64], mode[256];
     size_t n_env = 0, k = 0;
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
@@ -283,7 +283,7 @@ static int start_zygote(struct node *n, struct err *err)
     for (size_t i = 0; i < n_env; i++)
         if (strncmp(environ[i], "RAY_WORKER_MODE=", 16) != 0)
             env[k++] = environ[i];
-    snprintf(mode, sizeof mode, "RAY_WORKER_MODE=zygote:%d:%d", pair[1], n->board_fd);
+    snprintf(mode, sizeof mode, "RAY_WORKER_MODE=zygote:%d:%d:%s", pair[1], n->board_fd, n->session.dir);
     env[k] = mode;
     snprintf(path, sizeof path, "/proc/self/fd/%d", n->config.executable_fd);
     posix_spawn_file_actions_init(&fa);

@@ -147,6 +147,7 @@ struct core_worker_setup {
     uint32_t slot; /* on the board */
 };
 _Noreturn void core_worker_main(const struct core_worker_setup *setup);
-_Noreturn void core_zygote_main(int link_fd, int board_fd);
+/* session_dir is removed when the raylet dies without doing so. */
+_Noreturn void core_zygote_main(int link_fd, int board_fd, const char *session_dir);
 
 #endif /* LIB_CORE_CORE_H */

@@ -29,6 +29,7 @@ int ray_worker_main(int argc, char **argv);
 
 static bool asked;
 static int link_fd = -1, board_fd = -1;
+static char session_dir[256];
 
 /* Once; before any code of the user's executable, so that no process it starts inherits the
  * variable. */
@@ -36,12 +37,12 @@ static void read_mode(void)
 {
     static bool done;
     const char *mode = done ? NULL : getenv(MODE_VARIABLE);
-    char rest;
+    int at = 0;
 
     done = true;
     if (mode == NULL)
         return;
-    if (sscanf(mode, "zygote:%d:%d%c", &link_fd, &board_fd, &rest) != 2
+    if (sscanf(mode, "zygote:%d:%d:%n", &link_fd, &board_fd, &at) != 2 || at == 0
         || fcntl(link_fd, F_GETFD) < 0 || fcntl(board_fd, F_GETFD) < 0) {
         fprintf(stderr,
                 "ray: %s=%.80s is set by a raylet for its workers alone: unset it\n",
@@ -49,6 +50,7 @@ static void read_mode(void)
                 mode);
         _exit(EXIT_CANNOT);
     }
+    snprintf(session_dir, sizeof session_dir, "%s", mode + at);
     asked = true;
     unsetenv(MODE_VARIABLE);
 }
@@ -62,7 +64,7 @@ int ray_worker_main(int argc, char **argv)
     read_mode();
     if (!asked)
         return -1;
-    core_zygote_main(link_fd, board_fd);
+    core_zygote_main(link_fd, board_fd, session_dir);
 }
 
 #ifndef RAY_STATIC

@@ -5,6 +5,7 @@
  * empty, before a body when the oldest is older than a wake, before blocking, and at once for tasks that must not run twice.
  */
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -352,6 +353,8 @@ static void run(struct core_call *call, bool parsed, const struct known_template
     core.face.execute(call);
     if (atomic_load(&core.forked))
         _exit(0); /* a child that the body forked and that came back here */
+    if (__fpending(stdout) > 0)
+        fflush(stdout); /* a line without an end: the process may be killed any time now */
     for (unsigned i = 0; !reply.failed && i < call->n_returns; i++)
         if (!reply.returns[i].is_given) {
             snprintf(text, sizeof text, "%s returned no value %u of %u", call->function, i, call->n_returns);

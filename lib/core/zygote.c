@@ -25,6 +25,7 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
+#include "lib/base/remove_tree.h"
 #include "lib/base/err.h"
 #include "lib/core/core.h"
 #include "lib/net/unix_link.h"
@@ -167,11 +168,16 @@ static void reap(void)
     }
 }
 
+static pid_t raylet_pid;
+static const char *session;
+
 _Noreturn static void end(void)
 {
     while (n_workers > 0)
         kill(workers[--n_workers], SIGKILL); /* no worker any more: the sweep waits for it */
     sweep();
+    if (getppid() != raylet_pid)
+        remove_tree(session); /* the raylet was killed: nobody else is left to do it */
     _exit(0);
 }
 
@@ -368,11 +374,13 @@ static int open_signals(void)
     return signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-_Noreturn void core_zygote_main(int link_fd, int board_fd)
+_Noreturn void core_zygote_main(int link_fd, int board_fd, const char *session_dir)
 {
     struct wire_hello hello = {.protocol = WIRE_PROTOCOL, .kind = WIRE_ZYGOTE, .pid = getpid()};
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
+    raylet_pid = getppid();
+    session = session_dir;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_NAME, "ray::zygote");

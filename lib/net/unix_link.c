@@ -18,6 +18,7 @@
 
 #define READ_ROOM   (2 * FRAME_SIZE_MAX)
 #define OUT_DEFAULT (64u << 20)
+#define OUT_ROOM    FRAME_SIZE_MAX /* at least: a burst does not grow it */
 #define FDS_MAX     64 /* waiting, each way */
 
 struct out_class {
@@ -119,7 +120,9 @@ static bool make_room(struct unix_link *l, unsigned class, size_t n)
         if (o->tail + n <= o->room / 2)
             return true;
     }
-    size_t room = 2 * (o->tail + n) + 4096;
+    size_t room = 2 * (o->tail + n);
+    if (room < OUT_ROOM)
+        room = OUT_ROOM;
     uint8_t *p = try_alloc(o->bytes, room);
     if (p == NULL)
         return o->tail + n <= o->room;

@@ -1,9 +1,13 @@
-/* ray.h: tasks and objects from C.                                        SPDX-License-Identifier: Apache-2.0
+/* ray.h: tasks and objects from C.                            SPDX-License-Identifier: Apache-2.0
  *
  * Threads: any function from any thread; a ray_call belongs to the thread that runs its body.
- * Errors:  RAY_OK or a ray_code; ray_error() says more. A submission never fails at the call: its ref carries the error.
- * Refs:    one word, of this process, generation-checked: release once; a stale one is RAY_ESTALE, not a crash.
+ * Errors:  RAY_OK or a ray_code; ray_error() says more. A submission never fails at the call: its
+ *          ref carries the error, and the first get of it reports it.
+ * Refs:    one word, of this process, generation-checked: release once; a stale one is RAY_ESTALE,
+ *          not a crash.
  * Time:    milliseconds; RAY_FOREVER waits, 0 polls.
+ * Sizes:   a value (an argument, a return, a put) is at most 100 KiB packed, the arguments of one
+ *          task 10 MiB together; more is RAY_EFULL.
  * Main:    never runs in a worker: there libray puts its own main in place, after all constructors.
  * Fork:    in a forked child every function is RAY_EFORKED. */
 #ifndef RAY_RAY_H
@@ -19,49 +23,49 @@ extern "C" {
 #define RAY_FOREVER ((int64_t)-1)
 #define RAY_ZERO    (-2147483647 - 1) /* in an option: zero; a field left out is Ray's default */
 
-/* Numbers are never reused. */
+/* Numbers are never reused; those of parts that this release does not have keep their place. */
 typedef enum ray_code {
     RAY_OK,
-    RAY_END,
-    RAY_ETIMEOUT,
-    RAY_EARG,
-    RAY_ETYPE,
-    RAY_ESTALE,
-    RAY_EFULL,
+    RAY_END,      /* no item is left */
+    RAY_ETIMEOUT, /* not ready in the time given */
+    RAY_EARG,     /* an argument or option that can never work */
+    RAY_ETYPE,    /* the value has another type than the place for it */
+    RAY_ESTALE,   /* not a ref of this process, or it was released */
+    RAY_EFULL,    /* larger than a bound */
     RAY_ENOMEM,
-    RAY_ETASK,
-    RAY_ECRASH,
+    RAY_ETASK,  /* the task's body failed: ray_error() has its sentence and place */
+    RAY_ECRASH, /* the worker died in the body, as often as max_retries allows */
     RAY_EACTOR_DIED,
     RAY_EACTOR_AWAY,
     RAY_ELOST,
     RAY_EOWNER,
     RAY_ECANCELED,
     RAY_EAUTH,
-    RAY_ELINK,
-    RAY_EFORKED
+    RAY_ELINK,  /* the cluster cannot be started, or is gone */
+    RAY_EFORKED /* this process was forked from one that uses Ray */
 } ray_code;
 typedef struct {
-    uint64_t word;
-} ray_ref;                                 /* word 0: none */
-typedef struct ray_call ray_call;          /* one running call */
-typedef struct ray_function ray_function;  /* registered, or bound to options */
-typedef int (*ray_body)(ray_call *call);   /* 0, or anything else: failed (see ray_fail) */
+    uint64_t word; /* 0: none */
+} ray_ref;
+typedef struct ray_call ray_call;         /* one running call */
+typedef struct ray_function ray_function; /* registered, or bound to options */
+typedef int (*ray_body)(ray_call *call);  /* returns 0; anything else: the call failed */
 typedef struct {
     const void *data;
     size_t size;
-} ray_view; /* bytes borrowed from the call or from a ray_box */
+} ray_view;
 typedef struct {
     ray_ref ref;
     void *tag;
 } ray_event;
 typedef struct {
     ray_code code;
-    const char *text;                      /* a sentence; never NULL */
+    const char *text;                         /* a sentence; never NULL */
     const char *function, *file, *node, *log; /* where it happened; "" when not known */
-    int pid, signal;
+    int pid, signal;                          /* of the worker; 0 when not known */
 } ray_failure;
-/* A value going in; ray_v(x) makes it from x's type. Bytes are borrowed for the call. RAY_LST and RAY_MAP hold
- * size values (a map: key, value, key, value ...). */
+/* A value going in; ray_v(x) makes it from x's type. Bytes and items are borrowed for the call.
+ * RAY_LST and RAY_MAP hold size values (a map: key, value, key, value ...). */
 typedef struct ray_value {
     uint32_t kind, flags;
     union {
@@ -73,134 +77,193 @@ typedef struct ray_value {
     } as;
     size_t size;
 } ray_value;
+/* Where a value goes; ray_to(p) makes it from p's type. */
 typedef struct {
     uint32_t kind;
     void *p;
     size_t size;
-} ray_slot; /* ray_to(p): where a value goes, by p's type */
-/* RAY_OPTIONS(.field = x) sets size: the struct may grow. */
+} ray_slot;
+/* Of a function or of one call. RAY_OPTIONS(.field = x) sets size: the struct may grow. */
 typedef struct {
     size_t size;
-    double num_cpus;          /* 1; RAY_ZERO: none */
-    const char *resources;    /* "name=amount,name=amount" */
-    const char *name;         /* shown in logs; the function's name */
-    int num_returns;          /* 1; RAY_ZERO: none */
-    int max_retries;          /* after a crash: 3 (or RAY_TASK_MAX_RETRIES); RAY_ZERO: never; -1: for ever */
+    double num_cpus;       /* 1; fractions down to 1/10000; RAY_ZERO: none */
+    const char *resources; /* custom ones: "name=amount,name=amount" */
+    const char *name;      /* shown in logs and errors; the function's name */
+    int num_returns;       /* 1; at most 1000; RAY_ZERO: none */
+    int max_retries;       /* after a crash: 3, or RAY_TASK_MAX_RETRIES; RAY_ZERO: none; -1: ever */
 } ray_options;
-/* RAY_CONFIG(.field = x) */
+/* Of a cluster. RAY_CONFIG(.field = x) sets size. */
 typedef struct {
     size_t size;
-    int num_cpus;             /* tasks that run at once; this machine's CPUs */
-    const char *resources;    /* of this node: "name=amount,..." */
-    const char *temp_dir;     /* for session folders: RAY_TMPDIR, else /tmp/ray */
-    bool no_log_to_driver;    /* prints of tasks stay in their log files */
+    int num_cpus;          /* tasks of one CPU that run at once; this machine's CPUs */
+    const char *resources; /* of this node: "name=amount,name=amount" */
+    const char *temp_dir;  /* for session folders: RAY_TMPDIR, else /tmp/ray */
+    bool no_log_to_driver; /* prints of tasks stay in their log files */
+    const char *address;   /* RAY_ADDRESS; "local": a private cluster whatever RAY_ADDRESS says */
 } ray_config;
 
 /* --- process --- */
-/* Start a private cluster on this machine; it ends with ray_shutdown or the process. NULL: defaults. Calls nest. RAY_EARG: a
- * field of config, or RAY_ADDRESS is set (this release runs on one machine); RAY_ELINK: it cannot be started. */
+/* Starts a private cluster on this machine; it ends with ray_shutdown or with the process. NULL:
+ * defaults. Calls nest: a second one only counts. In a worker: RAY_OK, it is in a cluster already.
+ * Not called at all, the first submission or put calls it. RAY_EARG: a field of config, or an
+ * address was given (this release runs clusters of one program on one machine); RAY_ELINK: the
+ * cluster cannot be started, nothing of it remains. */
 int ray_init(const ray_config *config);
-/* Undoes one ray_init. 0, fit to return from main. */
+/* Undoes one ray_init; the last one ends the cluster, and every ref with it. 0, fit to return from
+ * main, or RAY_EARG: there is nothing to undo. */
 int ray_shutdown(void);
-/* Prints ray_error() in one line; returns 1. */
+/* Prints ray_error() in one line: "divide (ex1.c): 7 by zero; node .., pid .., log ..". Returns 1,
+ * fit to return from main. */
 int ray_report(FILE *out);
-/* Of this thread's last failed call; good until its next call. */
+/* Of this thread's last call that failed. Never NULL; good until the thread's next failure. */
 const ray_failure *ray_error(void);
-void ray_free(void *p); /* what ray_get gave for a string */
+/* A string or a view's data that the caller owns. NULL is fine. */
+void ray_free(const void *p);
 
 /* --- inside a call --- */
-/* Argument i (0 is first) into *slot. RAY_EARG: no such argument; RAY_ETYPE. Strings and views last as long as the call. */
+/* Argument i (0 is the first) into slot. Strings, views and boxes last as long as the call and are
+ * not the caller's. RAY_EARG: no such argument; RAY_ETYPE; RAY_ENOMEM. */
 int ray_arg_to(ray_call *call, unsigned i, ray_slot slot);
 unsigned ray_n_args(const ray_call *call);
-/* Return value i, once each. RAY_EARG, RAY_EFULL (more than 100 KiB), RAY_ETYPE. */
+/* Return value i (copied), once each, in any order; one that is not given when the body ends fails
+ * the call. RAY_EARG: no such return, given before, or a ref inside; RAY_EFULL; RAY_ENOMEM. */
 int ray_return_value(ray_call *call, unsigned i, ray_value value);
-/* The call fails with this sentence: what ray_get will report. Returns RAY_ETASK. */
+/* The call fails with this sentence (cut at 1 KiB), whatever it returned: what ray_get reports,
+ * with function, file, node, pid and log. Not retried. Returns RAY_ETASK, fit to return from the
+ * body. */
 int ray_fail(ray_call *call, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define ray_arg(call, i, out)  ray_arg_to(call, i, ray_to(out))
 #define ray_return(call, i, x) ray_return_value(call, i, ray_v(x))
 
 /* --- objects --- */
-ray_ref ray_put_value(ray_value value); /* an error is carried by the ref */
-/* The value, once it is there. RAY_OK; RAY_ETIMEOUT; RAY_ESTALE; RAY_ETYPE; or the failed task's code. A string or a
- * view's data is the caller's: ray_free it. */
+/* A ref to a copy of the value, to be released once. An error is carried by the ref. */
+ray_ref ray_put_value(ray_value value);
+/* The value, once it is there. A string, a view's data and a box are the caller's: ray_free,
+ * ray_box_drop. RAY_OK; RAY_ETIMEOUT; RAY_ESTALE; RAY_ETYPE, and the ref is as good as before; or
+ * the code that the task or put failed with. slot is untouched on failure. */
 int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms);
 /* Get, and release unless it timed out. */
 int ray_take_to(ray_ref ref, ray_slot slot, int64_t timeout_ms);
-/* Get of many: n refs of one type into out[n], in order; the first error ends it. One deadline for all. */
+/* Get of many: n refs of one type into the array that out's first item begins, in order, within one
+ * deadline. The first error ends it: items before it stay, but strings, views and boxes of them are
+ * freed and zeroed. The refs stay the caller's. */
 int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout_ms);
-/* ready[i]: the first num_returns ready refs, in input order. RAY_OK; RAY_ETIMEOUT when fewer (ready is set all the
- * same); RAY_EARG: duplicates, or num_returns not in 1..n. n = 0 is RAY_OK. */
+/* ready[i] becomes true for the first num_returns ready refs in input order, false for the others.
+ * A ref that carries an error is ready. RAY_OK; RAY_ETIMEOUT when fewer are ready (ready is set all
+ * the same); RAY_EARG: duplicates, or num_returns not in 1..n; RAY_ESTALE. n = 0 is RAY_OK. */
 int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready);
-ray_ref ray_retain(ray_ref ref); /* one more release is owed */
-int ray_release(ray_ref ref);    /* RAY_ESTALE: it was released before */
-#define ray_put(x)                            ray_put_value(ray_v(x))
-#define ray_get(ref, out, timeout_ms)         ray_get_to(ref, ray_to(out), timeout_ms)
-#define ray_take(ref, out, timeout_ms)        ray_take_to(ref, ray_to(out), timeout_ms)
+/* One more release is owed. Returns ref. */
+ray_ref ray_retain(ray_ref ref);
+/* Drops the ref; its task runs on all the same. RAY_ESTALE: it was released before. */
+int ray_release(ray_ref ref);
+#define ray_put(x)                             ray_put_value(ray_v(x))
+#define ray_get(ref, out, timeout_ms)          ray_get_to(ref, ray_to(out), timeout_ms)
+#define ray_take(ref, out, timeout_ms)         ray_take_to(ref, ray_to(out), timeout_ms)
 #define ray_get_many(refs, n, out, timeout_ms) ray_get_many_to(refs, n, ray_to(out), timeout_ms)
 
-/* Lists and maps: ray_list(1, "two", 3.0) and ray_map("key", 1) go wherever a value goes. Coming out, a list or map (any
- * value) can be opened as a ray_box and walked. */
+/* Lists and maps: ray_list(1, "two", 3.0) and ray_map("key", 1) of up to 16 values go wherever a
+ * value goes, nested too; ray_list_of and ray_map_of take an array of any length. Refs inside them
+ * are RAY_EARG in this release. Coming out, any value can be opened as a box and walked:
+ *
+ *     ray_box list, map;
+ *     ray_get(ref, &list, RAY_FOREVER);
+ *     while (ray_peek(&list) == RAY_I64 && ray_next(&list, &number) == RAY_OK)
+ *         ...
+ *     ray_box_drop(&list); */
 typedef struct {
     const uint8_t *at, *end; /* private */
     size_t left;             /* items not yet read; a map's key and value count as two */
-    uint32_t kind;           /* RAY_LST, RAY_MAP, or the kind of a single value */
+    uint32_t kind;           /* RAY_LST, RAY_MAP, or the kind of a single value: one item */
     void *owned;             /* private */
 } ray_box;
-int ray_next_to(ray_box *box, ray_slot slot); /* RAY_OK, RAY_END, RAY_ETYPE (and the item stays) */
-uint32_t ray_peek(const ray_box *box);        /* enum ray_kind of the next item; RAY_NIL at the end */
-void ray_box_drop(ray_box *box);              /* of ray_get; a call's needs none */
+/* The next item into slot. A string is the caller's (ray_free); a view or an inner box borrows from
+ * the box. RAY_OK; RAY_END; RAY_ETYPE or RAY_ENOMEM, and the item stays the next. */
+int ray_next_to(ray_box *box, ray_slot slot);
+/* Leave the next item out, whatever it is. RAY_OK or RAY_END. */
+int ray_skip(ray_box *box);
+/* enum ray_kind of the next item; RAY_NONE at the end. An integer is RAY_U64 only beyond INT64_MAX.
+ */
+uint32_t ray_peek(const ray_box *box);
+/* Frees what ray_get made; a call's and an inner box need none, and it does no harm there. */
+void ray_box_drop(ray_box *box);
 #define ray_next(box, out) ray_next_to(box, ray_to(out))
 
-/* --- ready refs as events, for a program's own loop: no callback ever runs on a foreign thread --- */
-int ray_watch(ray_ref ref, void *tag); /* one event when it has a value or an error */
-int ray_poll(ray_event *events, size_t max, int64_t timeout_ms); /* number of events, or -1 */
-int ray_poll_fd(void); /* readable while events wait; -1 before ray_init */
+/* --- ready refs as events, for a program's own loop; no callback ever runs on a foreign thread ---
+ */
+/* One event with this tag when the ref has a value or an error, at once if it has. Watching holds
+ * nothing: a ref released before gives no event. RAY_ESTALE, RAY_ENOMEM. */
+int ray_watch(ray_ref ref, void *tag);
+/* Up to max events; waits for the first. The number of them, 0 when none came in time, or -1. */
+int ray_poll(ray_event *events, size_t max, int64_t timeout_ms);
+/* Readable while events wait, for poll and epoll; -1 before ray_init. Not to be read or closed. */
+int ray_poll_fd(void);
 
-/* --- submitting: the ABI. The macros below are sugar over it; other languages call these. --- */
+/* --- submitting: the ABI; the macros at the end are sugar over it --- */
+/* Runs f with n arguments, each a value or a ref (its value is there before the body starts; if it
+ * carries an error, so does the result, and no body runs). The ref is to be released once; {0} if
+ * the function has no returns. options NULL: the function's own; fields given override them. */
 ray_ref ray_submit(ray_function *f, const ray_options *options, const ray_value *args, size_t n);
-/* n_out returns into out. */
-int ray_submit_n(ray_ref *out, size_t n_out, ray_function *f, const ray_options *options, const ray_value *args, size_t n);
-/* Options checked once, for hot loops. Never NULL: errors are carried by the refs. Lives as long as the process. */
+/* The same with n_out returns into out; without options n_out is num_returns. RAY_OK, or the code
+ * that each of out carries. */
+int ray_submit_n(ray_ref *out,
+                 size_t n_out,
+                 ray_function *f,
+                 const ray_options *options,
+                 const ray_value *args,
+                 size_t n);
+/* f with options, checked once, for hot loops. Strings are copied. Never NULL: errors are carried
+ * by the refs. Lives as long as the process. */
 ray_function *ray_bind(ray_function *f, const ray_options *options);
-ray_function *ray_lookup(const char *name); /* NULL: not registered */
+/* The registered function of this name; NULL and RAY_EARG if there is none. */
+ray_function *ray_lookup(const char *name);
 
 /* --- facts --- */
 typedef struct {
-    char job[9], task[49], node[57], worker[57]; /* hex; task is the driver's own outside a call */
-    unsigned attempt;                            /* 0: first */
-    char session_dir[256];
+    char job[9], task[49], node[57], worker[57]; /* hex; task: the driver's own outside a call */
+    unsigned attempt;                            /* 0: the first; a retry after a crash is 1, ... */
+    char session_dir[256];                       /* holds logs/ */
 } ray_context;
-int ray_get_context(const ray_call *call, ray_context *out); /* call NULL: of the process */
+/* Where this call, or with NULL this process, runs. RAY_EARG: before ray_init; RAY_ELINK. */
+int ray_get_context(const ray_call *call, ray_context *out);
 typedef struct {
     unsigned n_nodes, n_workers, n_resources;
     struct {
-        char name[48];
+        char name[48]; /* "CPU" or a custom one */
         double total, available;
     } resources[17];
 } ray_cluster;
+/* The cluster as its raylet sees it now. RAY_EARG: before ray_init; RAY_ELINK. */
 int ray_get_cluster(ray_cluster *out);
 
-/* --- registering: by the loader, before main. Two functions of one name in a program fail at link time. --- */
+/* --- registering: by the loader, before main; two functions of one name fail at link time --- */
 struct ray_function {
     size_t size;
     const char *name, *file;
     ray_body body;
-    void *bound;
+    void *bound; /* libray's */
     ray_options options;
 };
 void ray_register(ray_function *f);
-#define RAY_DECLARE(f)  extern ray_function ray_fn_##f /* for callers in other files */
-#define RAY_REMOTE(...) RAY_REMOTE_(__VA_ARGS__, )     /* f, default options: int f(ray_call *) */
-/* A plain function as it stands: RAY_TASK(norm, double, double, double) for double norm(double, double). The
- * compiler checks the wrapper against the prototype; norm stays callable and testable like any function. */
-#define RAY_TASK(f, ...)              RAY_CAT(RAY_TASK, RAY_COUNT(__VA_ARGS__))(f, __VA_ARGS__)
-#define ray_remote(...)               ray_remote_(NULL, __VA_ARGS__, ) /* f, arguments */
+/* For callers in other files than the one with RAY_REMOTE. */
+#define RAY_DECLARE(f) extern ray_function ray_fn_##f
+/* RAY_REMOTE(f); or RAY_REMOTE(f, .num_returns = 2); for int f(ray_call *call). */
+#define RAY_REMOTE(...) RAY_REMOTE_(__VA_ARGS__, )
+/* A plain function as it stands: RAY_TASK(norm, double, double, double) for double norm(double,
+ * double), up to six arguments of types that ray_v and ray_to know. Other types than the
+ * prototype's do not compile; norm stays callable and testable like any function. */
+#define RAY_TASK(f, ...) RAY_CAT(RAY_TASK, RAY_COUNT(__VA_ARGS__))(f, __VA_ARGS__)
+/* ray_remote(f, arguments): up to 16, each of a type that ray_v knows. Returns its ref. */
+#define ray_remote(...) ray_remote_(NULL, __VA_ARGS__, )
+/* ray_remote_with(RAY_OPTIONS(.num_cpus = 0.5), f, arguments) */
 #define ray_remote_with(options, ...) ray_remote_(options, __VA_ARGS__, )
-#define ray_remote_n(out, n, ...)     ray_remote_n_(out, n, __VA_ARGS__, )
-/* Only for programs that are linked statically: call it first in main; it does not return in a worker. */
+/* ray_remote_n(refs, n, f, arguments) for functions of several returns. RAY_OK or a code. */
+#define ray_remote_n(out, n, ...)               ray_remote_n_(NULL, out, n, __VA_ARGS__, )
+#define ray_remote_n_with(options, out, n, ...) ray_remote_n_(options, out, n, __VA_ARGS__, )
+/* Only for programs that are linked statically: call it first in main; it does not return in a
+ * worker, and returns -1 elsewhere. */
 int ray_worker_main(int argc, char **argv);
 #ifdef __cplusplus
 }
 #endif
-#include <ray/value.h> /* ray_v, ray_to: _Generic in C, overloads in C++; ray_bytes, ray_into; macro parts */
+#include <ray/value.h> /* ray_v, ray_to, ray_bytes, ray_into, ray_list, ray_map */
 #endif                 /* RAY_RAY_H */

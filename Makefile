@@ -2,6 +2,7 @@
 # One non-recursive Makefile: `make`, demo, test, bench ARGS=.., check-source, install PREFIX=.., deb-deps, clean.
 # SAN=address|undefined|thread builds into its own folder.
 
+comma := ,
 SAN    ?=
 BUILD  ?= build$(if $(SAN),-$(SAN))
 PREFIX ?= /usr/local
@@ -13,7 +14,7 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-st
 SANFLAGS := $(if $(filter address,$(SAN)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined) \
             $(if $(filter undefined,$(SAN)),-fsanitize=undefined -fno-sanitize-recover=undefined) \
             $(if $(filter thread,$(SAN)),-fsanitize=thread)
-comma := ,
+
 CFLAGS ?= -O2 -g
 ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE $(CFLAGS) -fPIC -fvisibility=default $(WARN) $(SANFLAGS) -I. -Ilib/api/include -MMD -MP
 LDFLAGS += $(SANFLAGS)

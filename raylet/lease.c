@@ -62,30 +62,38 @@ void lease_table_destroy(struct lease_table *t)
 {
     if (t == NULL)
         return;
-    list_for_each_safe(n, &t->units)
-        free(list_entry(n, struct unit, node));
-    list_for_each_safe(m, &t->leases)
-        free(list_entry(m, struct lease, node));
+    list_for_each_safe(n, &t->units) free(list_entry(n, struct unit, node));
+    list_for_each_safe(m, &t->leases) free(list_entry(m, struct lease, node));
     free(t);
 }
 
 static bool is_same_class(const struct unit *u, const struct lease *l)
 {
-    return u->owner == l->owner && strcmp(u->name, l->name) == 0 && memcmp(&u->need, &l->need, sizeof u->need) == 0;
+    return u->owner == l->owner && strcmp(u->name, l->name) == 0
+           && memcmp(&u->need, &l->need, sizeof u->need) == 0;
 }
 
 static void revoke(struct lease *l, uint32_t grace_ms, struct lease_actions *out)
 {
     l->revoked = true;
-    add(out, (struct lease_action){.kind = LEASE_REVOKE, .worker = l->worker, .lease = l->id, .grace_ms = grace_ms});
+    add(out,
+        (struct lease_action){.kind = LEASE_REVOKE,
+                              .worker = l->worker,
+                              .lease = l->id,
+                              .grace_ms = grace_ms});
 }
 
-/* A unit that would fit if others made way asks one lease of another class, the oldest, to do so. */
-static void ask_others(struct lease_table *t, struct unit *u, uint64_t now_ms, struct lease_actions *out)
+/* A unit that would fit if others made way asks one lease of another class, the oldest, to do so.
+ */
+static void ask_others(struct lease_table *t,
+                       struct unit *u,
+                       uint64_t now_ms,
+                       struct lease_actions *out)
 {
     if (u->asked_others)
         return;
-    list_for_each(n, &t->leases) {
+    list_for_each(n, &t->leases)
+    {
         struct lease *l = list_entry(n, struct lease, node);
         if (l->revoked || l->blocked || is_same_class(u, l))
             continue;
@@ -99,7 +107,8 @@ static void ask_others(struct lease_table *t, struct unit *u, uint64_t now_ms, s
 /* The one place that turns waiting units into starts. */
 static void pump(struct lease_table *t, uint64_t now_ms, struct lease_actions *out)
 {
-    list_for_each(n, &t->units) {
+    list_for_each(n, &t->units)
+    {
         struct unit *u = list_entry(n, struct unit, node);
         if (u->starting)
             continue;
@@ -121,7 +130,14 @@ static void pump(struct lease_table *t, uint64_t now_ms, struct lease_actions *o
     }
 }
 
-void lease_request(struct lease_table *t, uint32_t owner, uint64_t ticket, uint32_t count, const struct res_set *need, const char *name, uint64_t now_ms, struct lease_actions *out)
+void lease_request(struct lease_table *t,
+                   uint32_t owner,
+                   uint64_t ticket,
+                   uint32_t count,
+                   const struct res_set *need,
+                   const char *name,
+                   uint64_t now_ms,
+                   struct lease_actions *out)
 {
     for (uint32_t i = 0; i < count; i++) {
         struct unit *u = xcalloc(1, sizeof *u);
@@ -145,11 +161,16 @@ static void drop_unit(struct lease_table *t, struct unit *u, struct lease_action
     free(u);
 }
 
-void lease_cancel(struct lease_table *t, uint32_t owner, uint64_t ticket, uint64_t now_ms, struct lease_actions *out)
+void lease_cancel(struct lease_table *t,
+                  uint32_t owner,
+                  uint64_t ticket,
+                  uint64_t now_ms,
+                  struct lease_actions *out)
 {
     uint32_t count = 0;
 
-    list_for_each_safe(n, &t->units) {
+    list_for_each_safe(n, &t->units)
+    {
         struct unit *u = list_entry(n, struct unit, node);
         if (u->owner != owner || u->ticket != ticket)
             continue;
@@ -158,13 +179,18 @@ void lease_cancel(struct lease_table *t, uint32_t owner, uint64_t ticket, uint64
     }
     /* 0: everything was granted on the way; no answer is owed */
     if (count > 0)
-        add(out, (struct lease_action){.kind = LEASE_CANCELED, .owner = owner, .ticket = ticket, .count = count});
+        add(out,
+            (struct lease_action){.kind = LEASE_CANCELED,
+                                  .owner = owner,
+                                  .ticket = ticket,
+                                  .count = count});
     pump(t, now_ms, out);
 }
 
 static struct lease *find(const struct lease_table *t, uint64_t id)
 {
-    list_for_each(n, &t->leases) {
+    list_for_each(n, &t->leases)
+    {
         struct lease *l = list_entry(n, struct lease, node);
         if (l->id == id)
             return l;
@@ -180,9 +206,13 @@ void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct 
         revoke(l, 0, out);
 }
 
-void lease_worker_ready(struct lease_table *t, uint32_t worker, uint64_t now_ms, struct lease_actions *out)
+void lease_worker_ready(struct lease_table *t,
+                        uint32_t worker,
+                        uint64_t now_ms,
+                        struct lease_actions *out)
 {
-    list_for_each(n, &t->units) {
+    list_for_each(n, &t->units)
+    {
         struct unit *u = list_entry(n, struct unit, node);
         if (!u->starting)
             continue;
@@ -195,23 +225,36 @@ void lease_worker_ready(struct lease_table *t, uint32_t worker, uint64_t now_ms,
         memcpy(l->name, u->name, sizeof l->name);
         list_append(&t->leases, &l->node);
         add(out,
-            (struct lease_action){
-                .kind = LEASE_GRANT, .owner = u->owner, .ticket = u->ticket, .lease = l->id, .worker = worker});
+            (struct lease_action){.kind = LEASE_GRANT,
+                                  .owner = u->owner,
+                                  .ticket = u->ticket,
+                                  .lease = l->id,
+                                  .worker = worker});
         list_remove(&u->node);
         free(u);
         return;
     }
-    add(out, (struct lease_action){.kind = LEASE_RELEASE, .worker = worker}); /* canceled meanwhile */
+    add(out,
+        (struct lease_action){.kind = LEASE_RELEASE, .worker = worker}); /* canceled meanwhile */
 }
 
-void lease_worker_failed(struct lease_table *t, const char *text, uint64_t now_ms, struct lease_actions *out)
+void lease_worker_failed(struct lease_table *t,
+                         const char *text,
+                         uint64_t now_ms,
+                         struct lease_actions *out)
 {
-    list_for_each_safe(n, &t->units) {
+    list_for_each_safe(n, &t->units)
+    {
         struct unit *u = list_entry(n, struct unit, node);
         if (!u->starting)
             continue;
         resources_release(t->resources, &u->need);
-        add(out, (struct lease_action){.kind = LEASE_REFUSED, .owner = u->owner, .ticket = u->ticket, .count = 1, .text = text});
+        add(out,
+            (struct lease_action){.kind = LEASE_REFUSED,
+                                  .owner = u->owner,
+                                  .ticket = u->ticket,
+                                  .count = 1,
+                                  .text = text});
         list_remove(&u->node);
         free(u);
     }
@@ -225,11 +268,14 @@ static void end(struct lease_table *t, struct lease *l)
     resources_release(t->resources, &l->need);
     list_remove(&l->node);
     free(l);
-    list_for_each(n, &t->units)
-        list_entry(n, struct unit, node)->asked_others = false;
+    list_for_each(n, &t->units) list_entry(n, struct unit, node)->asked_others = false;
 }
 
-void lease_ended(struct lease_table *t, uint32_t worker, uint64_t lease, uint64_t now_ms, struct lease_actions *out)
+void lease_ended(struct lease_table *t,
+                 uint32_t worker,
+                 uint64_t lease,
+                 uint64_t now_ms,
+                 struct lease_actions *out)
 {
     struct lease *l = find(t, lease);
 
@@ -240,7 +286,11 @@ void lease_ended(struct lease_table *t, uint32_t worker, uint64_t lease, uint64_
     pump(t, now_ms, out);
 }
 
-void lease_blocked(struct lease_table *t, uint32_t worker, uint64_t lease, uint64_t now_ms, struct lease_actions *out)
+void lease_blocked(struct lease_table *t,
+                   uint32_t worker,
+                   uint64_t lease,
+                   uint64_t now_ms,
+                   struct lease_actions *out)
 {
     struct lease *l = find(t, lease);
 
@@ -261,27 +311,40 @@ void lease_unblocked(struct lease_table *t, uint32_t worker, uint64_t lease)
     resources_retake_cpu(t->resources, &l->need);
 }
 
-void lease_worker_died(struct lease_table *t, uint32_t worker, uint64_t now_ms, struct lease_actions *out)
+void lease_worker_died(struct lease_table *t,
+                       uint32_t worker,
+                       uint64_t now_ms,
+                       struct lease_actions *out)
 {
-    list_for_each_safe(n, &t->leases) {
+    list_for_each_safe(n, &t->leases)
+    {
         struct lease *l = list_entry(n, struct lease, node);
         if (l->worker != worker)
             continue;
         if (!l->owner_gone)
-            add(out, (struct lease_action){.kind = LEASE_DEAD, .owner = l->owner, .lease = l->id, .worker = worker});
+            add(out,
+                (struct lease_action){.kind = LEASE_DEAD,
+                                      .owner = l->owner,
+                                      .lease = l->id,
+                                      .worker = worker});
         end(t, l);
     }
     pump(t, now_ms, out);
 }
 
-void lease_owner_died(struct lease_table *t, uint32_t owner, uint64_t now_ms, struct lease_actions *out)
+void lease_owner_died(struct lease_table *t,
+                      uint32_t owner,
+                      uint64_t now_ms,
+                      struct lease_actions *out)
 {
-    list_for_each_safe(n, &t->units) {
+    list_for_each_safe(n, &t->units)
+    {
         struct unit *u = list_entry(n, struct unit, node);
         if (u->owner == owner)
             drop_unit(t, u, out);
     }
-    list_for_each(m, &t->leases) {
+    list_for_each(m, &t->leases)
+    {
         struct lease *l = list_entry(m, struct lease, node);
         if (l->owner != owner || l->owner_gone)
             continue;
@@ -292,15 +355,21 @@ void lease_owner_died(struct lease_table *t, uint32_t owner, uint64_t now_ms, st
     pump(t, now_ms, out);
 }
 
-void lease_on_time(struct lease_table *t, unsigned n_workers, unsigned n_cpus, uint64_t now_ms, struct lease_actions *out)
+void lease_on_time(struct lease_table *t,
+                   unsigned n_workers,
+                   unsigned n_cpus,
+                   uint64_t now_ms,
+                   struct lease_actions *out)
 {
     unsigned surplus = n_workers > n_cpus ? n_workers - n_cpus : 0;
 
-    list_for_each(n, &t->leases) {
+    list_for_each(n, &t->leases)
+    {
         struct lease *l = list_entry(n, struct lease, node);
         if (l->owner_gone && now_ms >= l->kill_ms) {
             l->kill_ms = UINT64_MAX; /* INV-7; once */
-            add(out, (struct lease_action){.kind = LEASE_KILL, .worker = l->worker, .lease = l->id});
+            add(out,
+                (struct lease_action){.kind = LEASE_KILL, .worker = l->worker, .lease = l->id});
         }
     }
     if (!list_empty(&t->units)) {
@@ -309,7 +378,8 @@ void lease_on_time(struct lease_table *t, unsigned n_workers, unsigned n_cpus, u
     }
     if (now_ms - t->idle_since_ms < LEASE_SURPLUS_MS)
         return;
-    list_for_each(m, &t->leases) {
+    list_for_each(m, &t->leases)
+    {
         struct lease *l = list_entry(m, struct lease, node);
         if (surplus == 0)
             return;
@@ -326,13 +396,15 @@ void lease_on_time(struct lease_table *t, unsigned n_workers, unsigned n_cpus, u
 void lease_get_stats(const struct lease_table *t, struct lease_stats *out)
 {
     *out = (struct lease_stats){0};
-    list_for_each(n, &t->units) {
+    list_for_each(n, &t->units)
+    {
         if (list_entry(n, struct unit, node)->starting)
             out->n_starting++;
         else
             out->n_queued++;
     }
-    list_for_each(m, &t->leases) {
+    list_for_each(m, &t->leases)
+    {
         out->n_leased++;
         out->n_blocked += list_entry(m, struct lease, node)->blocked;
     }
@@ -343,12 +415,14 @@ void lease_selfcheck(const struct lease_table *t)
     const struct resources *r = t->resources;
     int64_t used[RESOURCES_MAX] = {0};
 
-    list_for_each(n, &t->units) {
+    list_for_each(n, &t->units)
+    {
         const struct unit *u = list_entry(n, struct unit, node);
         for (unsigned i = 0; u->starting && i < r->n; i++)
             used[i] += u->need.units[i];
     }
-    list_for_each(m, &t->leases) {
+    list_for_each(m, &t->leases)
+    {
         const struct lease *l = list_entry(m, struct lease, node);
         for (unsigned i = 0; i < r->n; i++)
             used[i] += i == 0 && l->blocked ? 0 : l->need.units[i];

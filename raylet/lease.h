@@ -2,12 +2,13 @@
 #ifndef RAYLET_LEASE_H
 #define RAYLET_LEASE_H
 /*
- * Requests for leases and the leases themselves on one node. Pure: events with the time come in, actions are appended. A
- * request's units are answered once each (INV-18); resources are taken before a worker is asked for and freed on
- * every way out (INV-16); only the worker's word or its death ends a lease (INV-11).
+ * Requests for leases and the leases themselves on one node. Pure: events with the time come in,
+ * actions are appended. A request's units are answered once each (INV-18); resources are taken
+ * before a worker is asked for and freed on every way out (INV-16); only the worker's word or its
+ * death ends a lease (INV-11).
  *
- *   unit:  QUEUED -> STARTING (holds resources, a worker is asked for) -> lease | canceled | refused
- *   lease: LEASED <-> BLOCKED (holds no CPU) -> ended
+ *   unit:  QUEUED -> STARTING (holds resources, a worker is asked for) -> lease | canceled |
+ * refused lease: LEASED <-> BLOCKED (holds no CPU) -> ended
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +16,7 @@
 
 #include "raylet/resources.h"
 
-#define LEASE_TURN_MS    500  /* after this a busy lease makes way for others that wait */
+#define LEASE_TURN_MS    500 /* after this a busy lease makes way for others that wait */
 #define LEASE_SURPLUS_MS 1000
 
 struct lease_table;
@@ -53,21 +54,56 @@ struct lease_stats {
 struct lease_table *lease_table_create(struct resources *resources);
 void lease_table_destroy(struct lease_table *t);
 
-void lease_request(struct lease_table *t, uint32_t owner, uint64_t ticket, uint32_t count, const struct res_set *need, const char *name, uint64_t now_ms, struct lease_actions *out);
-void lease_cancel(struct lease_table *t, uint32_t owner, uint64_t ticket, uint64_t now_ms, struct lease_actions *out);
+void lease_request(struct lease_table *t,
+                   uint32_t owner,
+                   uint64_t ticket,
+                   uint32_t count,
+                   const struct res_set *need,
+                   const char *name,
+                   uint64_t now_ms,
+                   struct lease_actions *out);
+void lease_cancel(struct lease_table *t,
+                  uint32_t owner,
+                  uint64_t ticket,
+                  uint64_t now_ms,
+                  struct lease_actions *out);
 /* The owner needs it no more. */
 void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct lease_actions *out);
 /* Answers a LEASE_START. */
-void lease_worker_ready(struct lease_table *t, uint32_t worker, uint64_t now_ms, struct lease_actions *out);
+void lease_worker_ready(struct lease_table *t,
+                        uint32_t worker,
+                        uint64_t now_ms,
+                        struct lease_actions *out);
 /* No worker can be started: everything that asked for one is refused with the sentence. */
-void lease_worker_failed(struct lease_table *t, const char *text, uint64_t now_ms, struct lease_actions *out);
-void lease_ended(struct lease_table *t, uint32_t worker, uint64_t lease, uint64_t now_ms, struct lease_actions *out);
-void lease_blocked(struct lease_table *t, uint32_t worker, uint64_t lease, uint64_t now_ms, struct lease_actions *out);
+void lease_worker_failed(struct lease_table *t,
+                         const char *text,
+                         uint64_t now_ms,
+                         struct lease_actions *out);
+void lease_ended(struct lease_table *t,
+                 uint32_t worker,
+                 uint64_t lease,
+                 uint64_t now_ms,
+                 struct lease_actions *out);
+void lease_blocked(struct lease_table *t,
+                   uint32_t worker,
+                   uint64_t lease,
+                   uint64_t now_ms,
+                   struct lease_actions *out);
 void lease_unblocked(struct lease_table *t, uint32_t worker, uint64_t lease);
-void lease_worker_died(struct lease_table *t, uint32_t worker, uint64_t now_ms, struct lease_actions *out);
-void lease_owner_died(struct lease_table *t, uint32_t owner, uint64_t now_ms, struct lease_actions *out);
+void lease_worker_died(struct lease_table *t,
+                       uint32_t worker,
+                       uint64_t now_ms,
+                       struct lease_actions *out);
+void lease_owner_died(struct lease_table *t,
+                      uint32_t owner,
+                      uint64_t now_ms,
+                      struct lease_actions *out);
 /* n_workers beyond n_cpus are a surplus when nothing waits. */
-void lease_on_time(struct lease_table *t, unsigned n_workers, unsigned n_cpus, uint64_t now_ms, struct lease_actions *out);
+void lease_on_time(struct lease_table *t,
+                   unsigned n_workers,
+                   unsigned n_cpus,
+                   uint64_t now_ms,
+                   struct lease_actions *out);
 
 void lease_get_stats(const struct lease_table *t, struct lease_stats *out);
 /* Ledger against units and leases; asserts. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How this works. A process is a driver or worker with a link; its slot on the board is its handle in lease.c, a worker's
- * token its handle in worker_pool.c. Handlers feed one event to a deciding module and leave its actions in the list;
- * node_turn_end carries out all actions, then flushes each link once. A worker's life: SPAWN sent to the zygote -> SPAWNED (pid,
- * logs get their names) -> HELLO (registered) -> leases -> EXITED (reaped by the zygote, its orphans killed).
+ * How this works. A process is a driver or worker with a link; its slot on the board is its handle
+ * in lease.c, a worker's token its handle in worker_pool.c. Handlers feed one event to a deciding
+ * module and leave its actions in the list; node_turn_end carries out all actions, then flushes
+ * each link once. A worker's life: SPAWN sent to the zygote -> SPAWNED (pid, logs get their names)
+ * -> HELLO (registered) -> leases -> EXITED (reaped by the zygote, its orphans killed).
  */
 #include "raylet/node.h"
 
@@ -38,13 +39,13 @@
 
 extern char **environ;
 
-#define TICK_MS        100
-#define OUT_MAX        (16u << 20) /* a peer that does not read is cut off beyond this */
-#define LOG_PENDING    (256u << 10) /* a driver that does not read stops its logs, not the tasks */
-#define ZYGOTE_TRIES   5
-#define WORKERS_MAX    (BOARD_SLOTS - 1)
-#define END_MS         1000
-#define NO_PROCESS     UINT32_MAX
+#define TICK_MS      100
+#define OUT_MAX      (16u << 20)  /* a peer that does not read is cut off beyond this */
+#define LOG_PENDING  (256u << 10) /* a driver that does not read stops its logs, not the tasks */
+#define ZYGOTE_TRIES 5
+#define WORKERS_MAX  (BOARD_SLOTS - 1)
+#define END_MS       1000
+#define NO_PROCESS   UINT32_MAX
 
 struct process {
     unsigned magic;
@@ -102,7 +103,8 @@ static void say_error(struct process *p, enum err_code code, const char *text)
 
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, text, len);
-    if (p->link != NULL && unix_link_send(p->link, FRAME_CONTROL, WIRE_ERROR, 0, buf, sizeof w + len) == 0)
+    if (p->link != NULL
+        && unix_link_send(p->link, FRAME_CONTROL, WIRE_ERROR, 0, buf, sizeof w + len) == 0)
         unix_link_flush(p->link, NULL);
 }
 
@@ -110,8 +112,19 @@ static void send_to(struct process *p, uint8_t type, const void *body, size_t si
 {
     if (p == NULL || p->link == NULL)
         return;
-    if (unix_link_send(p->link, type == WIRE_LOG ? FRAME_BODIES : FRAME_CONTROL, type, 0, body, size) != 0 && !p->cut) {
-        log_err("node", "peer_does_not_read", "pid=%d pending=%zu", p->pid, unix_link_pending(p->link));
+    if (unix_link_send(p->link,
+                       type == WIRE_LOG ? FRAME_BODIES : FRAME_CONTROL,
+                       type,
+                       0,
+                       body,
+                       size)
+            != 0
+        && !p->cut) {
+        log_err("node",
+                "peer_does_not_read",
+                "pid=%d pending=%zu",
+                p->pid,
+                unix_link_pending(p->link));
         p->cut = true;
     }
 }
@@ -149,7 +162,8 @@ static struct process *add_process(struct node *n, enum wire_kind kind, int fd)
     p->logs[0].fd = p->logs[1].fd = -1;
     p->log_wd[0] = p->log_wd[1] = -1;
     p->link = unix_link_create(fd, OUT_MAX);
-    if (p->link == NULL || unique_id_random(&p->id) != 0 || (p->watch = loop_watch_fd(n->loop, fd, on_readable, p)) == NULL) {
+    if (p->link == NULL || unique_id_random(&p->id) != 0
+        || (p->watch = loop_watch_fd(n->loop, fd, on_readable, p)) == NULL) {
         unix_link_destroy(p->link);
         free(p);
         return NULL;
@@ -191,7 +205,8 @@ static void free_process(struct process *p)
 static struct process *by_token(struct node *n, uint64_t token)
 {
     for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER && n->processes[s]->token == token)
+        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
+            && n->processes[s]->token == token)
             return n->processes[s];
     return NULL;
 }
@@ -199,7 +214,8 @@ static struct process *by_token(struct node *n, uint64_t token)
 static struct process *by_pid(struct node *n, int32_t pid)
 {
     for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER && n->processes[s]->pid == pid)
+        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
+            && n->processes[s]->pid == pid)
             return n->processes[s];
     return NULL;
 }
@@ -223,7 +239,8 @@ static void on_lines(void *arg, const struct worker_log *log, const char *text, 
 
 static bool driver_reads(const struct node *n)
 {
-    return n->driver != NULL && n->driver->link != NULL && unix_link_pending(n->driver->link) < LOG_PENDING;
+    return n->driver != NULL && n->driver->link != NULL
+           && unix_link_pending(n->driver->link) < LOG_PENDING;
 }
 
 static void read_logs(struct process *p, bool last)
@@ -283,7 +300,12 @@ static int start_zygote(struct node *n, struct err *err)
     for (size_t i = 0; i < n_env; i++)
         if (strncmp(environ[i], "RAY_WORKER_MODE=", 16) != 0)
             env[k++] = environ[i];
-    snprintf(mode, sizeof mode, "RAY_WORKER_MODE=zygote:%d:%d:%s", pair[1], n->board_fd, n->session.dir);
+    snprintf(mode,
+             sizeof mode,
+             "RAY_WORKER_MODE=zygote:%d:%d:%s",
+             pair[1],
+             n->board_fd,
+             n->session.dir);
     env[k] = mode;
     snprintf(path, sizeof path, "/proc/self/fd/%d", n->config.executable_fd);
     posix_spawn_file_actions_init(&fa);
@@ -308,7 +330,8 @@ static int start_zygote(struct node *n, struct err *err)
         close(pair[0]);
         n->zygote_pid = 0;
         errno = rc;
-        return err_sys(err, "run the program's executable as a worker: it must still be executable");
+        return err_sys(err,
+                       "run the program's executable as a worker: it must still be executable");
     }
     n->zygote = unix_link_create(pair[0], OUT_MAX);
     n->zygote_ready = false;
@@ -335,7 +358,12 @@ static int spawn_worker(struct node *n, uint64_t token, struct err *err)
     }
     p->token = token;
     for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/.starting-%llu.%s", n->session.logs, (unsigned long long)token, i == 0 ? "out" : "err");
+        snprintf(path,
+                 sizeof path,
+                 "%s/.starting-%llu.%s",
+                 n->session.logs,
+                 (unsigned long long)token,
+                 i == 0 ? "out" : "err");
         if (worker_log_create(&p->logs[i], path, (uint32_t)i + 1, err) != 0)
             goto fail;
     }
@@ -375,7 +403,12 @@ static void describe_death(const struct process *p, int status, char *out, size_
     int n;
 
     if (WIFSIGNALED(status))
-        n = snprintf(out, size, "worker pid=%d was killed by signal %d (%s)", p->pid, WTERMSIG(status), strsignal(WTERMSIG(status)));
+        n = snprintf(out,
+                     size,
+                     "worker pid=%d was killed by signal %d (%s)",
+                     p->pid,
+                     WTERMSIG(status),
+                     strsignal(WTERMSIG(status)));
     else
         n = snprintf(out, size, "worker pid=%d exited with status %d", p->pid, WEXITSTATUS(status));
     /* its log behind the sentence */
@@ -415,7 +448,12 @@ static void on_spawned(struct node *n, const struct wire_spawned *w)
     }
     p->pid = w->pid;
     id_hex(p->id.bytes, sizeof p->id.bytes, id);
-    snprintf(p->log_base, sizeof p->log_base, "%s/worker-%s-01000000-%d", n->session.logs, id, w->pid);
+    snprintf(p->log_base,
+             sizeof p->log_base,
+             "%s/worker-%s-01000000-%d",
+             n->session.logs,
+             id,
+             w->pid);
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s.%s", p->log_base, i == 0 ? "out" : "err");
         worker_log_rename(&p->logs[i], path);
@@ -480,7 +518,8 @@ static int sweep_children(pid_t except)
         close(fd);
         line[len > 0 ? len : 0] = '\0';
         const char *p = strrchr(line, ')');
-        if (p == NULL || sscanf(p + 1, " %c %d", &state, &ppid) != 2 || ppid != self || state == 'Z')
+        if (p == NULL || sscanf(p + 1, " %c %d", &state, &ppid) != 2 || ppid != self
+            || state == 'Z')
             continue;
         kill(pid, SIGKILL);
         k++;
@@ -489,7 +528,8 @@ static int sweep_children(pid_t except)
     return k;
 }
 
-/* The zygote is gone: its workers die with it (their parent-death signal) and become ours to reap. */
+/* The zygote is gone: its workers die with it (their parent-death signal) and become ours to reap.
+ */
 static void end_zygote(struct node *n, const char *why)
 {
     int status = 0;
@@ -564,11 +604,15 @@ static void on_hello(struct process *p, const uint8_t *body, size_t size)
     }
     memcpy(&h, body, sizeof h);
     if (h.protocol != WIRE_PROTOCOL) {
-        say_error(p, ERR_VERSION, "libray and raylet are of different versions: install one of them again");
+        say_error(p,
+                  ERR_VERSION,
+                  "libray and raylet are of different versions: install one of them again");
         p->cut = true;
         return;
     }
-    if (p->kind == WIRE_WORKER && (h.token != p->token || !worker_pool_on_registered(n->pool, h.token, loop_now_ms(), &n->pool_actions))) {
+    if (p->kind == WIRE_WORKER
+        && (h.token != p->token
+            || !worker_pool_on_registered(n->pool, h.token, loop_now_ms(), &n->pool_actions))) {
         say_error(p, ERR_PROTOCOL, "unknown start-up token");
         p->cut = true;
         return;
@@ -590,7 +634,8 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
     if (size < sizeof w)
         return;
     memcpy(&w, body, sizeof w);
-    if (w.n_resources > RESOURCES_MAX || size < sizeof w + w.n_resources * sizeof(struct wire_resource) || w.count > 4096) {
+    if (w.n_resources > RESOURCES_MAX
+        || size < sizeof w + w.n_resources * sizeof(struct wire_resource) || w.count > 4096) {
         say_error(p, ERR_PROTOCOL, "malformed LEASE_REQUEST");
         p->cut = true;
         return;
@@ -602,7 +647,9 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
         r.name[sizeof r.name - 1] = '\0';
         if (res_set_add(&need, &n->resources, r.name, r.units, &err) != 0) {
             uint8_t buf[sizeof(struct wire_lease_refused) + 200];
-            struct wire_lease_refused refused = {.ticket = w.ticket, .count = w.count, .code = err.code};
+            struct wire_lease_refused refused = {.ticket = w.ticket,
+                                                 .count = w.count,
+                                                 .code = err.code};
             memcpy(buf, &refused, sizeof refused);
             size_t len = strlen(err.text);
             memcpy(buf + sizeof refused, err.text, len);
@@ -612,7 +659,14 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
     }
     size_t at = sizeof w + w.n_resources * sizeof(struct wire_resource);
     snprintf(name, sizeof name, "%.*s", (int)(size - at), (const char *)body + at);
-    lease_request(n->leases, p->slot, w.ticket, w.count, &need, name, loop_now_ms(), &n->lease_actions);
+    lease_request(n->leases,
+                  p->slot,
+                  w.ticket,
+                  w.count,
+                  &need,
+                  name,
+                  loop_now_ms(),
+                  &n->lease_actions);
 }
 
 static void on_info(struct process *p)
@@ -629,7 +683,8 @@ static void on_info(struct process *p)
                                 .start_ms = n->start_ms};
     memcpy(buf, &w, sizeof w);
     for (unsigned i = 0; i < n->resources.n; i++) {
-        struct wire_info_resource r = {.total = n->resources.total[i], .available = n->resources.available[i]};
+        struct wire_info_resource r = {.total = n->resources.total[i],
+                                       .available = n->resources.available[i]};
         memcpy(r.name, n->resources.names[i], sizeof r.name);
         if (r.available < 0)
             r.available = 0;
@@ -738,13 +793,25 @@ static void grant(struct node *n, const struct lease_action *a)
         else
             w->channels[o->slot / 64] |= 1ull << o->slot % 64;
     }
-    struct wire_lease_begin b = {.lease = a->lease, .owner_process = o->slot, .owner_slot = o->slot, .owner_pid = o->pid, .owner = o->id};
-    struct wire_lease_grant g = {.ticket = a->ticket, .lease = a->lease, .pid = w->pid, .process = w->slot, .worker = w->id, .slot = w->slot};
+    struct wire_lease_begin b = {.lease = a->lease,
+                                 .owner_process = o->slot,
+                                 .owner_slot = o->slot,
+                                 .owner_pid = o->pid,
+                                 .owner = o->id};
+    struct wire_lease_grant g = {.ticket = a->ticket,
+                                 .lease = a->lease,
+                                 .pid = w->pid,
+                                 .process = w->slot,
+                                 .worker = w->id,
+                                 .slot = w->slot};
     send_fd(w, WIRE_LEASE_BEGIN, &b, sizeof b, pair[0]);
     send_fd(o, WIRE_LEASE_GRANT, &g, sizeof g, pair[1]);
 }
 
-static void send_dead(struct node *n, const struct lease_action *a, int status, const struct process *dead)
+static void send_dead(struct node *n,
+                      const struct lease_action *a,
+                      int status,
+                      const struct process *dead)
 {
     uint8_t buf[sizeof(struct wire_worker_dead) + 512];
     struct wire_worker_dead w = {.lease = a->lease, .pid = dead->pid, .wait_status = status};
@@ -757,7 +824,10 @@ static void send_dead(struct node *n, const struct lease_action *a, int status, 
     memset(buf, 0, sizeof buf);
     describe_death(dead, status, text, sizeof buf - sizeof w);
     memcpy(buf, &w, sizeof w);
-    send_to(n->processes[a->owner], WIRE_WORKER_DEAD, buf, sizeof w + strlen(text) + 1 + strlen(text + strlen(text) + 1));
+    send_to(n->processes[a->owner],
+            WIRE_WORKER_DEAD,
+            buf,
+            sizeof w + strlen(text) + 1 + strlen(text + strlen(text) + 1));
 }
 
 static void send_count(struct node *n, const struct lease_action *a)
@@ -769,7 +839,9 @@ static void send_count(struct node *n, const struct lease_action *a)
         send_to(n->processes[a->owner], WIRE_LEASE_CANCELED, &w, sizeof w);
         return;
     }
-    struct wire_lease_refused w = {.ticket = a->ticket, .count = a->count, .code = ERR_START_FAILED};
+    struct wire_lease_refused w = {.ticket = a->ticket,
+                                   .count = a->count,
+                                   .code = ERR_START_FAILED};
     size_t len = strnlen(a->text, 255);
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, a->text, len);
@@ -828,7 +900,10 @@ static void fail_starts(struct node *n, const char *why)
     if (tail[0] != '\0')
         snprintf(text, sizeof text, "no worker can be started: %.160s", tail);
     else
-        snprintf(text, sizeof text, "no worker can be started: %.160s", why[0] != '\0' ? why : "the program ends before it can serve as a worker");
+        snprintf(text,
+                 sizeof text,
+                 "no worker can be started: %.160s",
+                 why[0] != '\0' ? why : "the program ends before it can serve as a worker");
     log_err("node", "workers_do_not_start", "msg=\"%s\"", text);
     lease_worker_failed(n->leases, text, loop_now_ms(), &n->lease_actions);
     run_lease_actions(n, 0, NULL);
@@ -896,7 +971,11 @@ static void on_tick(void *arg)
     struct worker_pool_stats stats;
 
     worker_pool_get_stats(n->pool, &stats);
-    lease_on_time(n->leases, stats.n_leased + stats.n_idle, (unsigned)n->config.num_cpus, now, &n->lease_actions);
+    lease_on_time(n->leases,
+                  stats.n_leased + stats.n_idle,
+                  (unsigned)n->config.num_cpus,
+                  now,
+                  &n->lease_actions);
     worker_pool_on_time(n->pool, now, &n->pool_actions);
     if (n->logs_stalled && driver_reads(n)) {
         n->logs_stalled = false;
@@ -934,7 +1013,9 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->resources.total[0] = n->resources.available[0] = (int64_t)config->num_cpus * RESOURCE_UNIT;
     n->leases = lease_table_create(&n->resources);
     n->pool = worker_pool_create(&(struct worker_pool_config){
-        .start_limit = (unsigned)config->num_cpus < 2 ? 2 : (unsigned)config->num_cpus, .keep = (unsigned)config->num_cpus, .max = WORKERS_MAX});
+        .start_limit = (unsigned)config->num_cpus < 2 ? 2 : (unsigned)config->num_cpus,
+        .keep = (unsigned)config->num_cpus,
+        .max = WORKERS_MAX});
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     n->driver = add_process(n, WIRE_DRIVER, config->driver_fd);
     if (n->driver == NULL) {
@@ -963,7 +1044,10 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     n->pidfd = (int)syscall(SYS_pidfd_open, config->driver_pid, 0);
     if (n->inotify_fd < 0 || n->pidfd < 0) {
-        err_sys(err, n->pidfd < 0 ? "watch the driver (pid %d)" : "watch logs of %d's tasks (fs.inotify.max_user_instances)", config->driver_pid);
+        err_sys(err,
+                n->pidfd < 0 ? "watch the driver (pid %d)"
+                             : "watch logs of %d's tasks (fs.inotify.max_user_instances)",
+                config->driver_pid);
         goto fail;
     }
     fcntl(n->pidfd, F_SETFD, FD_CLOEXEC);
@@ -994,7 +1078,8 @@ static void wait_for_zygote(struct node *n)
     kill(n->zygote_pid, SIGTERM);
     if (fd < 0 || poll(&p, 1, END_MS) <= 0) {
         for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-            if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER && n->processes[s]->pid > 0)
+            if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
+                && n->processes[s]->pid > 0)
                 kill(n->processes[s]->pid, SIGKILL);
         kill(n->zygote_pid, SIGKILL);
     }

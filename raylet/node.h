@@ -2,8 +2,8 @@
 #ifndef RAYLET_NODE_H
 #define RAYLET_NODE_H
 /*
- * The node: wires the parts that decide (lease, worker_pool, resources) to links, the zygote, logs and time. Runs on the
- * loop thread. In a private cluster it lives exactly as long as its driver.
+ * The node: wires the parts that decide (lease, worker_pool, resources) to links, the zygote, logs
+ * and time. Runs on the loop thread. In a private cluster it lives exactly as long as its driver.
  */
 #include "lib/base/err.h"
 #include "lib/net/loop.h"

@@ -19,7 +19,10 @@ int resources_add(struct resources *r, const char *name, int64_t units, struct e
     size_t n = strnlen(name, RESOURCE_NAME_MAX);
 
     if (n == 0 || n == RESOURCE_NAME_MAX)
-        return err_set(err, ERR_INVALID, "a resource's name has 1 to %d bytes", RESOURCE_NAME_MAX - 1);
+        return err_set(err,
+                       ERR_INVALID,
+                       "a resource's name has 1 to %d bytes",
+                       RESOURCE_NAME_MAX - 1);
     if (units < 0 || units > RESOURCE_UNITS_MAX)
         return err_set(err, ERR_INVALID, "resource %s: the amount must be 0 or more", name);
     if (r->n == RESOURCES_MAX)
@@ -33,7 +36,11 @@ int resources_add(struct resources *r, const char *name, int64_t units, struct e
     return 0;
 }
 
-int res_set_add(struct res_set *set, const struct resources *r, const char *name, int64_t units, struct err *err)
+int res_set_add(struct res_set *set,
+                const struct resources *r,
+                const char *name,
+                int64_t units,
+                struct err *err)
 {
     if (units < 0 || units > RESOURCE_UNITS_MAX)
         return err_set(err, ERR_INVALID, "resource %s: the amount must be 0 or more", name);

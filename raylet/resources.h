@@ -2,8 +2,9 @@
 #ifndef RAYLET_RESOURCES_H
 #define RAYLET_RESOURCES_H
 /*
- * The ledger of a node's resources in units of 1/10000 (Ray's granularity). Resource 0 is CPU. Pure. INV-19:
- * available + what was acquired = total, for each resource; CPU alone may go below zero, by unblocked workers.
+ * The ledger of a node's resources in units of 1/10000 (Ray's granularity). Resource 0 is CPU.
+ * Pure. INV-19: available + what was acquired = total, for each resource; CPU alone may go below
+ * zero, by unblocked workers.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,13 +30,18 @@ struct resources {
 void resources_init(struct resources *r, int64_t cpu_units);
 /* -1: bad name or amount, no room, exists. */
 int resources_add(struct resources *r, const char *name, int64_t units, struct err *err);
-/* Add to the set; a resource the node lacks is noted in set->missing. -1: a negative or absurd amount. */
-int res_set_add(struct res_set *set, const struct resources *r, const char *name, int64_t units, struct err *err)
-    __attribute__((warn_unused_result));
+/* Add to the set; a resource the node lacks is noted in set->missing. -1: a negative or absurd
+ * amount. */
+int res_set_add(struct res_set *set,
+                const struct resources *r,
+                const char *name,
+                int64_t units,
+                struct err *err) __attribute__((warn_unused_result));
 /* Could it ever fit? */
 bool resources_is_feasible(const struct resources *r, const struct res_set *set);
 /* All or nothing. Nothing is given while CPU is below zero and the set wants any. */
-bool resources_acquire(struct resources *r, const struct res_set *set) __attribute__((warn_unused_result));
+bool resources_acquire(struct resources *r, const struct res_set *set)
+    __attribute__((warn_unused_result));
 void resources_release(struct resources *r, const struct res_set *set);
 /* The CPU part alone, of a worker that blocks; taken again even below zero. */
 void resources_release_cpu(struct resources *r, const struct res_set *set);

@@ -26,7 +26,10 @@ static int lock_pid_file(struct session *s, struct err *err)
         return err_sys(err, "lock %s", path);
     int n = snprintf(text, sizeof text, "%d\n", (int)getpid());
     if (write(s->lock_fd, text, (size_t)n) != n)
-        return err_sys(err, "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s", path);
+        return err_sys(
+            err,
+            "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
+            path);
     return 0;
 }
 
@@ -43,7 +46,10 @@ int session_create(struct session *s, const char *temp, struct err *err)
     if (temp == NULL || temp[0] == '\0')
         temp = "/tmp/ray";
     if (strlen(temp) >= sizeof s->temp - 1)
-        return err_set(err, ERR_INVALID, "the temp folder's path is longer than %zu bytes", sizeof s->temp - 2);
+        return err_set(err,
+                       ERR_INVALID,
+                       "the temp folder's path is longer than %zu bytes",
+                       sizeof s->temp - 2);
     snprintf(s->temp, sizeof s->temp, "%s", temp);
     if (mkdir(temp, 01777) == 0)
         chmod(temp, strcmp(temp, "/tmp/ray") == 0 ? 01777 : 0700);
@@ -52,13 +58,24 @@ int session_create(struct session *s, const char *temp, struct err *err)
     clock_gettime(CLOCK_REALTIME, &t);
     localtime_r(&t.tv_sec, &tm);
     strftime(stamp, sizeof stamp, "%Y-%m-%d_%H-%M-%S", &tm);
-    snprintf(s->dir, sizeof s->dir, "%s/session_%s_%06ld_%d", temp, stamp, t.tv_nsec / 1000, (int)getpid());
+    snprintf(s->dir,
+             sizeof s->dir,
+             "%s/session_%s_%06ld_%d",
+             temp,
+             stamp,
+             t.tv_nsec / 1000,
+             (int)getpid());
     if (mkdir(s->dir, 0700) != 0)
-        return err_sys(err, "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s", s->dir);
+        return err_sys(
+            err,
+            "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
+            s->dir);
     snprintf(s->logs, sizeof s->logs, "%s/logs", s->dir);
     snprintf(path, sizeof path, "%s/sockets", s->dir);
     if (mkdir(s->logs, 0700) != 0 || mkdir(path, 0700) != 0) {
-        err_sys(err, "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s", s->dir);
+        err_sys(err,
+                "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
+                s->dir);
         session_remove(s);
         return -1;
     }
@@ -101,8 +118,8 @@ void session_sweep(const struct session *s)
         char dir[512], path[600];
         struct stat st;
         snprintf(dir, sizeof dir, "%s/%s", s->temp, e->d_name);
-        if (strncmp(e->d_name, "session_2", 9) != 0 || strcmp(dir, s->dir) == 0 || lstat(dir, &st) != 0
-            || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+        if (strncmp(e->d_name, "session_2", 9) != 0 || strcmp(dir, s->dir) == 0
+            || lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
             continue;
         snprintf(path, sizeof path, "%s/raylet.pid", dir);
         int fd = open(path, O_RDWR | O_CLOEXEC);

@@ -2,8 +2,9 @@
 #ifndef RAYLET_SESSION_H
 #define RAYLET_SESSION_H
 /*
- * The session folder as Ray lays it out: <temp>/session_<Y-m-d_H-M-S_us>_<pid>/{logs,sockets}, private to the user, with a
- * locked raylet.pid inside; <temp>/session_latest points to the newest. A folder whose lock is free is stale.
+ * The session folder as Ray lays it out: <temp>/session_<Y-m-d_H-M-S_us>_<pid>/{logs,sockets},
+ * private to the user, with a locked raylet.pid inside; <temp>/session_latest points to the newest.
+ * A folder whose lock is free is stale.
  */
 #include "lib/base/err.h"
 

@@ -48,10 +48,15 @@ bool worker_log_read(struct worker_log *log, bool last, worker_log_f cb, void *a
             at = from = (size_t)(marker - buf);
             continue;
         }
-        if (end - at > sizeof MARKER - 1 && memcmp(buf + at, MARKER, sizeof MARKER - 1) == 0 && nl != NULL) {
+        if (end - at > sizeof MARKER - 1 && memcmp(buf + at, MARKER, sizeof MARKER - 1) == 0
+            && nl != NULL) {
             if (at > from)
                 cb(arg, log, buf + from, at - from);
-            snprintf(log->name, sizeof log->name, "%.*s", (int)(end - at - sizeof MARKER), buf + at + sizeof MARKER - 1);
+            snprintf(log->name,
+                     sizeof log->name,
+                     "%.*s",
+                     (int)(end - at - sizeof MARKER),
+                     buf + at + sizeof MARKER - 1);
             from = end;
         }
         at = end;

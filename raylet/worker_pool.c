@@ -45,15 +45,15 @@ void worker_pool_destroy(struct worker_pool *p)
     if (p == NULL)
         return;
     for (int s = 0; s <= WORKER_EXITING; s++)
-        list_for_each_safe(n, &p->all[s])
-            free(list_entry(n, struct pooled, node));
+        list_for_each_safe(n, &p->all[s]) free(list_entry(n, struct pooled, node));
     free(p);
 }
 
 static struct pooled *find(const struct worker_pool *p, uint64_t token)
 {
     for (int s = 0; s <= WORKER_EXITING; s++)
-        list_for_each(n, &p->all[s]) {
+        list_for_each(n, &p->all[s])
+        {
             struct pooled *w = list_entry(n, struct pooled, node);
             if (w->token == token)
                 return w;
@@ -61,7 +61,10 @@ static struct pooled *find(const struct worker_pool *p, uint64_t token)
     return NULL;
 }
 
-static void set_state(struct worker_pool *p, struct pooled *w, enum worker_state to, uint64_t now_ms)
+static void set_state(struct worker_pool *p,
+                      struct pooled *w,
+                      enum worker_state to,
+                      uint64_t now_ms)
 {
     static const bool legal[WORKER_EXITING + 1][WORKER_EXITING + 1] = {
         [WORKER_STARTING] = {[WORKER_IDLE] = true, [WORKER_EXITING] = true},
@@ -112,13 +115,19 @@ void worker_pool_cancel(struct worker_pool *p)
         p->n_wanted--;
 }
 
-void worker_pool_prestart(struct worker_pool *p, unsigned n, uint64_t now_ms, struct worker_pool_actions *out)
+void worker_pool_prestart(struct worker_pool *p,
+                          unsigned n,
+                          uint64_t now_ms,
+                          struct worker_pool_actions *out)
 {
     p->n_prestart = n;
     pump(p, now_ms, out);
 }
 
-bool worker_pool_on_registered(struct worker_pool *p, uint64_t token, uint64_t now_ms, struct worker_pool_actions *out)
+bool worker_pool_on_registered(struct worker_pool *p,
+                               uint64_t token,
+                               uint64_t now_ms,
+                               struct worker_pool_actions *out)
 {
     struct pooled *w = find(p, token);
 
@@ -132,7 +141,10 @@ bool worker_pool_on_registered(struct worker_pool *p, uint64_t token, uint64_t n
     return true;
 }
 
-void worker_pool_on_exit(struct worker_pool *p, uint64_t token, uint64_t now_ms, struct worker_pool_actions *out)
+void worker_pool_on_exit(struct worker_pool *p,
+                         uint64_t token,
+                         uint64_t now_ms,
+                         struct worker_pool_actions *out)
 {
     struct pooled *w = find(p, token);
 
@@ -151,7 +163,10 @@ void worker_pool_on_exit(struct worker_pool *p, uint64_t token, uint64_t now_ms,
     pump(p, now_ms, out);
 }
 
-void worker_pool_release(struct worker_pool *p, uint64_t token, uint64_t now_ms, struct worker_pool_actions *out)
+void worker_pool_release(struct worker_pool *p,
+                         uint64_t token,
+                         uint64_t now_ms,
+                         struct worker_pool_actions *out)
 {
     struct pooled *w = find(p, token);
 
@@ -163,7 +178,8 @@ void worker_pool_release(struct worker_pool *p, uint64_t token, uint64_t now_ms,
 
 void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
 {
-    list_for_each_safe(n, &p->all[WORKER_STARTING]) {
+    list_for_each_safe(n, &p->all[WORKER_STARTING])
+    {
         struct pooled *w = list_entry(n, struct pooled, node);
         if (now_ms - w->since_ms >= WORKER_POOL_REGISTER_MS) {
             w->since_ms = now_ms;
@@ -193,11 +209,13 @@ void worker_pool_selfcheck(const struct worker_pool *p)
 {
     for (int s = 0; s <= WORKER_EXITING; s++) {
         unsigned k = 0;
-        list_for_each(n, &p->all[s]) {
+        list_for_each(n, &p->all[s])
+        {
             ASSERT(list_entry(n, struct pooled, node)->state == (enum worker_state)s);
             k++;
         }
         ASSERT(k == p->n[s]);
     }
-    ASSERT(p->n_wanted == 0 || p->n[WORKER_IDLE] == 0); /* INV-5: a worker the pool can see can take a task */
+    ASSERT(p->n_wanted == 0
+           || p->n[WORKER_IDLE] == 0); /* INV-5: a worker the pool can see can take a task */
 }

@@ -2,12 +2,14 @@
 #ifndef RAYLET_WORKER_POOL_H
 #define RAYLET_WORKER_POOL_H
 /*
- * The set of worker processes of this node and nothing else: start them within a limit, wait for each to register with
- * its start-up token, keep idle ones, hand them out, take them back, retire surplus ones, notice death. It does not decide
- * which task runs, count resources, or touch processes. Pure.
+ * The set of worker processes of this node and nothing else: start them within a limit, wait for
+ * each to register with its start-up token, keep idle ones, hand them out, take them back, retire
+ * surplus ones, notice death. It does not decide which task runs, count resources, or touch
+ * processes. Pure.
  *
  *     STARTING -> IDLE <-> LEASED -> (EXITING) -> gone
- *        |  no HELLO in time, or exit before it: started again, at most WORKER_POOL_TRIES in a row, then FAIL
+ *        |  no HELLO in time, or exit before it: started again, at most WORKER_POOL_TRIES in a row,
+ * then FAIL
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -62,12 +64,24 @@ void worker_pool_request(struct worker_pool *p, uint64_t now_ms, struct worker_p
 /* One less. */
 void worker_pool_cancel(struct worker_pool *p);
 /* Have n workers ready before anybody asks. */
-void worker_pool_prestart(struct worker_pool *p, unsigned n, uint64_t now_ms, struct worker_pool_actions *out);
+void worker_pool_prestart(struct worker_pool *p,
+                          unsigned n,
+                          uint64_t now_ms,
+                          struct worker_pool_actions *out);
 /* Said HELLO. false: the token is unknown or used: not one of ours. */
-bool worker_pool_on_registered(struct worker_pool *p, uint64_t token, uint64_t now_ms, struct worker_pool_actions *out);
+bool worker_pool_on_registered(struct worker_pool *p,
+                               uint64_t token,
+                               uint64_t now_ms,
+                               struct worker_pool_actions *out);
 /* Its process is gone, or was never made. */
-void worker_pool_on_exit(struct worker_pool *p, uint64_t token, uint64_t now_ms, struct worker_pool_actions *out);
-void worker_pool_release(struct worker_pool *p, uint64_t token, uint64_t now_ms, struct worker_pool_actions *out);
+void worker_pool_on_exit(struct worker_pool *p,
+                         uint64_t token,
+                         uint64_t now_ms,
+                         struct worker_pool_actions *out);
+void worker_pool_release(struct worker_pool *p,
+                         uint64_t token,
+                         uint64_t now_ms,
+                         struct worker_pool_actions *out);
 void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out);
 
 void worker_pool_get_stats(const struct worker_pool *p, struct worker_pool_stats *out);

@@ -112,7 +112,8 @@ static int parse(int argc, char **argv, struct node_config *c)
     if (optind < argc)
         return bad("unexpected argument", argv[optind]);
     if (c->driver_fd < 0 || c->executable_fd < 0 || c->driver_pid <= 0)
-        return bad("--driver-fd, --executable-fd and --driver-pid are needed:", "a program's ray_init gives them");
+        return bad("--driver-fd, --executable-fd and --driver-pid are needed:",
+                   "a program's ray_init gives them");
     return 0;
 }
 

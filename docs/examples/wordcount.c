@@ -17,8 +17,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#define PARTS    64           /* returns that hold counts */
-#define PIECE    (4u << 20)   /* of a plain file, per task */
+#define PARTS    64         /* returns that hold counts */
+#define PIECE    (4u << 20) /* of a plain file, per task */
 #define BATCH    (2u << 20) /* bytes on disk of small files, per task */
 #define WORD_MAX 40
 #define TOP      10
@@ -347,7 +347,7 @@ static double run(struct table *total, bool show)
             if (ray_take(refs[i][k], &v, RAY_FOREVER) != RAY_OK)
                 return -1;
             merge(total, v.data, v.size);
-            ray_free((void *)(uintptr_t)v.data);
+            ray_free(v.data);
         }
         progress(i + 1, show);
     }

@@ -14,7 +14,9 @@ static int core_error(int code)
     case CORE_ESTALE:
         return api_error(RAY_ESTALE, "not a ref of this process, or it was released");
     case CORE_EFORKED:
-        return api_error(RAY_EFORKED, "this process was forked from one that uses Ray: exec a new program, or fork before ray_init");
+        return api_error(RAY_EFORKED,
+                         "this process was forked from one that uses Ray: exec a new program, or "
+                         "fork before ray_init");
     case CORE_ENOMEM:
         return api_error(RAY_ENOMEM, "no memory");
     default:
@@ -29,10 +31,15 @@ int ray_init(const ray_config *config)
     const char *address = getenv("RAY_ADDRESS");
     ray_config given = {0};
 
-    if (address != NULL && address[0] != '\0' && !core_in_worker())
-        return api_error(RAY_EARG, "RAY_ADDRESS is %s, but this release runs clusters of one program on one machine: unset it", address);
     if (config != NULL)
         memcpy(&given, config, config->size < sizeof given ? config->size : sizeof given);
+    if (given.address != NULL)
+        address = given.address;
+    if (address != NULL && address[0] != '\0' && strcmp(address, "local") != 0 && !core_in_worker())
+        return api_error(RAY_EARG,
+                         "the address is %.60s (ray_config or RAY_ADDRESS), but this release runs "
+                         "clusters of one program on one machine: leave it out, or say \"local\"",
+                         address);
     if (given.num_cpus < 0)
         return api_error(RAY_EARG, "num_cpus is %d: it must be 1 or more", given.num_cpus);
     int rc = api_parse_resources(given.resources, c.resources, &c.n_resources);
@@ -60,9 +67,9 @@ int ray_shutdown(void)
     return rc == CORE_OK ? RAY_OK : api_error((ray_code)rc, "%s", err.text);
 }
 
-void ray_free(void *p)
+void ray_free(const void *p)
 {
-    free(p);
+    free((void *)(uintptr_t)p);
 }
 
 ray_ref ray_put_value(ray_value value)
@@ -81,7 +88,10 @@ ray_ref ray_put_value(ray_value value)
     if (code == RAY_OK) {
         ref.word = core_put(WIRE_META_XLANG, p.bytes, p.size, &code);
         if (code == CORE_EFULL)
-            api_error(RAY_EFULL, "a value of %zu bytes is longer than the %u that stay with their owner", p.size, CORE_INLINE_MAX);
+            api_error(RAY_EFULL,
+                      "a value of %zu bytes is longer than the %u that stay with their owner",
+                      p.size,
+                      CORE_INLINE_MAX);
         else if (code != CORE_OK)
             core_error(code);
     }
@@ -112,6 +122,23 @@ int ray_take_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
     return rc;
 }
 
+/* What the first n items of a get that failed later were given. */
+static void free_got(ray_slot out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *p = (char *)out.p + i * out.size;
+        if (out.kind == RAY_STR) {
+            ray_free(*(char **)p);
+            *(char **)p = NULL;
+        } else if (out.kind == RAY_VIEW) {
+            ray_free(((ray_view *)p)->data);
+            *(ray_view *)p = (ray_view){0};
+        } else if (out.kind == RAY_BOX) {
+            ray_box_drop(p);
+        }
+    }
+}
+
 int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout_ms)
 {
     size_t done = 0;
@@ -134,8 +161,10 @@ int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout
     for (; done < n; done++) {
         ray_slot s = {out.kind, (char *)out.p + done * out.size, out.size};
         int rc = ray_get_to(refs[done], s, timeout_ms);
-        if (rc != RAY_OK)
+        if (rc != RAY_OK) {
+            free_got(out, done);
             return rc;
+        }
     }
     return RAY_OK;
 }
@@ -146,7 +175,10 @@ int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_
     int rc = core_wait((const uint64_t *)refs, n, num_returns, timeout_ms, ready);
 
     if (rc == CORE_EARG)
-        return api_error(RAY_EARG, "wait wants different refs and num_returns of 1 to %zu, not %zu", n, num_returns);
+        return api_error(RAY_EARG,
+                         "wait wants different refs and num_returns of 1 to %zu, not %zu",
+                         n,
+                         num_returns);
     return core_error(rc);
 }
 

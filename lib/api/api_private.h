@@ -2,8 +2,8 @@
 #ifndef LIB_API_API_PRIVATE_H
 #define LIB_API_API_PRIVATE_H
 /*
- * What the files of lib/api share: error.c keeps the thread's last failure, value.c turns values into msgpack and back,
- * task.c submits and runs, api.c is the rest of ray.h.
+ * What the files of lib/api share: error.c keeps the thread's last failure, value.c turns values
+ * into msgpack and back, task.c submits and runs, api.c is the rest of ray.h.
  */
 #include <ray/ray.h>
 
@@ -31,7 +31,8 @@ struct packer {
 };
 void packer_init(struct packer *p);
 void packer_fini(struct packer *p);
-/* Append the value in msgpack. A code (with the thread's error set): refs inside containers, unknown kinds, no memory. */
+/* Append the value in msgpack. A code (with the thread's error set): refs inside containers,
+ * unknown kinds, no memory. */
 int api_pack(struct packer *p, const ray_value *v);
 /* Decode into the slot. own: strings and views are copied to the heap for the caller. */
 int api_unpack(const void *bytes, size_t size, uint8_t meta, ray_slot slot, bool own);

@@ -13,11 +13,17 @@ static _Thread_local struct {
     char node[ID_HEX_MAX];
 } last;
 
-_Static_assert((int)RAY_EFORKED == (int)CORE_EFORKED && (int)RAY_ECRASH == (int)CORE_ECRASH, "one numbering");
+_Static_assert((int)RAY_EFORKED == (int)CORE_EFORKED && (int)RAY_ECRASH == (int)CORE_ECRASH,
+               "one numbering");
 
 static void clear(ray_code code)
 {
-    last.f = (ray_failure){.code = code, .text = last.text, .function = "", .file = "", .node = "", .log = ""};
+    last.f = (ray_failure){.code = code,
+                           .text = last.text,
+                           .function = "",
+                           .file = "",
+                           .node = "",
+                           .log = ""};
 }
 
 int api_ok(void)
@@ -74,7 +80,12 @@ int ray_report(FILE *out)
     const ray_failure *f = ray_error();
 
     if (f->function[0] != '\0')
-        fprintf(out, "%s%s%s%s: ", f->function, f->file[0] != '\0' ? " (" : "", f->file, f->file[0] != '\0' ? ")" : "");
+        fprintf(out,
+                "%s%s%s%s: ",
+                f->function,
+                f->file[0] != '\0' ? " (" : "",
+                f->file,
+                f->file[0] != '\0' ? ")" : "");
     fputs(f->text, out);
     if (f->pid != 0)
         fprintf(out, "; node %.8s, pid %d", f->node, f->pid);

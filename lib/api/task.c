@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Functions, options and calls. A function with its default options keeps its template's number, so a warm ray_remote is: pack the
- * arguments on the stack, core_submit. In a worker the core hands a call to execute(), which runs the registered body.
+ * Functions, options and calls. A function with its default options keeps its template's number, so
+ * a warm ray_remote is: pack the arguments on the stack, core_submit. In a worker the core hands a
+ * call to execute(), which runs the registered body.
  */
 #include <math.h>
 #include <stdarg.h>
@@ -125,7 +126,11 @@ unsigned ray_n_args(const ray_call *call)
 int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
 {
     if (i >= call->core->n_args)
-        return api_error(RAY_EARG, "argument %u of %s is missing: it was called with %u", i, call->function->name, call->core->n_args);
+        return api_error(RAY_EARG,
+                         "argument %u of %s is missing: it was called with %u",
+                         i,
+                         call->function->name,
+                         call->core->n_args);
     const struct core_arg *a = &call->core->args[i];
     if (slot.kind != RAY_STR)
         return api_unpack(a->bytes, a->size, a->meta, slot, false);
@@ -156,9 +161,17 @@ int ray_return_value(ray_call *call, unsigned i, ray_value value)
     if (rc == RAY_OK) {
         rc = core_call_return(call->core, i, WIRE_META_XLANG, p.bytes, p.size);
         if (rc == CORE_EARG)
-            api_error(RAY_EARG, "%s returns %u values: value %u was given already, or is one too many", call->function->name, call->core->n_returns, i);
+            api_error(RAY_EARG,
+                      "%s returns %u values: value %u was given already, or is one too many",
+                      call->function->name,
+                      call->core->n_returns,
+                      i);
         else if (rc == CORE_EFULL)
-            api_error(RAY_EFULL, "a value of %zu bytes is longer than the %u that travel inline: return several parts", p.size, CORE_INLINE_MAX);
+            api_error(RAY_EFULL,
+                      "a value of %zu bytes is longer than the %u that travel inline: return "
+                      "several parts",
+                      p.size,
+                      CORE_INLINE_MAX);
         else if (rc != CORE_OK)
             api_error((ray_code)rc, "no memory for a value of %zu bytes", p.size);
     }
@@ -175,16 +188,24 @@ int api_parse_resources(const char *text, struct core_resource *out, unsigned *n
         size_t name = strcspn(text, "=,");
         char *end;
         if (text[name] != '=' || name == 0 || name >= sizeof out->name)
-            return api_error(RAY_EARG, "resources=\"%.60s\": write name=amount,name=amount; names have 1 to 47 bytes", text);
+            return api_error(
+                RAY_EARG,
+                "resources=\"%.60s\": write name=amount,name=amount; names have 1 to 47 bytes",
+                text);
         if (*n == CORE_N_RESOURCES)
             return api_error(RAY_EARG, "more than %d custom resources", CORE_N_RESOURCES);
         double amount = strtod(text + name + 1, &end);
-        if (end == text + name + 1 || (*end != ',' && *end != '\0') || !(amount >= 0) || amount > UNITS_MAX)
-            return api_error(RAY_EARG, "resource %.*s: the amount must be a number of 0 or more", (int)name, text);
+        if (end == text + name + 1 || (*end != ',' && *end != '\0') || !(amount >= 0)
+            || amount > UNITS_MAX)
+            return api_error(RAY_EARG,
+                             "resource %.*s: the amount must be a number of 0 or more",
+                             (int)name,
+                             text);
         struct core_resource *r = &out[*n];
         memset(r, 0, sizeof *r);
         memcpy(r->name, text, name);
-        if (strcmp(r->name, "CPU") == 0 || strcmp(r->name, "GPU") == 0 || strcmp(r->name, "memory") == 0)
+        if (strcmp(r->name, "CPU") == 0 || strcmp(r->name, "GPU") == 0
+            || strcmp(r->name, "memory") == 0)
             return api_error(RAY_EARG, "resources may not contain %s: use its own option", r->name);
         r->units = llround(amount * UNITS);
         if (r->units > 0)
@@ -223,10 +244,16 @@ static int make_template(const ray_function *f, const ray_options *o, struct bou
     }
     double cpus = m.num_cpus == 0 ? 1 : m.num_cpus == (double)RAY_ZERO ? 0 : m.num_cpus;
     if (!(cpus >= 0) || cpus > UNITS_MAX)
-        return api_error(RAY_EARG, "num_cpus of %.47s is %g: it must be a number of 0 or more", f->name, cpus);
+        return api_error(RAY_EARG,
+                         "num_cpus of %.47s is %g: it must be a number of 0 or more",
+                         f->name,
+                         cpus);
     int n_returns = int_option(m.num_returns, 1);
     if (n_returns < 0)
-        return api_error(RAY_EARG, "num_returns of %.47s is %d: it must be 0 or more", f->name, n_returns);
+        return api_error(RAY_EARG,
+                         "num_returns of %.47s is %d: it must be 0 or more",
+                         f->name,
+                         n_returns);
     int rc = api_parse_resources(m.resources, spec.resources, &spec.n_resources);
     if (rc != RAY_OK)
         return rc;
@@ -257,7 +284,8 @@ static int find_template(ray_function *f, const ray_options *options, struct bou
     int rc = make_template(f, options, out);
     if (rc != RAY_OK || options != NULL)
         return rc;
-    struct bound *fresh = malloc(sizeof *fresh); /* an old one may be in use by another thread: kept */
+    struct bound *fresh =
+        malloc(sizeof *fresh); /* an old one may be in use by another thread: kept */
     if (fresh != NULL) {
         *fresh = *out;
         __atomic_store_n((struct bound **)&f->bound, fresh, __ATOMIC_RELEASE);
@@ -327,16 +355,26 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
         v[i].bytes = at;
         at += v[i].size;
         if (v[i].ref == 0 && v[i].size > CORE_INLINE_MAX)
-            rc = api_error(RAY_EFULL, "argument %zu has %u bytes, more than the %u that travel inline: pass several parts", i, v[i].size, CORE_INLINE_MAX);
+            rc = api_error(RAY_EFULL,
+                           "argument %zu has %u bytes, more than the %u that travel inline: pass "
+                           "several parts",
+                           i,
+                           v[i].size,
+                           CORE_INLINE_MAX);
     }
     if (rc == RAY_OK) {
         rc = core_submit(b->template, v, (unsigned)n, words);
         if (rc == CORE_ESTALE)
-            api_error(RAY_ESTALE, "an argument is a ref that was released, or is of another process");
+            api_error(RAY_ESTALE,
+                      "an argument is a ref that was released, or is of another process");
         else if (rc == CORE_EFORKED)
-            api_error(RAY_EFORKED, "this process was forked from one that uses Ray: exec a new program, or fork before ray_init");
+            api_error(RAY_EFORKED,
+                      "this process was forked from one that uses Ray: exec a new program, or fork "
+                      "before ray_init");
         else if (rc != CORE_OK)
-            api_error((ray_code)rc, rc == CORE_EFULL ? "the arguments have more than 10 MiB" : "the task cannot be submitted: no memory, or no cluster");
+            api_error((ray_code)rc,
+                      rc == CORE_EFULL ? "the arguments have more than 10 MiB"
+                                       : "the task cannot be submitted: no memory, or no cluster");
     }
     packer_fini(&p);
     if (v != on_stack)
@@ -353,7 +391,12 @@ static void carry_error(ray_ref *out, size_t n)
         out[i].word = core_put_error((enum core_code)e->code, e->text);
 }
 
-int ray_submit_n(ray_ref *out, size_t n_out, ray_function *f, const ray_options *options, const ray_value *args, size_t n)
+int ray_submit_n(ray_ref *out,
+                 size_t n_out,
+                 ray_function *f,
+                 const ray_options *options,
+                 const ray_value *args,
+                 size_t n)
 {
     struct bound b;
     uint64_t on_stack[ARGS_ON_STACK], *words = on_stack;
@@ -364,7 +407,11 @@ int ray_submit_n(ray_ref *out, size_t n_out, ray_function *f, const ray_options 
         rc = make_template(f, &o, &b);
     }
     if (rc == RAY_OK && b.n_returns != n_out)
-        rc = api_error(RAY_EARG, "%s returns %u values, not %zu: set .num_returns", f->name, b.n_returns, n_out);
+        rc = api_error(RAY_EARG,
+                       "%s returns %u values, not %zu: set .num_returns",
+                       f->name,
+                       b.n_returns,
+                       n_out);
     if (rc == RAY_OK && n_out > ARGS_ON_STACK && (words = malloc(n_out * sizeof *words)) == NULL)
         rc = api_error(RAY_ENOMEM, "no memory for %zu refs", n_out);
     if (rc == RAY_OK)

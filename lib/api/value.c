@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values <-> msgpack, Ray's cross-language encoding. Packing goes through msgpack-c's packer; unpacking reads in place, since a
- * call's strings and views must point into the frame and hot scalars must not allocate.
+ * Values <-> msgpack, Ray's cross-language encoding. Packing goes through msgpack-c's packer;
+ * unpacking reads in place, since a call's strings and views must point into the frame and hot
+ * scalars must not allocate.
  */
 #include <msgpack.h>
 #include <stdlib.h>
@@ -63,7 +64,6 @@ static int pack(msgpack_packer *mp, const ray_value *v, int depth)
         else
             msgpack_pack_false(mp);
         return RAY_OK;
-    case RAY_I32:
     case RAY_I64:
         msgpack_pack_int64(mp, v->as.i);
         return RAY_OK;
@@ -97,9 +97,12 @@ static int pack(msgpack_packer *mp, const ray_value *v, int depth)
             rc = pack(mp, &v->as.v[i], depth + 1);
         return rc;
     case RAY_REF:
-        return api_error(RAY_EARG, "a ref cannot travel inside a list, a map, a return or a put in this release: pass it as an argument of its own");
+        return api_error(RAY_EARG,
+                         "a ref cannot travel inside a list, a map, a return or a put in this "
+                         "release: pass it as an argument of its own");
     case RAY_VIEW:
     case RAY_BOX:
+    case RAY_NONE:
         break;
     }
     return api_error(RAY_EARG, "not a value: kind %u", v->kind);
@@ -135,7 +138,8 @@ static uint64_t big_endian(const uint8_t *p, unsigned n)
     return v;
 }
 
-/* Decode the head at *at; false: malformed or cut. *at moves behind it (behind the bytes of strings). */
+/* Decode the head at *at; false: malformed or cut. *at moves behind it (behind the bytes of
+ * strings). */
 static bool head(const uint8_t **at, const uint8_t *end, struct item *it)
 {
     const uint8_t *p = *at;
@@ -267,7 +271,19 @@ static bool skip(const uint8_t **at, const uint8_t *end)
 
 static const char *kind_name(enum ray_kind k)
 {
-    static const char *const names[] = {"nil", "a bool", "an int", "an int", "an unsigned int", "a double", "a string", "bytes", "a ref", "a list", "a map", "bytes", "a list or map"};
+    static const char *const names[] = {"nil",
+                                        "a bool",
+                                        "an integer",
+                                        "an integer",
+                                        "a double",
+                                        "a string",
+                                        "bytes",
+                                        "a ref",
+                                        "a list",
+                                        "a map",
+                                        "bytes",
+                                        "a list or map",
+                                        "nothing"};
 
     return names[k];
 }
@@ -277,11 +293,46 @@ static int mismatch(enum ray_kind is, enum ray_kind wanted)
     return api_error(RAY_ETYPE, "the value is %s, not %s", kind_name(is), kind_name(wanted));
 }
 
+/* Into an integer of 1, 2, 4 or 8 bytes, if it fits. */
+static int give_integer(const struct item *it, ray_slot slot)
+{
+    unsigned bits = 8 * (unsigned)slot.size;
+    bool is_signed = slot.kind == RAY_I64, fits;
+
+    if (it->kind != RAY_I64 && it->kind != RAY_U64)
+        return mismatch(it->kind, slot.kind);
+    if (is_signed)
+        fits = it->kind == RAY_I64 && it->i >= INT64_MIN >> (64 - bits)
+               && it->i <= INT64_MAX >> (64 - bits);
+    else
+        fits = it->kind == RAY_U64 ? bits == 64
+                                   : it->i >= 0 && (uint64_t)it->i <= UINT64_MAX >> (64 - bits);
+    if (!fits && it->kind == RAY_U64)
+        return api_error(RAY_ETYPE,
+                         "%llu does not fit %s integer of %u bits",
+                         (unsigned long long)it->u,
+                         is_signed ? "a signed" : "an unsigned",
+                         bits);
+    if (!fits)
+        return api_error(RAY_ETYPE,
+                         "%lld does not fit %s integer of %u bits",
+                         (long long)it->i,
+                         is_signed ? "a signed" : "an unsigned",
+                         bits);
+    memcpy(slot.p,
+           it->kind == RAY_U64 ? (const void *)&it->u : (const void *)&it->i,
+           slot.size); /* little endian */
+    return RAY_OK;
+}
+
 static int give_bytes(const struct item *it, ray_slot slot, bool own)
 {
     if (slot.kind == RAY_BIN) {
         if (it->size > slot.size)
-            return api_error(RAY_ETYPE, "the value has %zu bytes, the buffer %zu", it->size, slot.size);
+            return api_error(RAY_ETYPE,
+                             "the value has %zu bytes, the buffer %zu",
+                             it->size,
+                             slot.size);
         memcpy(slot.p, it->bytes, it->size);
         return RAY_OK;
     }
@@ -296,11 +347,17 @@ static int give_bytes(const struct item *it, ray_slot slot, bool own)
     if (slot.kind == RAY_STR)
         *(char **)slot.p = copy;
     else
-        *(ray_view *)slot.p = (ray_view){.data = copy != NULL ? (const void *)copy : it->bytes, .size = it->size};
+        *(ray_view *)slot.p =
+            (ray_view){.data = copy != NULL ? (const void *)copy : it->bytes, .size = it->size};
     return RAY_OK;
 }
 
-static int open_box(const uint8_t *at, const uint8_t *end, const struct item *it, const uint8_t *start, ray_box *box, bool own)
+static int open_box(const uint8_t *at,
+                    const uint8_t *end,
+                    const struct item *it,
+                    const uint8_t *start,
+                    ray_box *box,
+                    bool own)
 {
     bool is_container = it->kind == RAY_LST || it->kind == RAY_MAP;
     const uint8_t *from = is_container ? at : start;
@@ -309,7 +366,9 @@ static int open_box(const uint8_t *at, const uint8_t *end, const struct item *it
     if (own) {
         copy = malloc((size_t)(end - from) + 1);
         if (copy == NULL)
-            return api_error(RAY_ENOMEM, "no memory for a value of %zu bytes", (size_t)(end - from));
+            return api_error(RAY_ENOMEM,
+                             "no memory for a value of %zu bytes",
+                             (size_t)(end - from));
         memcpy(copy, from, (size_t)(end - from));
     }
     *box = (ray_box){.at = own ? copy : from,
@@ -335,33 +394,20 @@ static int take(const uint8_t **at, const uint8_t *end, ray_slot slot, bool own)
             return mismatch(it.kind, slot.kind);
         *(bool *)slot.p = it.i != 0;
         break;
-    case RAY_I32:
-        if (it.kind != RAY_I64)
-            return mismatch(it.kind, slot.kind);
-        if (it.i < INT32_MIN || it.i > INT32_MAX)
-            return api_error(RAY_ETYPE, "%lld does not fit an int: use a long", (long long)it.i);
-        *(int *)slot.p = (int)it.i;
-        break;
     case RAY_I64:
-        if (it.kind != RAY_I64)
-            return mismatch(it.kind, slot.kind);
-        memcpy(slot.p, &it.i, sizeof it.i);
-        break;
     case RAY_U64:
-        if (it.kind != RAY_U64 && (it.kind != RAY_I64 || it.i < 0))
-            return mismatch(it.kind, slot.kind);
-        *(unsigned long *)slot.p = it.kind == RAY_U64 ? it.u : (uint64_t)it.i;
+        rc = give_integer(&it, slot);
         break;
-    case RAY_F64:
-        if (it.kind == RAY_F64)
-            *(double *)slot.p = it.d;
-        else if (it.kind == RAY_I64)
-            *(double *)slot.p = (double)it.i;
-        else if (it.kind == RAY_U64)
-            *(double *)slot.p = (double)it.u;
+    case RAY_F64: {
+        if (it.kind != RAY_F64 && it.kind != RAY_I64 && it.kind != RAY_U64)
+            return mismatch(it.kind, slot.kind);
+        double d = it.kind == RAY_F64 ? it.d : it.kind == RAY_I64 ? (double)it.i : (double)it.u;
+        if (slot.size == sizeof(float))
+            *(float *)slot.p = (float)d;
         else
-            return mismatch(it.kind, slot.kind);
+            *(double *)slot.p = d;
         break;
+    }
     case RAY_STR:
         if (it.kind != RAY_STR)
             return mismatch(it.kind, slot.kind);
@@ -380,6 +426,7 @@ static int take(const uint8_t **at, const uint8_t *end, ray_slot slot, bool own)
     case RAY_REF:
     case RAY_LST:
     case RAY_MAP:
+    case RAY_NONE:
         return api_error(RAY_ETYPE, "not a place for a value: kind %u", slot.kind);
     }
     if (rc == RAY_OK)
@@ -413,7 +460,15 @@ uint32_t ray_peek(const ray_box *box)
     const uint8_t *at = box->at;
     struct item it;
 
-    return box->left > 0 && head(&at, box->end, &it) ? (uint32_t)it.kind : (uint32_t)RAY_NIL;
+    return box->left > 0 && head(&at, box->end, &it) ? (uint32_t)it.kind : (uint32_t)RAY_NONE;
+}
+
+int ray_skip(ray_box *box)
+{
+    if (box->left == 0 || !skip(&box->at, box->end))
+        return api_error(RAY_END, "no item is left");
+    box->left--;
+    return RAY_OK;
 }
 
 void ray_box_drop(ray_box *box)

@@ -69,9 +69,20 @@ int err_prefix(struct err *err, const char *fmt, ...)
 const char *err_code_name(enum err_code code)
 {
     static const char *const names[] = {
-        "none",      "invalid argument", "protocol error", "version mismatch", "not found",
-        "exists",    "full",             "out of memory",  "timed out",        "canceled",
-        "infeasible", "start failed",    "died",           "system error",
+        "none",
+        "invalid argument",
+        "protocol error",
+        "version mismatch",
+        "not found",
+        "exists",
+        "full",
+        "out of memory",
+        "timed out",
+        "canceled",
+        "infeasible",
+        "start failed",
+        "died",
+        "system error",
     };
     return (unsigned)code < sizeof names / sizeof names[0] ? names[code] : "unknown error";
 }

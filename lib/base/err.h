@@ -11,19 +11,19 @@
 /* Numbers travel in frames: they are never reused. */
 enum err_code {
     ERR_NONE = 0,
-    ERR_INVALID = 1,      /* an argument, flag or value that can never work */
-    ERR_PROTOCOL = 2,     /* a malformed or unexpected frame */
-    ERR_VERSION = 3,      /* the peer speaks another protocol version */
-    ERR_NOT_FOUND = 4,    /* no such function, lease, process, file */
+    ERR_INVALID = 1,   /* an argument, flag or value that can never work */
+    ERR_PROTOCOL = 2,  /* a malformed or unexpected frame */
+    ERR_VERSION = 3,   /* the peer speaks another protocol version */
+    ERR_NOT_FOUND = 4, /* no such function, lease, process, file */
     ERR_EXISTS = 5,
-    ERR_FULL = 6,         /* a bound was reached: memory, fds, processes, disk */
+    ERR_FULL = 6, /* a bound was reached: memory, fds, processes, disk */
     ERR_NO_MEMORY = 7,
     ERR_TIMEOUT = 8,
     ERR_CANCELED = 9,
-    ERR_INFEASIBLE = 10,  /* no node can ever provide these resources */
+    ERR_INFEASIBLE = 10,   /* no node can ever provide these resources */
     ERR_START_FAILED = 11, /* a worker process cannot be started */
-    ERR_DIED = 12,        /* the process at the other end is gone */
-    ERR_SYSTEM = 13,      /* a system call failed; the text holds errno's */
+    ERR_DIED = 12,         /* the process at the other end is gone */
+    ERR_SYSTEM = 13,       /* a system call failed; the text holds errno's */
 };
 
 struct err {

@@ -47,7 +47,8 @@ struct task_id task_id_driver(struct job_id job)
 struct task_id task_id_make(struct job_id job, uint32_t process, uint64_t counter)
 {
     struct task_id id = task_id_driver(job);
-    uint64_t v = ((uint64_t)process << ID_COUNTER_BITS) | (counter & ((1ull << ID_COUNTER_BITS) - 1));
+    uint64_t v =
+        ((uint64_t)process << ID_COUNTER_BITS) | (counter & ((1ull << ID_COUNTER_BITS) - 1));
 
     for (int i = 0; i < 8; i++)
         id.bytes[i] = (uint8_t)(v >> (56 - 8 * i));

@@ -6,7 +6,8 @@
  * 28-bit process number, unique in the job, and a 36-bit counter (big endian, so that hex sorts):
  * never random, never continued after a fork. Nil is all 0xff.
  *
- *   JobID 4 (little endian)   TaskID 24 = unique 8 | actor 12 (0xff) | JobID   ObjectID 28 = TaskID | index 4 (LE)
+ *   JobID 4 (little endian)   TaskID 24 = unique 8 | actor 12 (0xff) | JobID   ObjectID 28 = TaskID
+ * | index 4 (LE)
  */
 #include <stdbool.h>
 #include <stddef.h>

@@ -12,7 +12,7 @@ struct list {
     struct list *next, *prev;
 };
 
-#define list_entry(p, type, member) ((type *)(void *)((char *)(p) - offsetof(type, member)))
+#define list_entry(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
 #define list_for_each(p, head)      for (struct list *p = (head)->next; p != (head); p = p->next)
 /* The current node may be removed. */
 #define list_for_each_safe(p, head)                                                                \

@@ -33,7 +33,9 @@ static int find_raylet(char *path, struct err *err)
         return err_sys(err, "RAY_RAYLET=%s cannot be run", set);
     }
     if (dladdr((void *)find_raylet, &info) == 0 || info.dli_fname == NULL)
-        return err_set(err, ERR_NOT_FOUND, "cannot tell where libray.so is: set RAY_RAYLET to the raylet's path");
+        return err_set(err,
+                       ERR_NOT_FOUND,
+                       "cannot tell where libray.so is: set RAY_RAYLET to the raylet's path");
     snprintf(folder, sizeof folder, "%s", info.dli_fname);
     char *slash = strrchr(folder, '/');
     if (slash == NULL)
@@ -42,12 +44,14 @@ static int find_raylet(char *path, struct err *err)
         *slash = '\0';
     static const char *const places[] = {"../bin/raylet", "../libexec/ray/raylet", "bin/raylet"};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        if (snprintf(path, PATH_SIZE, "%s/%s", folder, places[i]) < PATH_SIZE && access(path, X_OK) == 0)
+        if (snprintf(path, PATH_SIZE, "%s/%s", folder, places[i]) < PATH_SIZE
+            && access(path, X_OK) == 0)
             return 0;
     }
     return err_set(err,
                    ERR_NOT_FOUND,
-                   "no raylet beside %s (looked for ../bin/raylet): install the whole package, or set RAY_RAYLET",
+                   "no raylet beside %s (looked for ../bin/raylet): install the whole package, or "
+                   "set RAY_RAYLET",
                    info.dli_fname);
 }
 
@@ -68,7 +72,12 @@ __attribute__((format(printf, 2, 3))) static void add(struct arguments *a, const
     a->v[++a->n] = NULL;
 }
 
-static int spawn(const char *path, const struct arguments *a, int link_fd, int exe_fd, int *pid, struct err *err)
+static int spawn(const char *path,
+                 const struct arguments *a,
+                 int link_fd,
+                 int exe_fd,
+                 int *pid,
+                 struct err *err)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -88,10 +97,12 @@ static int spawn(const char *path, const struct arguments *a, int link_fd, int e
     sigfillset(&all);
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &all);
-    /* a group of its own: ^C at the terminal reaches the program, which ends the cluster in order */
+    /* a group of its own: ^C at the terminal reaches the program, which ends the cluster in order
+     */
     posix_spawnattr_setpgroup(&attr, 0);
     posix_spawnattr_setflags(&attr,
-                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
+                                 | POSIX_SPAWN_SETPGROUP);
     rc = posix_spawn(pid, path, &actions, &attr, (char *const *)a->v, environ);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attr);
@@ -129,7 +140,10 @@ int cluster_start(const struct core_config *config, int *pid, int *link_fd, stru
     if (config->no_log_to_driver)
         add(&a, "--no-log-to-driver");
     for (unsigned i = 0; i < config->n_resources; i++)
-        add(&a, "--resource=%s:%lld", config->resources[i].name, (long long)config->resources[i].units);
+        add(&a,
+            "--resource=%s:%lld",
+            config->resources[i].name,
+            (long long)config->resources[i].units);
     rc = spawn(path, &a, pair[1], exe, pid, err);
     close(pair[1]);
     close(exe);
@@ -169,5 +183,9 @@ void cluster_fate(int pid, char *out, size_t size)
     else if (info.si_code == CLD_EXITED)
         snprintf(out, size, "exited with status %d", info.si_status);
     else
-        snprintf(out, size, "was killed by signal %d (%s)", info.si_status, strsignal(info.si_status));
+        snprintf(out,
+                 size,
+                 "was killed by signal %d (%s)",
+                 info.si_status,
+                 strsignal(info.si_status));
 }

@@ -2,20 +2,23 @@
 #ifndef LIB_CORE_CLUSTER_H
 #define LIB_CORE_CLUSTER_H
 /*
- * The private cluster of a single program: starts the raylet that hosts it and ends it. The raylet is found beside
- * libray.so. Called without the core lock, by the thread in core_init or core_shutdown.
+ * The private cluster of a single program: starts the raylet that hosts it and ends it. The raylet
+ * is found beside libray.so. Called without the core lock, by the thread in core_init or
+ * core_shutdown.
  */
 #include "lib/base/err.h"
 #include "lib/core/core.h"
 
-/* Spawn the raylet. *link_fd is the connected socket, the caller's. 0 or -1 (no raylet binary, no memory, fds or
- * processes): nothing remains. */
+/* Spawn the raylet. *link_fd is the connected socket, the caller's. 0 or -1 (no raylet binary, no
+ * memory, fds or processes): nothing remains. */
 int cluster_start(const struct core_config *config, int *pid, int *link_fd, struct err *err);
 
-/* Wait until the raylet has ended, at most timeout_ms, then SIGKILL it. It removes its session itself. */
+/* Wait until the raylet has ended, at most timeout_ms, then SIGKILL it. It removes its session
+ * itself. */
 void cluster_reap(int pid, int timeout_ms);
 
-/* Why it ended, for the error of whoever lost it: "exited with status 1", "killed by SIGKILL", "is still running". */
+/* Why it ended, for the error of whoever lost it: "exited with status 1", "killed by SIGKILL", "is
+ * still running". */
 void cluster_fate(int pid, char *out, size_t size);
 
 #endif /* LIB_CORE_CLUSTER_H */

@@ -14,13 +14,13 @@
 #include "lib/core/cluster.h"
 #include "lib/core/core_private.h"
 
-#define ARG_IS_REF       UINT32_MAX
-#define DEFAULT_WAKE_NS  20000u
-#define CONNECT_MS       10000
-#define MIN_UNITS        10
-#define SHUTDOWN_MS      2000
-#define FLUSH_TASKS      32
-#define TEMPLATES_MAX    65535
+#define ARG_IS_REF      UINT32_MAX
+#define DEFAULT_WAKE_NS 20000u
+#define CONNECT_MS      10000
+#define MIN_UNITS       10
+#define SHUTDOWN_MS     2000
+#define FLUSH_TASKS     32
+#define TEMPLATES_MAX   65535
 
 struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER, .epoll_fd = -1, .event_fd = -1};
 
@@ -28,7 +28,7 @@ struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER, .epoll_fd = -1, .event_fd
 static struct class_frame {
     uint8_t *frame;
     size_t size;
-} *classes;
+} * classes;
 static unsigned n_classes;
 
 static void child_after_fork(void)
@@ -97,7 +97,8 @@ void core_on_welcome(const uint8_t *body, size_t size, int fd)
         || !copy_string(core.log_path, sizeof core.log_path, &at, end))
         core.log_path[0] = '\0';
     if (fd >= 0) {
-        core.board = mmap(NULL, BOARD_SLOTS * sizeof *core.board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        core.board =
+            mmap(NULL, BOARD_SLOTS * sizeof *core.board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (core.board == MAP_FAILED)
             core.board = NULL;
         close(fd);
@@ -108,7 +109,11 @@ void core_on_welcome(const uint8_t *body, size_t size, int fd)
 
 int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
 {
-    struct wire_hello hello = {.protocol = WIRE_PROTOCOL, .kind = kind, .token = token, .pid = getpid(), .build = CORE_BUILD};
+    struct wire_hello hello = {.protocol = WIRE_PROTOCOL,
+                               .kind = kind,
+                               .token = token,
+                               .pid = getpid(),
+                               .build = CORE_BUILD};
     struct waiter w = {.n_missing = 1};
     uint64_t deadline = deadline_of(CONNECT_MS);
 
@@ -136,7 +141,11 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
     if (!ok && core.lost.code == ERR_DIED && kind == WIRE_DRIVER) {
         char fate[96];
         cluster_fate(core.raylet_pid, fate, sizeof fate);
-        err_set(err, ERR_DIED, "the raylet %s before it answered: is it of this build? run it by hand with --version", fate);
+        err_set(
+            err,
+            ERR_DIED,
+            "the raylet %s before it answered: is it of this build? run it by hand with --version",
+            fate);
     } else if (!ok && core.lost.code != ERR_NONE)
         *err = core.lost;
     else if (!ok)
@@ -153,7 +162,8 @@ static void clear(void)
     if (core.submit != NULL && core.raylet != NULL && core.raylet->link != NULL)
         core.raylet->is_raylet = true;
     core.connected = false;
-    list_for_each_safe(n, &core.peers) {
+    list_for_each_safe(n, &core.peers)
+    {
         struct peer *p = list_entry(n, struct peer, node);
         if (p->route == 0 && p->link != NULL)
             unix_link_destroy(p->link);
@@ -200,7 +210,10 @@ int core_init(const struct core_config *config, struct err *err)
     int fd, code = CORE_OK;
 
     if (unusable()) {
-        err_set(err, ERR_INVALID, "this process was forked from one that uses Ray: exec a new program, or fork before ray_init");
+        err_set(err,
+                ERR_INVALID,
+                "this process was forked from one that uses Ray: exec a new program, or fork "
+                "before ray_init");
         return CORE_EFORKED;
     }
     if (core.worker)
@@ -208,7 +221,8 @@ int core_init(const struct core_config *config, struct err *err)
     pthread_mutex_lock(&once);
     if (core.n_inits > 0) {
         core.n_inits++;
-    } else if (cluster_start(config != NULL ? config : &defaults, &core.raylet_pid, &fd, err) != 0) {
+    } else if (cluster_start(config != NULL ? config : &defaults, &core.raylet_pid, &fd, err)
+               != 0) {
         code = CORE_ELINK;
     } else if (core_connect(fd, WIRE_DRIVER, 0, err) != 0) {
         clear();
@@ -262,7 +276,8 @@ uint8_t *core_class_frame(uint32_t class, size_t *size)
 
 static int class_number(const struct core_template_spec *spec)
 {
-    uint8_t buf[sizeof(struct wire_lease_request) + (CORE_N_RESOURCES + 1) * sizeof(struct wire_resource) + 64];
+    uint8_t buf[sizeof(struct wire_lease_request)
+                + (CORE_N_RESOURCES + 1) * sizeof(struct wire_resource) + 64];
     struct wire_lease_request w = {.depth = core.worker ? 1 : 0};
     uint8_t *at = buf + sizeof w;
     size_t n = strlen(spec->function);
@@ -300,16 +315,32 @@ int core_template(const struct core_template_spec *spec, struct err *err)
     const char *name = spec->name != NULL ? spec->name : spec->function;
 
     if (spec->n_returns > CORE_RETURNS_MAX)
-        return err_set(err, ERR_INVALID, "num_returns is %u, at most %d", spec->n_returns, CORE_RETURNS_MAX);
+        return err_set(err,
+                       ERR_INVALID,
+                       "num_returns is %u, at most %d",
+                       spec->n_returns,
+                       CORE_RETURNS_MAX);
     if (spec->max_retries < -1)
-        return err_set(err, ERR_INVALID, "max_retries is %d: use -1 (for ever), 0 or more", spec->max_retries);
+        return err_set(err,
+                       ERR_INVALID,
+                       "max_retries is %d: use -1 (for ever), 0 or more",
+                       spec->max_retries);
     if (!fits(spec->function, 48) || !fits(name, 48))
         return err_set(err, ERR_INVALID, "the name %.20s... is longer than 47 bytes", name);
     if (spec->cpu_units < 0 || spec->n_resources > CORE_N_RESOURCES)
-        return err_set(err, ERR_INVALID, "resources of %s: amounts are 0 or more, at most %d kinds", name, CORE_N_RESOURCES);
+        return err_set(err,
+                       ERR_INVALID,
+                       "resources of %s: amounts are 0 or more, at most %d kinds",
+                       name,
+                       CORE_N_RESOURCES);
     for (unsigned i = 0; i < spec->n_resources; i++)
-        if (spec->resources[i].units <= 0 || !fits(spec->resources[i].name, 48) || spec->resources[i].name[0] == '\0')
-            return err_set(err, ERR_INVALID, "resource %u of %s needs a name of 1 to 47 bytes and an amount above 0", i, name);
+        if (spec->resources[i].units <= 0 || !fits(spec->resources[i].name, 48)
+            || spec->resources[i].name[0] == '\0')
+            return err_set(err,
+                           ERR_INVALID,
+                           "resource %u of %s needs a name of 1 to 47 bytes and an amount above 0",
+                           i,
+                           name);
     if (unusable())
         return err_set(err, ERR_INVALID, "this process was forked from one that uses Ray");
     core_lock();
@@ -320,15 +351,19 @@ int core_template(const struct core_template_spec *spec, struct err *err)
     int class = class_number(spec);
     for (unsigned i = 0; i < core.n_templates; i++) {
         const struct template *t = core.templates[i];
-        if (t->class == class && t->n_returns == spec->n_returns && t->max_retries == spec->max_retries
-            && strcmp(t->function, spec->function) == 0 && strcmp(t->name, name) == 0) {
+        if (t->class == class && t->n_returns == spec->n_returns
+            && t->max_retries == spec->max_retries && strcmp(t->function, spec->function) == 0
+            && strcmp(t->name, name) == 0) {
             core_unlock();
             return (int)i;
         }
     }
     if (core.n_templates == TEMPLATES_MAX) {
         core_unlock();
-        return err_set(err, ERR_FULL, "more than %d different option sets: bind options once with ray_bind", TEMPLATES_MAX);
+        return err_set(err,
+                       ERR_FULL,
+                       "more than %d different option sets: bind options once with ray_bind",
+                       TEMPLATES_MAX);
     }
     struct template *t = xcalloc(1, sizeof *t);
     snprintf(t->function, sizeof t->function, "%s", spec->function);
@@ -442,7 +477,7 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
     if (n_args > UINT16_MAX)
         return CORE_EARG;
     core_lock();
-    if (!core.connected || template < 0 || (unsigned)template >= core.n_templates) {
+    if (!core.connected || template <0 || (unsigned)template >= core.n_templates) {
         core_unlock();
         return CORE_EARG;
     }
@@ -454,7 +489,7 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
         task->retries_left = t->max_retries;
         task->counter = ++core.task_counter;
         task->n_args = (uint16_t)n_args;
-        first->template = (uint16_t)template;
+        first->template = (uint16_t) template;
         first->class = (uint32_t)t->class;
         code = pack(task, first, args, n_args);
         if (code != CORE_OK) {
@@ -536,7 +571,8 @@ static struct peer *answerer(const struct record *r, uint64_t *run_ns)
     return first->u.task.lease->peer;
 }
 
-/* Sleep one round towards deadline; false: it has passed. r (or NULL) is what the caller waits for most. */
+/* Sleep one round towards deadline; false: it has passed. r (or NULL) is what the caller waits for
+ * most. */
 static bool wait_round(struct waiter *w, uint64_t deadline, const struct record *r)
 {
     uint64_t run_ns = UINT64_MAX, now = clock_now_ns();
@@ -651,7 +687,8 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
         return CORE_OK;
     if (num_returns == 0 || num_returns > n)
         return CORE_EARG;
-    struct ref_waiter *rws = try_alloc(NULL, n * (sizeof *rws > sizeof(uint64_t) ? sizeof *rws : sizeof(uint64_t)));
+    struct ref_waiter *rws =
+        try_alloc(NULL, n * (sizeof *rws > sizeof(uint64_t) ? sizeof *rws : sizeof(uint64_t)));
     if (rws == NULL)
         return CORE_ENOMEM;
     if (has_duplicates(refs, n, (uint64_t *)(void *)rws)) {

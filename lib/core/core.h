@@ -2,10 +2,11 @@
 #ifndef LIB_CORE_CORE_H
 #define LIB_CORE_CORE_H
 /*
- * The language-neutral runtime of a driver or worker process: what a face (lib/api, later Python) stands on. Values are
- * bytes with a meta that names their encoding (enum wire_meta). Refs are words: (generation << 32 | slot), 0 is
- * never valid; a stale word is CORE_ESTALE. Any thread; one core lock inside, never held in user code, in poll, or in a
- * system call that may block (DESIGN D16).
+ * The language-neutral runtime of a driver or worker process: what a face (lib/api, later Python)
+ * stands on. Values are bytes with a meta that names their encoding (enum wire_meta). Refs are
+ * words: (generation << 32 | slot), 0 is never valid; a stale word is CORE_ESTALE. Any thread; one
+ * core lock inside, never held in user code, in poll, or in a system call that may block (DESIGN
+ * D16).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,9 +18,24 @@
 
 /* The same numbers as ray_code in ray.h (asserted there). */
 enum core_code {
-    CORE_OK, CORE_END, CORE_ETIMEOUT, CORE_EARG, CORE_ETYPE, CORE_ESTALE, CORE_EFULL, CORE_ENOMEM,
-    CORE_ETASK, CORE_ECRASH, CORE_EACTOR_DIED, CORE_EACTOR_AWAY, CORE_ELOST, CORE_EOWNER, CORE_ECANCELED, CORE_EAUTH,
-    CORE_ELINK, CORE_EFORKED,
+    CORE_OK,
+    CORE_END,
+    CORE_ETIMEOUT,
+    CORE_EARG,
+    CORE_ETYPE,
+    CORE_ESTALE,
+    CORE_EFULL,
+    CORE_ENOMEM,
+    CORE_ETASK,
+    CORE_ECRASH,
+    CORE_EACTOR_DIED,
+    CORE_EACTOR_AWAY,
+    CORE_ELOST,
+    CORE_EOWNER,
+    CORE_ECANCELED,
+    CORE_EAUTH,
+    CORE_ELINK,
+    CORE_EFORKED,
 };
 
 #define CORE_INLINE_MAX  (100u << 10) /* a value longer than this needs the object store */
@@ -33,26 +49,26 @@ struct core_resource {
 };
 
 struct core_config {
-    int num_cpus;                /* 0: this machine's */
+    int num_cpus;                                     /* 0: this machine's */
     struct core_resource resources[CORE_N_RESOURCES]; /* custom ones of the node */
     unsigned n_resources;
-    const char *temp_dir;        /* NULL: RAY_TMPDIR, else /tmp/ray */
-    bool no_log_to_driver;       /* prints of tasks stay in their files */
+    const char *temp_dir;  /* NULL: RAY_TMPDIR, else /tmp/ray */
+    bool no_log_to_driver; /* prints of tasks stay in their files */
 };
 
 /* A bound function: interned, so that equal specs give the same number. */
 struct core_template_spec {
-    const char *function;        /* the name that the worker looks up */
-    const char *name;            /* display name; NULL: function */
-    unsigned n_returns;          /* 0..CORE_RETURNS_MAX */
-    int max_retries;             /* -1 for ever */
-    int64_t cpu_units;           /* 1/10000 */
+    const char *function; /* the name that the worker looks up */
+    const char *name;     /* display name; NULL: function */
+    unsigned n_returns;   /* 0..CORE_RETURNS_MAX */
+    int max_retries;      /* -1 for ever */
+    int64_t cpu_units;    /* 1/10000 */
     struct core_resource resources[CORE_N_RESOURCES];
     unsigned n_resources;
 };
 
 struct core_arg {
-    uint64_t ref;                /* nonzero: the value of this ref; else inline: */
+    uint64_t ref; /* nonzero: the value of this ref; else inline: */
     const void *bytes;
     uint32_t size;
     uint8_t meta;
@@ -63,7 +79,7 @@ struct core_value {
     const void *bytes;
     uint32_t size;
     uint8_t meta;
-    uint64_t held;               /* 0: nothing to drop */
+    uint64_t held; /* 0: nothing to drop */
     uint8_t store[80];
 };
 
@@ -73,8 +89,9 @@ struct core_event {
 };
 
 /* --- process --- */
-/* Start a private cluster and connect. CORE_OK or a code with err filled; nothing remains on failure.
- * A second call while connected is CORE_OK and counts; core_shutdown undoes one. In a worker it is CORE_OK. */
+/* Start a private cluster and connect. CORE_OK or a code with err filled; nothing remains on
+ * failure. A second call while connected is CORE_OK and counts; core_shutdown undoes one. In a
+ * worker it is CORE_OK. */
 int core_init(const struct core_config *config, struct err *err);
 /* Leave; ends the private cluster and waits (<= 2 s, then SIGKILL) until nothing of it remains. */
 int core_shutdown(struct err *err);
@@ -89,34 +106,47 @@ struct core_call {
     unsigned n_args, n_returns;
     struct task_id task;
     unsigned attempt;
-    void *reply;                 /* core's */
+    void *reply; /* core's */
 };
 struct core_face {
-    void *(*lookup)(const char *function);  /* NULL: this executable has no such function */
-    void (*execute)(struct core_call *call); /* gives each return, or fails; a return not given is an error */
+    void *(*lookup)(const char *function); /* NULL: this executable has no such function */
+    void (*execute)(
+        struct core_call *call); /* gives each return, or fails; a return not given is an error */
 };
 void core_set_face(const struct core_face *face);
-/* Give return i (copied). CORE_EARG: i out of range or given twice; CORE_EFULL: longer than CORE_INLINE_MAX. */
-int core_call_return(struct core_call *call, unsigned i, uint8_t meta, const void *bytes, size_t size);
+/* Give return i (copied). CORE_EARG: i out of range or given twice; CORE_EFULL: longer than
+ * CORE_INLINE_MAX. */
+int core_call_return(struct core_call *call,
+                     unsigned i,
+                     uint8_t meta,
+                     const void *bytes,
+                     size_t size);
 /* The task fails: overrides returns given. text, file are copied. */
-void core_call_fail(struct core_call *call, enum core_code code, const char *text, const char *file);
+void core_call_fail(struct core_call *call,
+                    enum core_code code,
+                    const char *text,
+                    const char *file);
 
 /* --- submitting --- */
-/* 0.. or -1 (EARG: NaN, negative or unknown amounts, too many returns; names > 47 bytes; err says). */
+/* 0.. or -1 (EARG: NaN, negative or unknown amounts, too many returns; names > 47 bytes; err says).
+ */
 int core_template(const struct core_template_spec *spec, struct err *err);
-/* Never fails for reasons of the cluster: the refs carry the error. refs_out has n_returns slots. The args are copied,
- * their refs counted before return (INV-8). CORE_ESTALE, CORE_EFULL (inline bytes), CORE_ENOMEM, CORE_EFORKED, CORE_EARG. */
+/* Never fails for reasons of the cluster: the refs carry the error. refs_out has n_returns slots.
+ * The args are copied, their refs counted before return (INV-8). CORE_ESTALE, CORE_EFULL (inline
+ * bytes), CORE_ENOMEM, CORE_EFORKED, CORE_EARG. */
 int core_submit(int template, const struct core_arg *args, unsigned n_args, uint64_t *refs_out);
-/* A ref that is ready with this error: how a face keeps "a submission never fails at the call". 0 if no memory. */
+/* A ref that is ready with this error: how a face keeps "a submission never fails at the call". 0
+ * if no memory. */
 uint64_t core_put_error(enum core_code code, const char *text);
 
 /* --- objects --- */
 uint64_t core_put(uint8_t meta, const void *bytes, size_t size, int *code);
-/* CORE_OK and *out; CORE_ETIMEOUT; CORE_ESTALE. A failed task is CORE_OK with meta WIRE_META_ERROR. timeout_ms -1 waits, 0 polls. */
+/* CORE_OK and *out; CORE_ETIMEOUT; CORE_ESTALE. A failed task is CORE_OK with meta WIRE_META_ERROR.
+ * timeout_ms -1 waits, 0 polls. */
 int core_get(uint64_t ref, int64_t timeout_ms, struct core_value *out);
 void core_value_drop(struct core_value *value);
-/* ready[i] for the first num_returns ready refs in input order. CORE_OK, CORE_ETIMEOUT when fewer (flags are set all the same),
- * CORE_EARG (0, too many, duplicates), CORE_ESTALE. */
+/* ready[i] for the first num_returns ready refs in input order. CORE_OK, CORE_ETIMEOUT when fewer
+ * (flags are set all the same), CORE_EARG (0, too many, duplicates), CORE_ESTALE. */
 int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready);
 int core_retain(uint64_t ref);
 int core_release(uint64_t ref);
@@ -132,11 +162,15 @@ struct core_info {
     uint32_t n_cpus, n_nodes, n_workers;
     const char *session_dir;
     unsigned n_resources;
-    struct { char name[48]; int64_t total, available; } resources[CORE_N_RESOURCES + 1];
+    struct {
+        char name[48];
+        int64_t total, available;
+    } resources[CORE_N_RESOURCES + 1];
 };
 int core_get_info(struct core_info *out, struct err *err); /* asks the raylet */
 struct core_counters {
-    uint64_t allocs, writes, reads, thread_hops, spins, blocks, tasks_submitted, tasks_executed, helper_turns;
+    uint64_t allocs, writes, reads, thread_hops, spins, blocks, tasks_submitted, tasks_executed,
+        helper_turns;
 };
 void core_get_counters(struct core_counters *out);
 

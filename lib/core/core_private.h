@@ -45,13 +45,13 @@ struct peer {
     struct unique_id id;
     int32_t pid;
     uint32_t process, board_slot;
-    unsigned n_leases;      /* of ours on it */
-    unsigned in_flight;     /* pushes not yet answered */
-    unsigned n_unsent;      /* pushes since the last flush */
-    struct submit_lease *lease; /* the one last heard of: saves a search */
+    unsigned n_leases;             /* of ours on it */
+    unsigned in_flight;            /* pushes not yet answered */
+    unsigned n_unsent;             /* pushes since the last flush */
+    struct submit_lease *lease;    /* the one last heard of: saves a search */
     struct known_template **known; /* [number]: theirs, as worker */
     unsigned n_known;
-    uint8_t *templates;     /* [number]: sent on this channel */
+    uint8_t *templates; /* [number]: sent on this channel */
     unsigned n_templates;
     struct frame_join join[128]; /* by type */
     struct list dirty_node;
@@ -88,7 +88,8 @@ struct ready_event {
     struct core_event event;
 };
 
-struct template {
+struct template
+{
     char function[48], name[48];
     uint16_t n_returns;
     int max_retries;
@@ -105,7 +106,7 @@ struct core {
     _Atomic bool forked; /* set in a forked child: the library is inert there */
     struct peer *raylet;
     struct list peers;
-    struct list dirty;      /* peers with unsent frames */
+    struct list dirty; /* peers with unsent frames */
     struct wire_welcome welcome;
     char session_dir[256], node_name[64], log_path[320];
     struct core_face face;
@@ -116,8 +117,8 @@ struct core {
     struct template **templates;
     unsigned n_templates;
     uint64_t task_counter;
-    uint64_t n_pending; /* tasks that have no result yet */
-    struct peer *pushed; /* last one a task went to */
+    uint64_t n_pending;     /* tasks that have no result yet */
+    struct peer *pushed;    /* last one a task went to */
     const char *death_text; /* while a death is carried out */
     int death_pid, death_signal;
     char death_log[320];
@@ -138,7 +139,7 @@ struct core {
     struct list sleepers;
     int epoll_fd;
     struct board_line *board;
-    uint64_t spin_ns;         /* how long a spin may last: two wake costs */
+    uint64_t spin_ns; /* how long a spin may last: two wake costs */
     uint64_t last_turn_ns;
     pthread_t helper;
     bool has_helper;
@@ -168,12 +169,16 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err);
 /* --- poller.c --- */
 void core_lock(void);
 void core_unlock(void);
-/* With the lock held: flush, wait for input at most timeout_ns (0 polls, UINT64_MAX for ever), handle it. awaited
- * (or NULL) is the peer whose answer the caller needs: spun for when that can pay. The caller has the poller role. */
+/* With the lock held: flush, wait for input at most timeout_ns (0 polls, UINT64_MAX for ever),
+ * handle it. awaited (or NULL) is the peer whose answer the caller needs: spun for when that can
+ * pay. The caller has the poller role. */
 void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_run_ns);
-/* With the lock held, release and sleep until woken, the role is free, or the deadline (ns, UINT64_MAX none) is past.
- * One round: the caller checks its condition and calls again. */
-void poller_wait(struct waiter *w, uint64_t deadline_ns, struct peer *awaited, uint64_t expected_run_ns);
+/* With the lock held, release and sleep until woken, the role is free, or the deadline (ns,
+ * UINT64_MAX none) is past. One round: the caller checks its condition and calls again. */
+void poller_wait(struct waiter *w,
+                 uint64_t deadline_ns,
+                 struct peer *awaited,
+                 uint64_t expected_run_ns);
 /* After the last round: hands the role on if others sleep. */
 void poller_leave(void);
 void poller_wake(struct waiter *w);
@@ -213,7 +218,15 @@ void owner_tell(struct record *r);
 /* At least size bytes that stay until the next call. NULL: no memory. */
 uint8_t *core_scratch(size_t size);
 /* Build a WIRE_META_ERROR value; returns its size. */
-size_t owner_failure(void *out, size_t max, enum core_code code, int pid, int sig, const char *text, const char *function, const char *file, const char *log);
+size_t owner_failure(void *out,
+                     size_t max,
+                     enum core_code code,
+                     int pid,
+                     int sig,
+                     const char *text,
+                     const char *function,
+                     const char *file,
+                     const char *log);
 
 /* --- worker.c --- */
 void worker_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);

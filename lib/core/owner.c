@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The owner's hands: carries out what submit.c decides and feeds it what frames say. The order at a task's end
- * matters: values are stored, then waiters are told (INV-14, INV-33), then the arguments' holds are dropped (INV-13).
+ * The owner's hands: carries out what submit.c decides and feeds it what frames say. The order at a
+ * task's end matters: values are stored, then waiters are told (INV-14, INV-33), then the
+ * arguments' holds are dropped (INV-13).
  */
 #include <signal.h>
 #include <stdio.h>
@@ -49,7 +50,15 @@ void owner_ref_remove_waiter(struct ref_waiter *w)
     w->link = NULL;
 }
 
-size_t owner_failure(void *out, size_t max, enum core_code code, int pid, int sig, const char *text, const char *function, const char *file, const char *log)
+size_t owner_failure(void *out,
+                     size_t max,
+                     enum core_code code,
+                     int pid,
+                     int sig,
+                     const char *text,
+                     const char *function,
+                     const char *file,
+                     const char *log)
 {
     struct wire_failure f = {.code = code, .pid = pid, .signal = sig, .node = core.welcome.node};
     char *p = (char *)out + sizeof f;
@@ -86,7 +95,8 @@ void owner_tell(struct record *r)
         w->link = NULL;
         switch (w->kind) {
         case REF_WAITER_THREAD:
-            if (w->u.thread->n_missing > 0 && --w->u.thread->n_missing == 0 && !list_empty(&w->u.thread->node)) {
+            if (w->u.thread->n_missing > 0 && --w->u.thread->n_missing == 0
+                && !list_empty(&w->u.thread->node)) {
                 core.counters.thread_hops++;
                 poller_wake(w->u.thread);
             }
@@ -104,8 +114,7 @@ void owner_tell(struct record *r)
                 ssize_t n = write(core.event_fd, &one, sizeof one);
                 (void)n;
             }
-            list_for_each(s, &core.sleepers)
-                poller_wake(list_entry(s, struct waiter, node));
+            list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
             break;
         }
         case REF_WAITER_TASK: {
@@ -160,7 +169,8 @@ static void fail(struct record *task, enum core_code code, const char *text, int
 {
     uint8_t value[1024];
     const struct template *t = core.templates[task->template];
-    size_t n = owner_failure(value, sizeof value, code, pid, sig, text, t->name, "", core.death_log);
+    size_t n =
+        owner_failure(value, sizeof value, code, pid, sig, text, t->name, "", core.death_log);
 
     complete_with(task, WIRE_META_ERROR, value, (uint32_t)n);
 }
@@ -202,7 +212,8 @@ static int send_template(struct peer *p, unsigned number)
     return peer_send(p, WIRE_TEMPLATE, buf, sizeof w + nf + nn);
 }
 
-/* Write the arguments with the refs' values in place; returns the size, out may be NULL to ask for it. */
+/* Write the arguments with the refs' values in place; returns the size, out may be NULL to ask for
+ * it. */
 static size_t expand(const struct task *t, uint8_t *out)
 {
     const uint8_t *p = t->spec;
@@ -242,7 +253,8 @@ static void push(const struct submit_action *a)
 
     if (p->link == NULL)
         return; /* its death is on the way, and with it this task comes back */
-    if ((r->template >= p->n_templates || !p->templates[r->template]) && send_template(p, r->template) != 0)
+    if ((r->template >= p->n_templates || !p->templates[r->template])
+        && send_template(p, r->template) != 0)
         return;
     struct wire_push w = {.lease = a->lease->id,
                           .counter = t->counter,
@@ -295,7 +307,10 @@ void owner_act(void)
             request(&a);
             break;
         case SUBMIT_CANCEL:
-            peer_send(core.raylet, WIRE_LEASE_CANCEL, &(struct wire_lease_cancel){a.ticket}, sizeof(struct wire_lease_cancel));
+            peer_send(core.raylet,
+                      WIRE_LEASE_CANCEL,
+                      &(struct wire_lease_cancel){a.ticket},
+                      sizeof(struct wire_lease_cancel));
             break;
         case SUBMIT_TAKE_BACK: {
             struct wire_take_back w = {.lease = a.lease->id, .count = a.count};
@@ -303,7 +318,10 @@ void owner_act(void)
             break;
         }
         case SUBMIT_RETURN:
-            peer_send(core.raylet, WIRE_LEASE_RETURN, &(struct wire_lease_return){a.ticket}, sizeof(struct wire_lease_return));
+            peer_send(core.raylet,
+                      WIRE_LEASE_RETURN,
+                      &(struct wire_lease_return){a.ticket},
+                      sizeof(struct wire_lease_return));
             break;
         case SUBMIT_FAIL:
             if (a.cause != 0)
@@ -362,8 +380,12 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
         p = peer_find(&g.worker, true);
     }
     if (p == NULL) {
-        peer_send(core.raylet, WIRE_LEASE_RETURN, &(struct wire_lease_return){g.lease}, sizeof(struct wire_lease_return));
-        core.death_text = "no descriptor for a channel to the worker: this process is at its limit of open files (ulimit -n)";
+        peer_send(core.raylet,
+                  WIRE_LEASE_RETURN,
+                  &(struct wire_lease_return){g.lease},
+                  sizeof(struct wire_lease_return));
+        core.death_text = "no descriptor for a channel to the worker: this process is at its limit "
+                          "of open files (ulimit -n)";
         submit_on_refused(core.submit, g.ticket, 1, &core.actions);
         owner_act();
         core.death_text = NULL;
@@ -372,12 +394,14 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
     p->id = g.worker;
     p->pid = g.pid;
     p->board_slot = g.slot;
-    struct submit_lease *l = submit_on_grant(core.submit, g.ticket, g.lease, p, clock_now_ns(), &core.actions);
+    struct submit_lease *l =
+        submit_on_grant(core.submit, g.ticket, g.lease, p, clock_now_ns(), &core.actions);
     if (l != NULL)
         p->n_leases++;
 }
 
-/* Of this peer; a worker may have ended leases that we have not heard of yet, so the frames say which they mean. */
+/* Of this peer; a worker may have ended leases that we have not heard of yet, so the frames say
+ * which they mean. */
 static struct submit_lease *find_lease(struct peer *p, uint64_t id)
 {
     if (p->lease == NULL || p->lease->id != id) {
@@ -445,14 +469,22 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     owner_act();
     snprintf(text, sizeof text, "%.*s", (int)(size - sizeof d), (const char *)body + sizeof d);
     size_t n = strlen(text) + 1;
-    snprintf(core.death_log, sizeof core.death_log, "%.*s", n < size - sizeof d ? (int)(size - sizeof d - n) : 0, (const char *)body + sizeof d + n);
+    snprintf(core.death_log,
+             sizeof core.death_log,
+             "%.*s",
+             n < size - sizeof d ? (int)(size - sizeof d - n) : 0,
+             (const char *)body + sizeof d + n);
     core.death_text = text;
     core.death_pid = d.pid;
     core.death_signal = WIFSIGNALED(d.wait_status) ? WTERMSIG(d.wait_status) : 0;
     if (p->link != NULL)
         peer_end(p, &(struct err){.code = ERR_DIED});
     p->in_flight = 0;
-    submit_on_worker_dead(core.submit, l, d.mask_lease == d.lease ? d.started : ~l->phases, clock_now_ns(), &core.actions);
+    submit_on_worker_dead(core.submit,
+                          l,
+                          d.mask_lease == d.lease ? d.started : ~l->phases,
+                          clock_now_ns(),
+                          &core.actions);
     owner_act();
     core.death_text = NULL;
     core.death_pid = core.death_signal = 0;
@@ -529,8 +561,7 @@ static void on_info(const uint8_t *body, size_t size)
         core.info.n_resources++;
     }
     core.info_ready = true;
-    list_for_each(s, &core.sleepers)
-        poller_wake(list_entry(s, struct waiter, node));
+    list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
 }
 
 void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size, int fd)
@@ -561,7 +592,12 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
         if (w.slot < SUBMIT_WINDOW && find_lease(p, w.lease) != NULL) {
             if (w.reason == WIRE_BOUNCE_TEMPLATE)
                 memset(p->templates, 0, p->n_templates);
-            submit_on_bounced(core.submit, p->lease, w.slot, w.reason == WIRE_BOUNCE_OLD_LEASE, now, &core.actions);
+            submit_on_bounced(core.submit,
+                              p->lease,
+                              w.slot,
+                              w.reason == WIRE_BOUNCE_OLD_LEASE,
+                              now,
+                              &core.actions);
         }
         break;
     }
@@ -600,7 +636,11 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_ERROR:
         core.lost.code = ERR_PROTOCOL;
         if (size > sizeof(struct wire_error))
-            snprintf(core.lost.text, sizeof core.lost.text, "%.*s", (int)(size - sizeof(struct wire_error)), (const char *)body + sizeof(struct wire_error));
+            snprintf(core.lost.text,
+                     sizeof core.lost.text,
+                     "%.*s",
+                     (int)(size - sizeof(struct wire_error)),
+                     (const char *)body + sizeof(struct wire_error));
         if (p->is_raylet) {
             struct err why = core.lost;
             peer_end(p, &why);
@@ -631,6 +671,5 @@ void owner_on_raylet_lost(void)
     submit_on_raylet_lost(core.submit, &core.actions);
     owner_act();
     core.info_ready = true;
-    list_for_each(s, &core.sleepers)
-        poller_wake(list_entry(s, struct waiter, node));
+    list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
 }

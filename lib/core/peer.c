@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* One type is always sent in one class, so that the parts of a long message never interleave with others of their type. */
+/* One type is always sent in one class, so that the parts of a long message never interleave with
+ * others of their type. */
 static enum frame_class class_of(uint8_t type)
 {
     switch (type) {
@@ -59,7 +60,8 @@ struct peer *peer_find(const struct unique_id *id, bool as_owner)
 {
     struct peer *found = NULL;
 
-    list_for_each(n, &core.peers) {
+    list_for_each(n, &core.peers)
+    {
         struct peer *p = list_entry(n, struct peer, node);
         if (p->is_raylet || p->link == NULL || !unique_id_eq(&p->id, id))
             continue;
@@ -91,7 +93,8 @@ void peer_free(struct peer *p)
     free(p);
 }
 
-/* The link has ended. The peer stays until its death is known, since leases and pushes point to it. */
+/* The link has ended. The peer stays until its death is known, since leases and pushes point to it.
+ */
 void peer_end(struct peer *p, const struct err *why)
 {
     if (p->link == NULL)
@@ -109,7 +112,8 @@ void peer_end(struct peer *p, const struct err *why)
         return;
     }
     core.lost = *why;
-    list_for_each(n, &core.peers) {
+    list_for_each(n, &core.peers)
+    {
         struct peer *q = list_entry(n, struct peer, node);
         if (q->route > 0)
             q->link = NULL;
@@ -128,7 +132,8 @@ static void handle(struct peer *p, struct frame *f)
 
     if (p->is_raylet && f->h.route > 0) {
         struct peer *target = NULL;
-        list_for_each(n, &core.peers) {
+        list_for_each(n, &core.peers)
+        {
             struct peer *q = list_entry(n, struct peer, node);
             if (q->route == f->h.route)
                 target = q;
@@ -147,10 +152,13 @@ static void handle(struct peer *p, struct frame *f)
     }
     int rc = frame_join_feed(&p->join[type], f, &body, &size, &err);
     if (rc == 1) {
-        int fd = f->fd >= 0 ? f->fd : (f->h.flags & FRAME_HAS_FD) != 0 ? -2 : -1; /* -2: lost at the fd limit */
+        int fd = f->fd >= 0                         ? f->fd
+                 : (f->h.flags & FRAME_HAS_FD) != 0 ? -2
+                                                    : -1; /* -2: lost at the fd limit */
         if (type == WIRE_GOODBYE)
             peer_end(p, &(struct err){.code = ERR_DIED, .text = "the peer said goodbye"});
-        else if ((type >= WIRE_TEMPLATE && type <= WIRE_TAKE_BACK) || type == WIRE_LEASE_BEGIN || type == WIRE_LEASE_REVOKE || type == WIRE_EXIT)
+        else if ((type >= WIRE_TEMPLATE && type <= WIRE_TAKE_BACK) || type == WIRE_LEASE_BEGIN
+                 || type == WIRE_LEASE_REVOKE || type == WIRE_EXIT)
             worker_on_frame(p, type, body, size, fd);
         else
             owner_on_frame(p, type, body, size, fd);
@@ -236,7 +244,6 @@ void peer_flush(struct peer *p)
 
 void peer_flush_all(void)
 {
-    list_for_each_safe(n, &core.dirty)
-        peer_flush(list_entry(n, struct peer, dirty_node));
+    list_for_each_safe(n, &core.dirty) peer_flush(list_entry(n, struct peer, dirty_node));
     core.oldest_reply_ns = 0;
 }

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How this works. I/O is a role, not a thread (DESIGN D16). Whoever must wait takes the role if it is free and runs
- * turns: flush, wait for input, handle it; everybody else who waits sleeps on a futex of its own and is woken when what it
- * waits for is there, or when the role has become free and somebody must take it. So a synchronous trip has no thread hop,
- * and many threads may wait at once.
+ * How this works. I/O is a role, not a thread (DESIGN D16). Whoever must wait takes the role if it
+ * is free and runs turns: flush, wait for input, handle it; everybody else who waits sleeps on a
+ * futex of its own and is woken when what it waits for is there, or when the role has become free
+ * and somebody must take it. So a synchronous trip has no thread hop, and many threads may wait at
+ * once.
  *
- * Before a turn blocks it may spin (D13): only when the caller awaits one peer's answer, that peer published another
- * CPU than ours on the board, and the answer should come within the spin's budget of two wake costs. The budget halves
- * after a miss and doubles after a hit.
+ * Before a turn blocks it may spin (D13): only when the caller awaits one peer's answer, that peer
+ * published another CPU than ours on the board, and the answer should come within the spin's budget
+ * of two wake costs. The budget halves after a miss and doubles after a hit.
  *
- * The helper thread sees to it that no request waits more than two milliseconds behind user code: it naps a
- * millisecond at a time and runs a turn only if work is outstanding, nobody has the role, and no turn happened for a
- * millisecond. With nothing outstanding it goes to sleep for good; whoever starts work then wakes it.
+ * The helper thread sees to it that no request waits more than two milliseconds behind user code:
+ * it naps a millisecond at a time and runs a turn only if work is outstanding, nobody has the role,
+ * and no turn happened for a millisecond. With nothing outstanding it goes to sleep for good;
+ * whoever starts work then wakes it.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -41,7 +43,13 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_
     struct timespec t = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                          .tv_nsec = (long)(timeout_ns % 1000000000u)};
 
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &t, NULL, 0);
+    syscall(SYS_futex,
+            word,
+            FUTEX_WAIT_PRIVATE,
+            value,
+            timeout_ns == UINT64_MAX ? NULL : &t,
+            NULL,
+            0);
 }
 
 static void futex_wake(_Atomic uint32_t *word)
@@ -91,7 +99,8 @@ void core_unlock(void)
 
 void poller_watch_fd(struct peer *peer)
 {
-    struct epoll_event e = {.events = EPOLLIN | (peer->wants_write ? EPOLLOUT : 0u), .data.ptr = peer};
+    struct epoll_event e = {.events = EPOLLIN | (peer->wants_write ? EPOLLOUT : 0u),
+                            .data.ptr = peer};
     int fd = unix_link_fd(peer->link);
 
     if (epoll_ctl(core.epoll_fd, EPOLL_CTL_MOD, fd, &e) != 0)
@@ -106,7 +115,9 @@ void poller_unwatch_fd(struct peer *peer)
 static void publish_cpu(void)
 {
     if (core.board != NULL && core.welcome.slot < BOARD_SLOTS)
-        atomic_store_explicit(&core.board[core.welcome.slot].cpu, sched_getcpu(), memory_order_relaxed);
+        atomic_store_explicit(&core.board[core.welcome.slot].cpu,
+                              sched_getcpu(),
+                              memory_order_relaxed);
 }
 
 static bool peer_runs_elsewhere(const struct peer *p)
@@ -152,7 +163,11 @@ static void wait_for_input(uint64_t timeout_ns)
     if (timeout_ns == 0)
         n = epoll_wait(core.epoll_fd, events, EVENTS_PER_TURN, 0);
     else
-        n = epoll_pwait2(core.epoll_fd, events, EVENTS_PER_TURN, timeout_ns == UINT64_MAX ? NULL : &t, NULL);
+        n = epoll_pwait2(core.epoll_fd,
+                         events,
+                         EVENTS_PER_TURN,
+                         timeout_ns == UINT64_MAX ? NULL : &t,
+                         NULL);
     core_lock();
     if (timeout_ns > 0)
         core.counters.blocks++;
@@ -172,7 +187,8 @@ void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_ru
     peer_flush_all();
     if (awaited != NULL && awaited->route > 0)
         awaited = core.raylet;
-    if (timeout_ns > 0 && awaited != NULL && awaited->link != NULL && expected_run_ns < core.spin_ns) {
+    if (timeout_ns > 0 && awaited != NULL && awaited->link != NULL
+        && expected_run_ns < core.spin_ns) {
         publish_cpu();
         if (spin_budget_ns == 0)
             spin_budget_ns = core.spin_ns;
@@ -198,7 +214,10 @@ void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_ru
     turn_over();
 }
 
-void poller_wait(struct waiter *w, uint64_t deadline_ns, struct peer *awaited, uint64_t expected_run_ns)
+void poller_wait(struct waiter *w,
+                 uint64_t deadline_ns,
+                 struct peer *awaited,
+                 uint64_t expected_run_ns)
 {
     uint64_t timeout = UINT64_MAX;
 

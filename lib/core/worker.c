@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A worker's life after the fork: say HELLO, then claim, run, answer. The thread that runs bodies is the main thread; while a
- * body runs, the helper thread answers the owner and the raylet (poller.c). Answers are written when the inbox is
- * empty, before a body when the oldest is older than a wake, before blocking, and at once for tasks that must not run twice.
+ * A worker's life after the fork: say HELLO, then claim, run, answer. The thread that runs bodies
+ * is the main thread; while a body runs, the helper thread answers the owner and the raylet
+ * (poller.c). Answers are written when the inbox is empty, before a body when the oldest is older
+ * than a wake, before blocking, and at once for tasks that must not run twice.
  */
 #include <stdio.h>
 #include <stdio_ext.h>
@@ -83,7 +84,9 @@ static void act_for(struct peer *p)
             break;
         case INBOX_BOUNCED:
             if (p != NULL) {
-                struct wire_bounced w = {.lease = a->lease, .slot = (uint8_t)a->asked, .reason = WIRE_BOUNCE_OLD_LEASE};
+                struct wire_bounced w = {.lease = a->lease,
+                                         .slot = (uint8_t)a->asked,
+                                         .reason = WIRE_BOUNCE_OLD_LEASE};
                 peer_send(p, WIRE_BOUNCED, &w, sizeof w);
             }
             break;
@@ -91,7 +94,8 @@ static void act_for(struct peer *p)
             struct wire_lease_ended w = {.lease = a->lease};
             if (core.lease_peer != NULL) {
                 peer_send(core.lease_peer, WIRE_OWNER_LEASE_ENDED, &w, sizeof w);
-                peer_flush(core.lease_peer); /* all its results are out before the raylet may lend us again */
+                peer_flush(core.lease_peer); /* all its results are out before the raylet may lend
+                                                us again */
                 if (core.lease_peer->link == NULL && core.lease_peer->n_leases == 0)
                     peer_free(core.lease_peer);
                 core.lease_peer = NULL;
@@ -164,7 +168,13 @@ void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t s
         struct err err = {.code = ERR_PROTOCOL, .text = "malformed PUSH"};
         if (size >= sizeof w) {
             memcpy(&w, body, sizeof w);
-            if (inbox_push(core.inbox, w.lease, w.slot, w.phase, body, (uint32_t)size, &core.inbox_actions)) {
+            if (inbox_push(core.inbox,
+                           w.lease,
+                           w.slot,
+                           w.phase,
+                           body,
+                           (uint32_t)size,
+                           &core.inbox_actions)) {
                 if (core.inbox_actions.n > 0)
                     act_for(p);
                 break;
@@ -230,7 +240,11 @@ void worker_unblock(void)
     peer_flush(core.raylet);
 }
 
-int core_call_return(struct core_call *call, unsigned i, uint8_t meta, const void *bytes, size_t size)
+int core_call_return(struct core_call *call,
+                     unsigned i,
+                     uint8_t meta,
+                     const void *bytes,
+                     size_t size)
 {
     if (i >= call->n_returns || reply.returns[i].is_given)
         return CORE_EARG;
@@ -246,7 +260,10 @@ int core_call_return(struct core_call *call, unsigned i, uint8_t meta, const voi
     }
     if (size > 0)
         memcpy(reply.bytes + reply.size, bytes, size);
-    reply.returns[i] = (struct given){.offset = (uint32_t)reply.size, .size = (uint32_t)size, .meta = meta, .is_given = true};
+    reply.returns[i] = (struct given){.offset = (uint32_t)reply.size,
+                                      .size = (uint32_t)size,
+                                      .meta = meta,
+                                      .is_given = true};
     reply.size += size;
     return CORE_OK;
 }
@@ -257,7 +274,15 @@ void core_call_fail(struct core_call *call, enum core_code code, const char *tex
 
     snprintf(log, sizeof log, "%s.err", core.log_path);
     reply.failed = true;
-    reply.failure_size = owner_failure(reply.failure, sizeof reply.failure, code, getpid(), 0, text, call->name, file, log);
+    reply.failure_size = owner_failure(reply.failure,
+                                       sizeof reply.failure,
+                                       code,
+                                       getpid(),
+                                       0,
+                                       text,
+                                       call->name,
+                                       file,
+                                       log);
 }
 
 /* Fill args from a PUSH body; false: malformed. */
@@ -281,7 +306,8 @@ static bool parse_args(const uint8_t *p, size_t size, unsigned n)
     return true;
 }
 
-/* Lines of a task are told apart by a marker in the log, written when the function changes (Ray's way). */
+/* Lines of a task are told apart by a marker in the log, written when the function changes (Ray's
+ * way). */
 static void mark_logs(const char *name)
 {
     char line[80];
@@ -310,7 +336,8 @@ static void answer(const struct wire_push *w, const struct core_call *call, uint
     if (p == NULL || p->link == NULL)
         return;
     for (unsigned i = 0; i < call->n_returns; i++)
-        size += sizeof(struct wire_arg) + (reply.failed ? reply.failure_size : reply.returns[i].size);
+        size +=
+            sizeof(struct wire_arg) + (reply.failed ? reply.failure_size : reply.returns[i].size);
     uint8_t *out = size <= FRAME_BODY_MAX ? peer_reserve(p, WIRE_DONE, size) : core_scratch(size);
     if (out == NULL) {
         peer_end(p, &(struct err){.code = ERR_FULL});
@@ -346,7 +373,11 @@ static void run(struct core_call *call, bool parsed, const struct known_template
         return;
     }
     if (call->body == NULL) {
-        snprintf(text, sizeof text, "function %s is not in the worker's executable: register it with RAY_REMOTE in the program, or link its library", call->function);
+        snprintf(text,
+                 sizeof text,
+                 "function %s is not in the worker's executable: register it with RAY_REMOTE in "
+                 "the program, or link its library",
+                 call->function);
         core_call_fail(call, CORE_EARG, text, "");
         return;
     }
@@ -357,7 +388,12 @@ static void run(struct core_call *call, bool parsed, const struct known_template
         fflush(stdout); /* a line without an end: the process may be killed any time now */
     for (unsigned i = 0; !reply.failed && i < call->n_returns; i++)
         if (!reply.returns[i].is_given) {
-            snprintf(text, sizeof text, "%s returned no value %u of %u", call->function, i, call->n_returns);
+            snprintf(text,
+                     sizeof text,
+                     "%s returned no value %u of %u",
+                     call->function,
+                     i,
+                     call->n_returns);
             core_call_fail(call, CORE_ETASK, text, "");
         }
 }
@@ -370,17 +406,19 @@ static uint64_t execute(const struct inbox_task *t, uint64_t start_ns)
     const struct known_template *k = NULL;
 
     memcpy(&w, t->push, sizeof w);
-    if (p != NULL && w.template < p->n_known)
+    if (p != NULL && w.template <p->n_known)
         k = p->known[w.template];
     bool parsed = parse_args(t->push + sizeof w, t->size - sizeof w, w.n_args);
-    struct core_call call = {.function = k != NULL ? k->function : "?",
-                             .name = k != NULL ? k->name : "?",
-                             .body = k != NULL ? k->body : NULL,
-                             .args = args,
-                             .n_args = parsed ? w.n_args : 0,
-                             .n_returns = k != NULL ? k->n_returns : 1,
-                             .task = task_id_make((struct job_id){core.welcome.job}, p != NULL ? p->process : 0, w.counter),
-                             .attempt = w.attempt};
+    struct core_call call = {
+        .function = k != NULL ? k->function : "?",
+        .name = k != NULL ? k->name : "?",
+        .body = k != NULL ? k->body : NULL,
+        .args = args,
+        .n_args = parsed ? w.n_args : 0,
+        .n_returns = k != NULL ? k->n_returns : 1,
+        .task =
+            task_id_make((struct job_id){core.welcome.job}, p != NULL ? p->process : 0, w.counter),
+        .attempt = w.attempt};
     for (unsigned i = 0; i < call.n_returns; i++)
         reply.returns[i].is_given = false;
     reply.size = 0;
@@ -439,8 +477,14 @@ _Noreturn void core_worker_main(const struct core_worker_setup *setup)
 
     core.worker = true;
     core.inbox = inbox_create();
-    core.control = mmap(NULL, sizeof *core.control, PROT_READ | PROT_WRITE, MAP_SHARED, setup->control_fd, 0);
-    core.board = mmap(NULL, BOARD_SLOTS * sizeof *core.board, PROT_READ | PROT_WRITE, MAP_SHARED, setup->board_fd, 0);
+    core.control =
+        mmap(NULL, sizeof *core.control, PROT_READ | PROT_WRITE, MAP_SHARED, setup->control_fd, 0);
+    core.board = mmap(NULL,
+                      BOARD_SLOTS * sizeof *core.board,
+                      PROT_READ | PROT_WRITE,
+                      MAP_SHARED,
+                      setup->board_fd,
+                      0);
     if (core.board == MAP_FAILED)
         core.board = NULL;
     if (core.control == MAP_FAILED) {

@@ -25,8 +25,8 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
-#include "lib/base/remove_tree.h"
 #include "lib/base/err.h"
+#include "lib/base/remove_tree.h"
 #include "lib/core/core.h"
 #include "lib/net/unix_link.h"
 

@@ -2,14 +2,16 @@
 #ifndef LIB_NET_CONTROL_BLOCK_H
 #define LIB_NET_CONTROL_BLOCK_H
 /*
- * Two shared pages (memfds made by the raylet). The board: one line per process of the machine, in which each
- * publishes the CPU it runs on, so that a peer knows whether a spin can pay (D13). The control block: one per
- * worker, shared with the raylet alone; before a body starts the worker sets the task's bit in `started` to the
- * phase its PUSH named, and the raylet's death notice carries the word (D4). The raylet reads a worker's block as foreign input.
+ * Two shared pages (memfds made by the raylet). The board: one line per process of the machine, in
+ * which each publishes the CPU it runs on, so that a peer knows whether a spin can pay (D13). The
+ * control block: one per worker, shared with the raylet alone; before a body starts the worker sets
+ * the task's bit in `started` to the phase its PUSH named, and the raylet's death notice carries
+ * the word (D4). The raylet reads a worker's block as foreign input.
  *
- * Why a phase and not a plain bit: a slot is used again as soon as the owner has seen DONE, before the
- * worker can have cleared anything. The owner flips a slot's phase only when a task that started there is done, so bit ==
- * phase holds exactly for a task that started. A lease begins with started = 0 and phase 1.
+ * Why a phase and not a plain bit: a slot is used again as soon as the owner has seen DONE, before
+ * the worker can have cleared anything. The owner flips a slot's phase only when a task that
+ * started there is done, so bit == phase holds exactly for a task that started. A lease begins with
+ * started = 0 and phase 1.
  */
 #include <stdatomic.h>
 #include <stdint.h>

@@ -16,11 +16,20 @@ int frame_parse(const void *bytes, size_t n, struct frame *out, size_t *need, st
     }
     memcpy(&h, bytes, sizeof h);
     if (h.length < FRAME_HEADER_SIZE || h.length > FRAME_SIZE_MAX)
-        return err_set(err, ERR_PROTOCOL, "frame length %u is not within %d..%d: the peer does not speak this protocol", h.length, FRAME_HEADER_SIZE, FRAME_SIZE_MAX);
+        return err_set(
+            err,
+            ERR_PROTOCOL,
+            "frame length %u is not within %d..%d: the peer does not speak this protocol",
+            h.length,
+            FRAME_HEADER_SIZE,
+            FRAME_SIZE_MAX);
     if (h.type == 0)
         return err_set(err, ERR_PROTOCOL, "frame type 0 is never used");
     if ((h.flags & ~(FRAME_HAS_FD | FRAME_MORE)) != 0)
-        return err_set(err, ERR_PROTOCOL, "frame flags 0x%x are unknown: the peer is of a newer version", h.flags);
+        return err_set(err,
+                       ERR_PROTOCOL,
+                       "frame flags 0x%x are unknown: the peer is of a newer version",
+                       h.flags);
     if (n < h.length) {
         *need = h.length;
         return 0;
@@ -32,7 +41,12 @@ int frame_parse(const void *bytes, size_t n, struct frame *out, size_t *need, st
     return 1;
 }
 
-void frame_write_header(void *out, uint8_t type, uint8_t flags, uint32_t route, uint32_t sequence, size_t body_size)
+void frame_write_header(void *out,
+                        uint8_t type,
+                        uint8_t flags,
+                        uint32_t route,
+                        uint32_t sequence,
+                        size_t body_size)
 {
     struct frame_header h = {.length = (uint32_t)(FRAME_HEADER_SIZE + body_size),
                              .type = type,
@@ -49,7 +63,11 @@ static void reset(struct frame_join *join)
     join->size = 0;
 }
 
-int frame_join_feed(struct frame_join *join, const struct frame *f, const uint8_t **body, size_t *size, struct err *err)
+int frame_join_feed(struct frame_join *join,
+                    const struct frame *f,
+                    const uint8_t **body,
+                    size_t *size,
+                    struct err *err)
 {
     bool more = (f->h.flags & FRAME_MORE) != 0;
 
@@ -60,18 +78,29 @@ int frame_join_feed(struct frame_join *join, const struct frame *f, const uint8_
     }
     if (join->open && join->type != f->h.type) {
         reset(join);
-        return err_set(err, ERR_PROTOCOL, "frame of type %u inside a message of type %u", f->h.type, join->type);
+        return err_set(err,
+                       ERR_PROTOCOL,
+                       "frame of type %u inside a message of type %u",
+                       f->h.type,
+                       join->type);
     }
     if (join->size + f->body_size > FRAME_MESSAGE_MAX) {
         reset(join);
-        return err_set(err, ERR_PROTOCOL, "message of type %u is longer than %u bytes", f->h.type, FRAME_MESSAGE_MAX);
+        return err_set(err,
+                       ERR_PROTOCOL,
+                       "message of type %u is longer than %u bytes",
+                       f->h.type,
+                       FRAME_MESSAGE_MAX);
     }
     if (join->size + f->body_size > join->capacity) {
         size_t capacity = 2 * (join->size + f->body_size);
         uint8_t *p = try_alloc(join->bytes, capacity);
         if (p == NULL) {
             reset(join);
-            return err_set(err, ERR_NO_MEMORY, "no memory for a message of %zu bytes", capacity / 2);
+            return err_set(err,
+                           ERR_NO_MEMORY,
+                           "no memory for a message of %zu bytes",
+                           capacity / 2);
         }
         join->bytes = p;
         join->capacity = capacity;

@@ -3,10 +3,10 @@
 #define LIB_NET_FRAME_H
 /*
  * The one frame of every carrier (DESIGN D3): a 16-byte header, then a body. All numbers are
- * little endian, like every machine we run on (asserted at compile time). Frames are at most 64 KiB; a
- * longer message travels as several frames of one type, all but the last flagged FRAME_MORE, which
- * the receiver joins per route (frame_join). Parsing never trusts: a malformed header is an error
- * of the link, said in a sentence.
+ * little endian, like every machine we run on (asserted at compile time). Frames are at most 64
+ * KiB; a longer message travels as several frames of one type, all but the last flagged FRAME_MORE,
+ * which the receiver joins per route (frame_join). Parsing never trusts: a malformed header is an
+ * error of the link, said in a sentence.
  *
  *     0        4      5       6       8        12         16
  *     | length | type | flags | spare | route  | sequence | body ...
@@ -62,7 +62,12 @@ struct frame {
 int frame_parse(const void *bytes, size_t n, struct frame *out, size_t *need, struct err *err);
 
 /* Write a header for a body of body_size (<= FRAME_BODY_MAX) to out. */
-void frame_write_header(void *out, uint8_t type, uint8_t flags, uint32_t route, uint32_t sequence, size_t body_size);
+void frame_write_header(void *out,
+                        uint8_t type,
+                        uint8_t flags,
+                        uint32_t route,
+                        uint32_t sequence,
+                        size_t body_size);
 
 /* Joins the parts of one route. Embedded; zeroed is empty. */
 struct frame_join {
@@ -75,7 +80,11 @@ struct frame_join {
 /* Feed a frame. 1: message complete: *body / *size (points into the frame if it was a single part,
  * else into the join's buffer; good until the next call). 0: more parts follow. -1: a type change
  * in mid-message, FRAME_MESSAGE_MAX exceeded, or no memory; the join is empty again. */
-int frame_join_feed(struct frame_join *join, const struct frame *f, const uint8_t **body, size_t *size, struct err *err);
+int frame_join_feed(struct frame_join *join,
+                    const struct frame *f,
+                    const uint8_t **body,
+                    size_t *size,
+                    struct err *err);
 void frame_join_fini(struct frame_join *join);
 
 #endif /* LIB_NET_FRAME_H */

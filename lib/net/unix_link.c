@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How this works. Each class has one contiguous buffer of whole frames; head..tail waits to be sent. A flush is one sendmsg
- * over the three buffers. A short write may cut a frame: the class it was cut in goes first next time. An fd must
- * arrive with the first byte of its frame, so a flush stops before each frame that carries one and sends from there.
+ * How this works. Each class has one contiguous buffer of whole frames; head..tail waits to be
+ * sent. A flush is one sendmsg over the three buffers. A short write may cut a frame: the class it
+ * was cut in goes first next time. An fd must arrive with the first byte of its frame, so a flush
+ * stops before each frame that carries one and sends from there.
  */
 #include "lib/net/unix_link.h"
 
@@ -19,7 +20,7 @@
 #define READ_ROOM   (2 * FRAME_SIZE_MAX)
 #define OUT_DEFAULT (64u << 20)
 #define OUT_ROOM    FRAME_SIZE_MAX /* at least: a burst does not grow it */
-#define FDS_MAX     64 /* waiting, each way */
+#define FDS_MAX     64             /* waiting, each way */
 
 struct out_class {
     uint8_t *bytes;
@@ -131,7 +132,11 @@ static bool make_room(struct unix_link *l, unsigned class, size_t n)
     return true;
 }
 
-void *unix_link_reserve(struct unix_link *l, enum frame_class class, uint8_t type, uint32_t route, size_t size)
+void *unix_link_reserve(struct unix_link *l,
+                        enum frame_class class,
+                        uint8_t type,
+                        uint32_t route,
+                        size_t size)
 {
     struct out_class *o = &l->out[class];
 
@@ -159,7 +164,8 @@ static void commit(struct unix_link *l, size_t size, int fd, uint8_t flags)
     if (fd >= 0) {
         h.flags |= FRAME_HAS_FD;
         if (l->n_out_fds < FDS_MAX)
-            l->out_fds[l->n_out_fds++] = (struct out_fd){.fd = fd, .class = l->reserved_class, .at = o->tail};
+            l->out_fds[l->n_out_fds++] =
+                (struct out_fd){.fd = fd, .class = l->reserved_class, .at = o->tail};
         else
             close(fd); /* arrives as lost: the receiver says so */
     }
@@ -174,12 +180,18 @@ void unix_link_commit(struct unix_link *l, size_t size, int fd)
     commit(l, size, fd, 0);
 }
 
-int unix_link_send(struct unix_link *l, enum frame_class class, uint8_t type, uint32_t route, const void *body, size_t size)
+int unix_link_send(struct unix_link *l,
+                   enum frame_class class,
+                   uint8_t type,
+                   uint32_t route,
+                   const void *body,
+                   size_t size)
 {
     size_t n_frames = size / FRAME_BODY_MAX + 1;
     const uint8_t *p = body;
 
-    if (size > FRAME_MESSAGE_MAX || unix_link_pending(l) + size + n_frames * FRAME_HEADER_SIZE > l->out_max
+    if (size > FRAME_MESSAGE_MAX
+        || unix_link_pending(l) + size + n_frames * FRAME_HEADER_SIZE > l->out_max
         || !make_room(l, class, size + n_frames * FRAME_HEADER_SIZE))
         return -1;
     do {
@@ -336,7 +348,8 @@ static void take_fds(struct unix_link *l, struct msghdr *m)
         }
     }
     if ((m->msg_flags & MSG_CTRUNC) != 0 && l->n_in_fds < FDS_MAX)
-        l->in_fds[l->n_in_fds++] = -1; /* dropped by the kernel at our fd limit: keeps the fifo in step */
+        l->in_fds[l->n_in_fds++] =
+            -1; /* dropped by the kernel at our fd limit: keeps the fifo in step */
 }
 
 long unix_link_read(struct unix_link *l, struct err *err)
@@ -354,7 +367,10 @@ long unix_link_read(struct unix_link *l, struct err *err)
     if (l->in_tail == READ_ROOM)
         return 0; /* whole frames wait to be taken */
     struct iovec iov = {.iov_base = l->in + l->in_tail, .iov_len = READ_ROOM - l->in_tail};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof control.bytes};
     ssize_t n;
     do
         n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);

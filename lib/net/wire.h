@@ -2,22 +2,22 @@
 #ifndef LIB_NET_WIRE_H
 #define LIB_NET_WIRE_H
 /*
- * What frames say between the processes of one machine. Hot bodies are packed structs that grow only
- * at the end: a receiver takes the fields it knows and ignores what follows; one shorter than its
- * first version is malformed. Numbers are never reused. Who sends what (R raylet, O owner: a driver or
- * worker, W worker, Z zygote):
+ * What frames say between the processes of one machine. Hot bodies are packed structs that grow
+ * only at the end: a receiver takes the fields it knows and ignores what follows; one shorter than
+ * its first version is malformed. Numbers are never reused. Who sends what (R raylet, O owner: a
+ * driver or worker, W worker, Z zygote):
  *
  *   O,W -> R  HELLO        R -> O,W  WELCOME          first frames of every link
  *   O -> R    LEASE_REQUEST, LEASE_CANCEL, LEASE_RETURN
  *   R -> O    LEASE_GRANT, LEASE_CANCELED, LEASE_REFUSED, WORKER_DEAD
  *   R -> W    LEASE_BEGIN, LEASE_REVOKE, EXIT         W -> R  LEASE_ENDED, BLOCKED, UNBLOCKED
- *   O -> W    TEMPLATE, PUSH, TAKE_BACK               W -> O  DONE, RETURNED, BOUNCED, OWNER_LEASE_ENDED
- *   R -> O    LOG          O -> R  LEAVE              O -> R  INFO   R -> O  INFO_REPLY
- *   R -> Z    SPAWN        Z -> R  SPAWNED, EXITED
- *   any       ERROR, GOODBYE, ROUTE
+ *   O -> W    TEMPLATE, PUSH, TAKE_BACK               W -> O  DONE, RETURNED, BOUNCED,
+ * OWNER_LEASE_ENDED R -> O    LOG          O -> R  LEAVE              O -> R  INFO   R -> O
+ * INFO_REPLY R -> Z    SPAWN        Z -> R  SPAWNED, EXITED any       ERROR, GOODBYE, ROUTE
  *
- * Owner and worker talk on a direct channel (a socketpair made by the raylet, its ends in GRANT and BEGIN), or,
- * when the fd could not be delivered, over their raylet links on a route bound by ROUTE; the bodies are the same.
+ * Owner and worker talk on a direct channel (a socketpair made by the raylet, its ends in GRANT and
+ * BEGIN), or, when the fd could not be delivered, over their raylet links on a route bound by
+ * ROUTE; the bodies are the same.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -81,25 +81,28 @@ struct wire_hello {
     char build[32]; /* of libray; a worker of another build is refused with a sentence */
 } __attribute__((packed));
 
-/* R -> O,W; FRAME_HAS_FD to a driver: the board's memfd (workers have it from their zygote). Followed by
- * strings: session folder \0 node name \0 log path of this worker (without .out/.err) \0. */
+/* R -> O,W; FRAME_HAS_FD to a driver: the board's memfd (workers have it from their zygote).
+ * Followed by strings: session folder \0 node name \0 log path of this worker (without .out/.err)
+ * \0. */
 struct wire_welcome {
     uint32_t protocol;
     uint32_t job;
-    uint32_t process;  /* this process's number in the job (D14) */
-    uint32_t n_cpus;   /* of the node, whole */
-    uint64_t wake_ns;  /* measured; 0: not yet */
+    uint32_t process; /* this process's number in the job (D14) */
+    uint32_t n_cpus;  /* of the node, whole */
+    uint64_t wake_ns; /* measured; 0: not yet */
     struct unique_id cluster, node, worker;
     char build[32];
-    uint32_t slot;     /* of this process on the board */
+    uint32_t slot; /* of this process on the board */
 } __attribute__((packed));
 
-/* any -> any: typed refusal; followed by the sentence (not terminated). The sender closes the link. */
+/* any -> any: typed refusal; followed by the sentence (not terminated). The sender closes the link.
+ */
 struct wire_error {
     uint32_t code; /* enum err_code */
 } __attribute__((packed));
 
-/* R -> O and R -> W: from now on frames with this route on this link go to and come from that process. */
+/* R -> O and R -> W: from now on frames with this route on this link go to and come from that
+ * process. */
 struct wire_route {
     uint32_t route;
     uint32_t peer_process;
@@ -107,9 +110,10 @@ struct wire_route {
     struct unique_id peer;
 } __attribute__((packed));
 
-/* O -> R: count leases of the class described behind it. A ticket is answered exactly once per unit:
- * GRANT, CANCELED or REFUSED. Followed by n_resources of wire_resource (CPU first if any), then the
- * class name (function, for logs and why; not terminated). Equal descriptions are one scheduling class. */
+/* O -> R: count leases of the class described behind it. A ticket is answered exactly once per
+ * unit: GRANT, CANCELED or REFUSED. Followed by n_resources of wire_resource (CPU first if any),
+ * then the class name (function, for logs and why; not terminated). Equal descriptions are one
+ * scheduling class. */
 struct wire_resource {
     char name[48]; /* "CPU" or custom; terminated */
     int64_t units; /* 1/10000 */
@@ -127,8 +131,8 @@ struct wire_lease_return {
     uint64_t lease;
 } __attribute__((packed));
 
-/* R -> O. One unit of the ticket; FRAME_HAS_FD: the owner's end of a new channel to that worker. Without the flag
- * the pair has a channel already (same worker id). */
+/* R -> O. One unit of the ticket; FRAME_HAS_FD: the owner's end of a new channel to that worker.
+ * Without the flag the pair has a channel already (same worker id). */
 struct wire_lease_grant {
     uint64_t ticket, lease;
     int32_t pid;
@@ -146,8 +150,9 @@ struct wire_lease_refused {
     uint32_t count, code;
 } __attribute__((packed));
 
-/* R -> O, after waitpid: the lease is over. started: the worker's mask (see control_block.h), valid for this lease
- * if mask_lease == lease. Followed by the sentence, which names how it died and its log. */
+/* R -> O, after waitpid: the lease is over. started: the worker's mask (see control_block.h), valid
+ * for this lease if mask_lease == lease. Followed by the sentence, which names how it died and its
+ * log. */
 struct wire_worker_dead {
     uint64_t lease, mask_lease, started;
     int32_t pid, wait_status;
@@ -160,8 +165,8 @@ struct wire_lease_begin {
     int32_t owner_pid;
     struct unique_id owner;
 } __attribute__((packed));
-/* R -> W: end the lease as soon as it is idle; when grace_ms have passed, return what is not started and end it
- * after the body that runs. */
+/* R -> W: end the lease as soon as it is idle; when grace_ms have passed, return what is not
+ * started and end it after the body that runs. */
 struct wire_lease_revoke {
     uint64_t lease;
     uint32_t grace_ms;
@@ -175,8 +180,8 @@ struct wire_blocked {
     uint64_t lease;
 } __attribute__((packed));
 
-/* O -> W, once per channel and template, before the first PUSH that names it. Followed by the function's name \0 and
- * the task's display name \0. */
+/* O -> W, once per channel and template, before the first PUSH that names it. Followed by the
+ * function's name \0 and the task's display name \0. */
 struct wire_template {
     uint16_t template;
     uint16_t n_returns;
@@ -187,10 +192,10 @@ struct wire_template {
 /* O -> W: template + refs + arguments. Followed by n_args of { u32 size; u8 kind; bytes }. */
 struct wire_push {
     uint64_t lease;
-    uint64_t counter;  /* task number of the owner: TaskID = (owner's process, counter) */
+    uint64_t counter; /* task number of the owner: TaskID = (owner's process, counter) */
     uint16_t template;
-    uint8_t slot;      /* in the window, 0..63 */
-    uint8_t phase;     /* 0 or 1: value of the slot's started bit that means "this task" */
+    uint8_t slot;  /* in the window, 0..63 */
+    uint8_t phase; /* 0 or 1: value of the slot's started bit that means "this task" */
     uint16_t n_args;
     uint16_t attempt;
 } __attribute__((packed));
@@ -218,7 +223,8 @@ struct wire_done {
     uint16_t n_returns;
     uint32_t run_ns; /* of the body; saturates */
 } __attribute__((packed));
-/* W -> O: these slots were not started and will not be. Answers TAKE_BACK (mask may be 0), and unasked when the worker blocks. */
+/* W -> O: these slots were not started and will not be. Answers TAKE_BACK (mask may be 0), and
+ * unasked when the worker blocks. */
 struct wire_returned {
     uint64_t lease, mask;
     uint32_t asked; /* 1: answers a TAKE_BACK */
@@ -239,7 +245,8 @@ struct wire_failure {
     struct unique_id node;
 } __attribute__((packed));
 
-/* R -> driver: whole lines of a worker's stdout (1) or stderr (2); followed by the task name \0 and the text. */
+/* R -> driver: whole lines of a worker's stdout (1) or stderr (2); followed by the task name \0 and
+ * the text. */
 struct wire_log {
     int32_t pid;
     uint32_t stream;
@@ -255,8 +262,9 @@ struct wire_info_resource {
     int64_t total, available;
 } __attribute__((packed));
 
-/* R -> Z. With three fds in this order on three frames: SPAWN carries the worker's link; two more SPAWN frames of the same
- * token, body size sizeof only, carry the fd of its stdout and stderr file and of its control block. */
+/* R -> Z. With three fds in this order on three frames: SPAWN carries the worker's link; two more
+ * SPAWN frames of the same token, body size sizeof only, carry the fd of its stdout and stderr file
+ * and of its control block. */
 struct wire_spawn {
     uint64_t token;
     uint32_t part; /* 0 link, 1 stdout, 2 stderr, 3 control block; the fork happens at part 3 */
@@ -264,7 +272,7 @@ struct wire_spawn {
 } __attribute__((packed));
 struct wire_spawned {
     uint64_t token;
-    int32_t pid;    /* -1: fork failed, error holds errno */
+    int32_t pid; /* -1: fork failed, error holds errno */
     int32_t error;
 } __attribute__((packed));
 struct wire_exited {

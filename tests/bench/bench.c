@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench [--quick] [--json]: each hot path beside its physical limit, measured in the same run. A row is value, limit, their ratio
- * and the budget for the ratio. Nothing is asserted: figures are for people.
+ * bench [--quick] [--json]: each hot path beside its physical limit, measured in the same run. A
+ * row is value, limit, their ratio and the budget for the ratio. Nothing is asserted: figures are
+ * for people.
  */
 #include "tests/bench/bench.h"
 
@@ -86,8 +87,20 @@ static void trips(const char *p50_name, const char *p99_name, size_t n, double l
             die();
         v[i] = (double)(clock_now_ns() - t) / 1e3;
     }
-    bench_add((struct row){p50_name, bench_quantile(v, n, 0.5), "us", limit50, "unix socket ping-pong, waiting rule, p50", 2.5, false});
-    bench_add((struct row){p99_name, bench_quantile(v, n, 0.99), "us", limit50, "unix socket ping-pong, waiting rule, p50", 15, false});
+    bench_add((struct row){p50_name,
+                           bench_quantile(v, n, 0.5),
+                           "us",
+                           limit50,
+                           "unix socket ping-pong, waiting rule, p50",
+                           2.5,
+                           false});
+    bench_add((struct row){p99_name,
+                           bench_quantile(v, n, 0.99),
+                           "us",
+                           limit50,
+                           "unix socket ping-pong, waiting rule, p50",
+                           15,
+                           false});
     free(v);
 }
 
@@ -150,8 +163,20 @@ static void queued(size_t n)
     unlink(fifo);
     rmdir(path);
     free(refs);
-    bench_add((struct row){"queued behind a barrier and drained, per million", s * 1e6 / (double)n, "s", 3, "the budget itself", 1, false});
-    bench_add((struct row){"memory of a queued task", (double)(after - before) * 1024 / (double)n, "B", 500, "the budget itself", 1, false});
+    bench_add((struct row){"queued behind a barrier and drained, per million",
+                           s * 1e6 / (double)n,
+                           "s",
+                           3,
+                           "the budget itself",
+                           1,
+                           false});
+    bench_add((struct row){"memory of a queued task",
+                           (double)(after - before) * 1024 / (double)n,
+                           "B",
+                           500,
+                           "the budget itself",
+                           1,
+                           false});
 }
 
 /* A whole program: start, one task, end. */
@@ -214,7 +239,13 @@ static void raylet_idle(void)
                 break;
         if (f != NULL)
             fclose(f);
-        bench_add((struct row){"raylet idle PSS", (double)pss / 1024, "MiB", 16, "the budget itself", 1, false});
+        bench_add((struct row){"raylet idle PSS",
+                               (double)pss / 1024,
+                               "MiB",
+                               16,
+                               "the budget itself",
+                               1,
+                               false});
         bench_add((struct row){"raylet threads", (double)threads, "", 0, "", 0, false});
     }
     if (d != NULL)
@@ -234,12 +265,19 @@ static void worker_start(void)
             die();
         /* another class: the warm worker's lease is taken back, or a new one is forked */
         uint64_t t = clock_now_ns();
-        if (ray_take(ray_remote_with(RAY_OPTIONS(.num_cpus = RAY_ZERO), noop, 1), &y, RAY_FOREVER) != RAY_OK)
+        if (ray_take(ray_remote_with(RAY_OPTIONS(.num_cpus = RAY_ZERO), noop, 1), &y, RAY_FOREVER)
+            != RAY_OK)
             die();
         v[i] = (double)(clock_now_ns() - t) / 1e6;
         ray_shutdown();
     }
-    bench_add((struct row){"worker start: lease to user code", bench_quantile(v, 9, 0.5), "ms", limit_fork_us() / 1e3, "fork of a small process", 0, false});
+    bench_add((struct row){"worker start: lease to user code",
+                           bench_quantile(v, 9, 0.5),
+                           "ms",
+                           limit_fork_us() / 1e3,
+                           "fork of a small process",
+                           0,
+                           false});
 }
 
 static void pool(size_t n)
@@ -251,12 +289,14 @@ static void pool(size_t n)
              sizeof command,
              "/usr/bin/python3 -c 'import multiprocessing as m,time\n"
              "p=m.Pool()\np.map(abs,range(100),chunksize=1)\n"
-             "t=time.time();p.map(abs,range(%zu),chunksize=1);print(%zu/(time.time()-t));p.close();p.join()' 2>/dev/null",
+             "t=time.time();p.map(abs,range(%zu),chunksize=1);print(%zu/"
+             "(time.time()-t));p.close();p.join()' 2>/dev/null",
              n,
              n);
     FILE *f = popen(command, "r");
     if (f != NULL && fscanf(f, "%lf", &rate) == 1)
-        bench_add((struct row){"peer: multiprocessing.Pool map, chunksize 1", rate, "/s", 0, "", 0, true});
+        bench_add((
+            struct row){"peer: multiprocessing.Pool map, chunksize 1", rate, "/s", 0, "", 0, true});
     if (f != NULL)
         pclose(f);
 }
@@ -267,15 +307,27 @@ static void print_row(const struct row *r, bool json, bool last)
     bool ok = r->budget == 0 || (r->higher_is_better ? ratio >= r->budget : ratio <= r->budget);
 
     if (json) {
-        printf("  {\"name\": \"%s\", \"value\": %.4g, \"unit\": \"%s\", \"limit\": %.4g, \"limit_name\": \"%s\", \"ratio\": %.3g, \"budget\": %.3g, \"ok\": %s}%s\n",
-               r->name, r->value, r->unit, r->limit, r->limit_name, ratio, r->budget, ok ? "true" : "false", last ? "" : ",");
+        printf("  {\"name\": \"%s\", \"value\": %.4g, \"unit\": \"%s\", \"limit\": %.4g, "
+               "\"limit_name\": \"%s\", \"ratio\": %.3g, \"budget\": %.3g, \"ok\": %s}%s\n",
+               r->name,
+               r->value,
+               r->unit,
+               r->limit,
+               r->limit_name,
+               ratio,
+               r->budget,
+               ok ? "true" : "false",
+               last ? "" : ",");
         return;
     }
     printf("%-48s %12.4g %-4s", r->name, r->value, r->unit);
     if (r->limit > 0)
         printf(" limit %10.4g ratio %6.2f", r->limit, ratio);
     if (r->budget > 0)
-        printf(" budget %s%.3g %s", r->higher_is_better ? ">=" : "<=", r->budget, ok ? "ok" : "SHORT");
+        printf(" budget %s%.3g %s",
+               r->higher_is_better ? ">=" : "<=",
+               r->budget,
+               ok ? "ok" : "SHORT");
     printf("  %s\n", r->limit_name);
 }
 
@@ -304,18 +356,36 @@ int main(int argc, char **argv)
     queued(n); /* first: memory is what fresh tasks take */
     throughput(20000);
     trips("task round trip p50", "task round trip p99", quick ? 5000 : 20000, p50);
-    bench_add((struct row){"no-op tasks, one driver", throughput(n), "/s", frames, "packed frames and answers, same carrier", 0.5, true});
+    bench_add((struct row){"no-op tasks, one driver",
+                           throughput(n),
+                           "/s",
+                           frames,
+                           "packed frames and answers, same carrier",
+                           0.5,
+                           true});
     raylet_idle();
     hogs_start(2);
     double busy50, busy99;
     limit_ping_pong(&busy50, &busy99);
     double busy_frames = limit_frames_per_s(2, n / 4);
     trips("task round trip p50, CPUs busy", "task round trip p99, CPUs busy", 2000, busy50);
-    bench_add((struct row){"no-op tasks, CPUs busy", throughput(n / 4), "/s", busy_frames, "packed frames and answers, CPUs busy", 0.5, true});
+    bench_add((struct row){"no-op tasks, CPUs busy",
+                           throughput(n / 4),
+                           "/s",
+                           busy_frames,
+                           "packed frames and answers, CPUs busy",
+                           0.5,
+                           true});
     hogs_stop();
     ray_shutdown();
     worker_start();
-    bench_add((struct row){"a program with nothing running, all in all", program_ms(argv[0]), "ms", 150, "the budget itself", 1, false});
+    bench_add((struct row){"a program with nothing running, all in all",
+                           program_ms(argv[0]),
+                           "ms",
+                           150,
+                           "the budget itself",
+                           1,
+                           false});
     bench_add((struct row){"posix_spawn of /bin/true", limit_spawn_ms(), "ms", 0, "", 0, false});
     pool(quick ? 20000 : 100000);
     if (json)

@@ -2,8 +2,9 @@
 #ifndef TESTS_BENCH_BENCH_H
 #define TESTS_BENCH_BENCH_H
 /*
- * One row of figures: what was measured, the physical limit measured in the same run, and the budget as a ratio
- * to it. Rows are collected and printed at the end as a table or as one JSON array.
+ * One row of figures: what was measured, the physical limit measured in the same run, and the
+ * budget as a ratio to it. Rows are collected and printed at the end as a table or as one JSON
+ * array.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,9 +26,11 @@ double bench_quantile(double *v, size_t n, double q);
 
 /* limits.c: what the machine can do, each measured now */
 
-/* Round trips over a unix socket pair between two processes that wait by the rule of D13; microseconds. */
+/* Round trips over a unix socket pair between two processes that wait by the rule of D13;
+ * microseconds. */
 void limit_ping_pong(double *p50_us, double *p99_us);
-/* Packed frames out and answers back through n_workers unix sockets, window 64; frames per second. */
+/* Packed frames out and answers back through n_workers unix sockets, window 64; frames per second.
+ */
 double limit_frames_per_s(int n_workers, size_t n_frames);
 /* fork of a small process until the child's first byte arrives; microseconds. */
 double limit_fork_us(void);

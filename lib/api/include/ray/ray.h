@@ -1,4 +1,5 @@
-/* ray.h: tasks and objects from C.                            SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ray.h: tasks and objects from C.
  *
  * Threads: any function from any thread; a ray_call belongs to the thread that runs its body.
  * Errors:  RAY_OK or a ray_code; ray_error() says more. A submission never fails at the call: its
@@ -181,17 +182,15 @@ typedef struct {
 int ray_next_to(ray_box *box, ray_slot slot);
 /* Leave the next item out, whatever it is. RAY_OK or RAY_END. */
 int ray_skip(ray_box *box);
-/* enum ray_kind of the next item; RAY_NONE at the end. An integer is RAY_U64 only beyond INT64_MAX.
- */
+/* enum ray_kind of the next item; RAY_NONE at the end. RAY_U64 only for what exceeds INT64_MAX. */
 uint32_t ray_peek(const ray_box *box);
 /* Frees what ray_get made; a call's and an inner box need none, and it does no harm there. */
 void ray_box_drop(ray_box *box);
 #define ray_next(box, out) ray_next_to(box, ray_to(out))
 
-/* --- ready refs as events, for a program's own loop; no callback ever runs on a foreign thread ---
- */
-/* One event with this tag when the ref has a value or an error, at once if it has. Watching holds
- * nothing: a ref released before gives no event. RAY_ESTALE, RAY_ENOMEM. */
+/* --- ready refs as events, for a program's own loop: no callback runs on a foreign thread --- */
+/* One event with this tag when the ref has a value or an error, at once if it has. The event
+ * comes even if the ref is released before. RAY_ESTALE, RAY_ENOMEM. */
 int ray_watch(ray_ref ref, void *tag);
 /* Up to max events; waits for the first. The number of them, 0 when none came in time, or -1. */
 int ray_poll(ray_event *events, size_t max, int64_t timeout_ms);

@@ -1,14 +1,16 @@
-/* value.h: values in and out by their C type; included by ray.h. SPDX-License-Identifier:
- * Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* value.h: values in and out by their C type; included by ray.h.
  *
  * ray_v(x)   makes a value: bool, any integer, float, double, a string (const char *, not NULL), a
  *            ray_ref, ray_bytes(p, n), ray_nil(), ray_list(...), ray_map(...), or a ray_value.
  *            In C before C2x true and false are ints: write (bool)true where it matters.
  * ray_to(&x) makes a place: of bool, any integer of 1, 2, 4 or 8 bytes (a number that does not fit
- *            is RAY_ETYPE), float and double (integers fit too), const char * or char * (a copy
- * with a terminator), ray_view (bytes or a string), ray_box (any value), or ray_into(buffer, n):
- * bytes or a string of exactly or less than n bytes. Lists and maps of the macros live as long as
- * the block around them in C, as long as the expression around them in C++. */
+ *            is RAY_ETYPE), float and double (integers fit too), const char * or char * (a
+ *            copy with a terminator), ray_view (bytes or a string), ray_box (any value), or
+ *            ray_into(buffer, n): bytes or a string of at most n bytes.
+ *
+ * Lists and maps of the macros live as long as the block around them in C, as long as the
+ * expression around them in C++. */
 #ifndef RAY_VALUE_H
 #define RAY_VALUE_H
 #pragma GCC system_header
@@ -28,15 +30,13 @@ enum ray_kind {
     RAY_NONE  /* of ray_peek: no item is left */
 };
 
-/* --- registering --- */
+/* --- registering: macros are laid out as the code they make --- */
+/* clang-format off */
 #define RAY_REGISTER(f, body_, ...)                                                                \
     RAY_DECLARE(f);                                                                                \
-    ray_function ray_fn_##f = {sizeof(ray_function),                                               \
-                               #f,                                                                 \
-                               __FILE__,                                                           \
-                               body_,                                                              \
-                               NULL,                                                               \
-                               {.size = sizeof(ray_options), __VA_ARGS__}};                        \
+    __extension__ ray_function ray_fn_##f = {                                                      \
+        sizeof(ray_function), #f, __FILE__, body_, NULL,                                           \
+        {.size = sizeof(ray_options), __VA_ARGS__}};                                               \
     __attribute__((constructor)) static void ray_reg_##f(void)                                     \
     {                                                                                              \
         ray_register(&ray_fn_##f);                                                                 \
@@ -44,7 +44,8 @@ enum ray_kind {
     RAY_DECLARE(f)
 #define RAY_REMOTE_(f, ...) RAY_REGISTER(f, f, __VA_ARGS__)
 #ifdef __cplusplus
-#define RAY_SAME(f, R, params) __attribute__((unused)) static R(*const ray_typed_##f) params = f;
+#define RAY_SAME(f, R, params)                                                                     \
+    __attribute__((unused)) static R (*const ray_typed_##f) params = f;
 #else
 #define RAY_SAME(f, R, params)                                                                     \
     _Static_assert(__builtin_types_compatible_p(__typeof__(f), R params),                          \
@@ -61,34 +62,37 @@ enum ray_kind {
         return (fetch) ? RAY_ETYPE : ray_return(ray_c, 0, call);                                   \
     }                                                                                              \
     RAY_REGISTER(f, ray_body_##f, )
-#define RAY_TASK1(f, R)    RAY_WRAP(f, R, (void), 0, , 0, f())
-#define RAY_TASK2(f, R, A) RAY_WRAP(f, R, (A), 1, A ray_1;, ray_arg(ray_c, 0, &ray_1), f(ray_1))
+#define RAY_TASK1(f, R) RAY_WRAP(f, R, (void), 0, , 0, f())
+#define RAY_TASK2(f, R, A)                                                                         \
+    RAY_WRAP(f, R, (A), 1, A ray_1;, ray_arg(ray_c, 0, &ray_1), f(ray_1))
 #define RAY_TASK3(f, R, A, B)                                                                      \
-    RAY_WRAP(f, R, (A, B), 2, A ray_1; B ray_2;                                                    \
-             , ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2), f(ray_1, ray_2))
+    RAY_WRAP(f, R, (A, B), 2,                                                                      \
+             A ray_1; B ray_2;,                                                                    \
+             ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2), f(ray_1, ray_2))
 #define RAY_TASK4(f, R, A, B, C)                                                                   \
-    RAY_WRAP(f, R, (A, B, C), 3, A ray_1; B ray_2; C ray_3;                                        \
-             ,                                                                                     \
+    RAY_WRAP(f, R, (A, B, C), 3,                                                                   \
+             A ray_1; B ray_2; C ray_3;,                                                           \
              ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2) || ray_arg(ray_c, 2, &ray_3),  \
              f(ray_1, ray_2, ray_3))
 #define RAY_TASK5(f, R, A, B, C, D)                                                                \
-    RAY_WRAP(f, R, (A, B, C, D), 4, A ray_1; B ray_2; C ray_3; D ray_4;                            \
-             ,                                                                                     \
-             ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2) || ray_arg(ray_c, 2, &ray_3)   \
-                 || ray_arg(ray_c, 3, &ray_4),                                                     \
+    RAY_WRAP(f, R, (A, B, C, D), 4,                                                                \
+             A ray_1; B ray_2; C ray_3; D ray_4;,                                                  \
+             ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2)                                \
+             || ray_arg(ray_c, 2, &ray_3) || ray_arg(ray_c, 3, &ray_4),                            \
              f(ray_1, ray_2, ray_3, ray_4))
 #define RAY_TASK6(f, R, A, B, C, D, E)                                                             \
-    RAY_WRAP(f, R, (A, B, C, D, E), 5, A ray_1; B ray_2; C ray_3; D ray_4; E ray_5;                \
-             ,                                                                                     \
-             ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2) || ray_arg(ray_c, 2, &ray_3)   \
-                 || ray_arg(ray_c, 3, &ray_4) || ray_arg(ray_c, 4, &ray_5),                        \
+    RAY_WRAP(f, R, (A, B, C, D, E), 5,                                                             \
+             A ray_1; B ray_2; C ray_3; D ray_4; E ray_5;,                                         \
+             ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2)                                \
+             || ray_arg(ray_c, 2, &ray_3) || ray_arg(ray_c, 3, &ray_4)                             \
+             || ray_arg(ray_c, 4, &ray_5),                                                         \
              f(ray_1, ray_2, ray_3, ray_4, ray_5))
 #define RAY_TASK7(f, R, A, B, C, D, E, F)                                                          \
-    RAY_WRAP(f, R, (A, B, C, D, E, F), 6, A ray_1; B ray_2; C ray_3; D ray_4; E ray_5; F ray_6;    \
-             ,                                                                                     \
-             ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2) || ray_arg(ray_c, 2, &ray_3)   \
-                 || ray_arg(ray_c, 3, &ray_4) || ray_arg(ray_c, 4, &ray_5)                         \
-                 || ray_arg(ray_c, 5, &ray_6),                                                     \
+    RAY_WRAP(f, R, (A, B, C, D, E, F), 6,                                                          \
+             A ray_1; B ray_2; C ray_3; D ray_4; E ray_5; F ray_6;,                                \
+             ray_arg(ray_c, 0, &ray_1) || ray_arg(ray_c, 1, &ray_2)                                \
+             || ray_arg(ray_c, 2, &ray_3) || ray_arg(ray_c, 3, &ray_4)                             \
+             || ray_arg(ray_c, 4, &ray_5) || ray_arg(ray_c, 5, &ray_6),                            \
              f(ray_1, ray_2, ray_3, ray_4, ray_5, ray_6))
 
 /* --- submitting; the last argument is always empty: see ray.h --- */
@@ -99,23 +103,24 @@ enum ray_kind {
 #define RAY_COUNT(...)                                                                             \
     RAY_COUNT_(__VA_ARGS__, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
 #define RAY_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, n, ...) n
-#define RAY_EACH(...)                                                         __VA_OPT__(RAY_E1(__VA_ARGS__))
-#define RAY_E1(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E2(__VA_ARGS__))
-#define RAY_E2(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E3(__VA_ARGS__))
-#define RAY_E3(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E4(__VA_ARGS__))
-#define RAY_E4(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E5(__VA_ARGS__))
-#define RAY_E5(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E6(__VA_ARGS__))
-#define RAY_E6(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E7(__VA_ARGS__))
-#define RAY_E7(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E8(__VA_ARGS__))
-#define RAY_E8(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E9(__VA_ARGS__))
-#define RAY_E9(x, ...)                                                        ray_v(x), __VA_OPT__(RAY_E10(__VA_ARGS__))
-#define RAY_E10(x, ...)                                                       ray_v(x), __VA_OPT__(RAY_E11(__VA_ARGS__))
-#define RAY_E11(x, ...)                                                       ray_v(x), __VA_OPT__(RAY_E12(__VA_ARGS__))
-#define RAY_E12(x, ...)                                                       ray_v(x), __VA_OPT__(RAY_E13(__VA_ARGS__))
-#define RAY_E13(x, ...)                                                       ray_v(x), __VA_OPT__(RAY_E14(__VA_ARGS__))
-#define RAY_E14(x, ...)                                                       ray_v(x), __VA_OPT__(RAY_E15(__VA_ARGS__))
-#define RAY_E15(x, ...)                                                       ray_v(x), __VA_OPT__(RAY_E16(__VA_ARGS__))
-#define RAY_E16(x, ...)                                                       ray_v(x), __VA_OPT__(more_than_16_values_use_ray_submit_or_ray_list_of)
+#define RAY_EACH(...)   __VA_OPT__(RAY_E1(__VA_ARGS__))
+#define RAY_E1(x, ...)  ray_v(x), __VA_OPT__(RAY_E2(__VA_ARGS__))
+#define RAY_E2(x, ...)  ray_v(x), __VA_OPT__(RAY_E3(__VA_ARGS__))
+#define RAY_E3(x, ...)  ray_v(x), __VA_OPT__(RAY_E4(__VA_ARGS__))
+#define RAY_E4(x, ...)  ray_v(x), __VA_OPT__(RAY_E5(__VA_ARGS__))
+#define RAY_E5(x, ...)  ray_v(x), __VA_OPT__(RAY_E6(__VA_ARGS__))
+#define RAY_E6(x, ...)  ray_v(x), __VA_OPT__(RAY_E7(__VA_ARGS__))
+#define RAY_E7(x, ...)  ray_v(x), __VA_OPT__(RAY_E8(__VA_ARGS__))
+#define RAY_E8(x, ...)  ray_v(x), __VA_OPT__(RAY_E9(__VA_ARGS__))
+#define RAY_E9(x, ...)  ray_v(x), __VA_OPT__(RAY_E10(__VA_ARGS__))
+#define RAY_E10(x, ...) ray_v(x), __VA_OPT__(RAY_E11(__VA_ARGS__))
+#define RAY_E11(x, ...) ray_v(x), __VA_OPT__(RAY_E12(__VA_ARGS__))
+#define RAY_E12(x, ...) ray_v(x), __VA_OPT__(RAY_E13(__VA_ARGS__))
+#define RAY_E13(x, ...) ray_v(x), __VA_OPT__(RAY_E14(__VA_ARGS__))
+#define RAY_E14(x, ...) ray_v(x), __VA_OPT__(RAY_E15(__VA_ARGS__))
+#define RAY_E15(x, ...) ray_v(x), __VA_OPT__(RAY_E16(__VA_ARGS__))
+#define RAY_E16(x, ...) ray_v(x), __VA_OPT__(more_than_16_values_use_ray_submit_or_ray_list_of)
+/* clang-format on */
 
 /* --- values and places --- */
 #define RAY_V(name, T, K, m)                                                                       \
@@ -246,7 +251,7 @@ static inline ray_slot ray_to_slot(ray_slot s)
 #define ray_map(...)     ray_map_of(RAY_ARGS(__VA_ARGS__, ))
 #else
 #include <initializer_list>
-#define RAY_O(T, K, m)   RAY_V(ray_v, T, K, m)
+#define RAY_O(T, K, m) RAY_V(ray_v, T, K, m)
 RAY_O(bool, RAY_BOOL, i)
 RAY_O(int, RAY_I64, i)
 RAY_O(long, RAY_I64, i)
@@ -290,8 +295,11 @@ static inline const ray_config *ray_config_at(const ray_config &c)
 {
     return &c;
 }
-#define RAY_OPTIONS(...) ray_options_at(ray_options{.size = sizeof(ray_options), __VA_ARGS__})
-#define RAY_CONFIG(...)  ray_config_at(ray_config{.size = sizeof(ray_config), __VA_ARGS__})
+/* __extension__: designators are allowed in C++17 too */
+#define RAY_OPTIONS(...)                                                                           \
+    ray_options_at(__extension__ ray_options{.size = sizeof(ray_options), __VA_ARGS__})
+#define RAY_CONFIG(...)                                                                            \
+    ray_config_at(__extension__ ray_config{.size = sizeof(ray_config), __VA_ARGS__})
 struct ray_values {
     const ray_value *v;
     size_t n;
@@ -319,8 +327,8 @@ static inline ray_value ray_map_of(const ray_values &l)
 {
     return ray_map_of(l.v, l.n);
 }
-#define RAY_ARGS(...)    ray_values({RAY_EACH(__VA_ARGS__)})
-#define ray_list(...)    ray_list_of(RAY_ARGS(__VA_ARGS__, ))
-#define ray_map(...)     ray_map_of(RAY_ARGS(__VA_ARGS__, ))
+#define RAY_ARGS(...) ray_values({RAY_EACH(__VA_ARGS__)})
+#define ray_list(...) ray_list_of(RAY_ARGS(__VA_ARGS__, ))
+#define ray_map(...)  ray_map_of(RAY_ARGS(__VA_ARGS__, ))
 #endif
 #endif /* RAY_VALUE_H */

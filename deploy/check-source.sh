@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The style gate: deploy/check-source.sh BUILD. Prints each finding; exits 1 if there is one.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=${1:-build}
+bad=0
+finding() {
+    echo "check-source: $*"
+    bad=1
+}
+
+mapfile -t sources < <(git ls-files '*.c' '*.h')
+mapfile -t headers < <(git ls-files '*.h')
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+
+clang-format-14 --dry-run -Werror "${sources[@]}" || finding "formatting: clang-format-14 -i the files above"
+shellcheck "${scripts[@]}" || finding "shellcheck"
+
+for f in "${sources[@]}"; do
+    head -n 1 "$f" | grep -q 'SPDX-License-Identifier: Apache-2.0' || finding "$f: first line must hold the licence"
+done
+for h in "${headers[@]}"; do
+    case $h in
+    lib/api/include/*) guard=$(basename "$h" .h | tr '[:lower:]' '[:upper:]') guard=RAY_${guard}_H ;;
+    *) guard=$(echo "${h%.h}_H" | tr 'a-z/-' 'A-Z__') ;;
+    esac
+    grep -q "^#ifndef $guard$" "$h" || finding "$h: guard must be $guard"
+    echo "#include \"$h\"" | gcc -std=gnu17 -D_GNU_SOURCE -I. -Ilib/api/include -fsyntax-only -x c - || finding "$h does not compile alone"
+done
+
+# Banned calls, and sleeping in tests.
+grep -nE '\b(sprintf|strcpy|strcat|gets|atoi|system)\(' "${sources[@]}" && finding "a banned call"
+git ls-files 'tests/*.c' | xargs -r grep -nE '\b(sleep|usleep)\(' && finding "tests wait for conditions, they do not sleep"
+
+# Arrows point one way; foreign interfaces are fenced.
+grep -nE '#include "(raylet|lib/core|lib/api|gcs)/' lib/base/*.[ch] lib/net/*.[ch] && finding "lib/base and lib/net know nobody above them"
+grep -nE '#include "(raylet|gcs|lib/api)/' lib/core/*.[ch] && finding "lib/core includes neither raylet nor the API"
+grep -nE '#include "lib/(core|api)/' raylet/*.[ch] && finding "raylet includes neither lib/core nor the API"
+grep -ln 'event2/' "${sources[@]}" | grep -v '^lib/net/loop.c$' && finding "libevent belongs to lib/net/loop.c"
+grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "msgpack belongs to lib/api/value.c"
+
+# Magics are unique.
+grep -hoE '^#define [A-Z_]+_MAGIC +0x[0-9a-fA-F]+' "${sources[@]}" | awk '{print tolower($3)}' | sort | uniq -d | grep . && finding "two structs share a magic"
+
+# What decides touches no socket, clock, thread or file.
+for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/resources lib/net/frame; do
+    o=$build/obj/$m.o
+    [ -f "$o" ] || { finding "$o is missing: make first"; continue; }
+    nm -u "$o" | awk '{print $2}' |
+        grep -vE '^(x(malloc|calloc|realloc|strdup)|try_alloc|free|assert_fail|err_set|mem(cpy|set|move|cmp)|str(cmp|ncmp|len|nlen)|snprintf|qsort|abort|__stack_chk_fail|__(asan|ubsan|tsan)_.*|_GLOBAL_OFFSET_TABLE_|res(ources|_set)_.*|ref_table_.*|record_.*)$' &&
+        finding "$m calls what a deciding module must not"
+done
+
+# The library's face.
+readelf -d "$build/lib/libray.so.1" | grep -E 'NEEDED.*(grpc|event|hiredis)' && finding "libray links a daemon's library"
+nm -D --defined-only "$build/lib/libray.so.1" | awk '{print $3}' | grep -vE '@@?(RAY_1|RAY_CORE_PRIVATE)$' && finding "libray exports a name without a version"
+
+for std in c11 c17 c2x; do
+    for cc in gcc clang-14; do
+        $cc -std=$std -Wall -Wextra -Wpedantic -Werror -Ilib/api/include -fsyntax-only docs/examples/square.c || finding "ray.h under $cc -std=$std"
+    done
+done
+for std in c++17 c++20; do
+    g++ -std=$std -Wall -Wextra -Wpedantic -Werror -Ilib/api/include -fsyntax-only -x c++ docs/examples/square.c || finding "ray.h under g++ -std=$std"
+done
+
+[ "$bad" -eq 0 ] && echo "check-source: fine"
+exit "$bad"

@@ -26,11 +26,13 @@ net  := $(filter-out $(loop),$(wildcard lib/net/*.c))
 core := $(wildcard lib/core/*.c)
 api  := $(wildcard lib/api/*.c)
 raylet := $(wildcard raylet/*.c)
+gcs  := $(wildcard gcs/*.c)
 lib := $(BUILD)/lib
-archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a
+archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a
 libray := $(lib)/libray.so
 
-unit     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c))
+unit     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c)) \
+            $(patsubst tests/contract/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/contract/*_test.c))
 drivers  := $(patsubst tests/drivers/%.c,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.c))
 fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$(BUILD)/tests/fuzz/%_fuzz,$(wildcard tests/fuzz/*_fuzz.c))
 examples := $(patsubst docs/examples/%.c,$(BUILD)/examples/%,$(wildcard docs/examples/*.c))
@@ -52,6 +54,7 @@ $(lib)/libbase.a: $(call objs,$(base))
 $(lib)/libnet.a: $(call objs,$(net))
 $(lib)/libcore.a: $(call objs,$(core))
 $(lib)/libraylet.a: $(call objs,$(raylet) $(loop))
+$(lib)/libgcs.a: $(call objs,$(gcs))
 $(archives):
 	@mkdir -p $(@D)
 	@rm -f $@
@@ -63,11 +66,11 @@ $(libray): $(call objs,$(api) $(core) $(net) $(base)) lib/api/libray.map
 	    -Wl,--version-script=lib/api/libray.map -lmsgpackc -lpthread -lm
 	ln -sf libray.so.1 $@
 
-$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
 
-$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
 
@@ -82,13 +85,19 @@ $(BUILD)/examples/parallel_map: docs/examples/parallel_map/main.c $(wildcard doc
 $(BUILD)/tests/drivers/%: tests/drivers/%.c $(libray)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $< $(LDFLAGS) $(call user,../../lib)
-$(BUILD)/tests/unit/%: tests/unit/%.c $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libnet.a $(lib)/libbase.a
-	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $^ $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lpthread -lm
+unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
+define unit_link
+@mkdir -p $(@D)
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $^ $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lpthread -lm
+endef
+$(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
+	$(unit_link)
+$(BUILD)/tests/unit/%: tests/contract/%.c $(unit_deps)
+	$(unit_link)
 $(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c tests/fuzz/run_corpus.c $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $^ $(LDFLAGS)
-$(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libcore.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
 $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(libray)
@@ -119,7 +128,7 @@ install: all
 	sed 's|@PREFIX@|$(PREFIX)|' deploy/ray.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ray.pc
 
 compile_commands.json: Makefile
-	@/usr/bin/env printf '[' > $@; sep=''; for f in $(base) $(loop) $(net) $(core) $(api) $(raylet); do \
+	@/usr/bin/env printf '[' > $@; sep=''; for f in $(base) $(loop) $(net) $(core) $(api) $(raylet) $(gcs); do \
 	    /usr/bin/env printf '%s\n{"directory":"$(CURDIR)","file":"%s","command":"cc -std=gnu17 -D_GNU_SOURCE -I. -Ilib/api/include -c %s"}' "$$sep" $$f $$f >> $@; sep=,; done; echo ']' >> $@
 
 clean:

@@ -18,7 +18,7 @@ struct job_row {
 typedef void (*job_number_f)(void *arg, enum err_code code, uint32_t job);
 typedef void (*job_block_f)(void *arg, enum err_code code, uint32_t first, uint32_t n);
 
-/* A number for a new job and its row. ERR_FULL: 2^32 - 1 were given. */
+/* A number for a new job and its row. ERR_FULL: 2^32 - 2 were given. */
 void job_table_add(struct store *store, const struct job_row *row, job_number_f done, void *arg);
 void job_table_end(struct store *store,
                    uint32_t job,

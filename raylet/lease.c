@@ -1,4 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How this works. Each event changes one fact and ends with pump(), the only place that takes
+ * resources for waiting units and that has leases revoked for them. serve() starts what fits now;
+ * make_room() then looks at the ledger as it will be when all leases that were told to end have
+ * ended, and for a unit that does not fit there either it revokes more.
+ *
+ * Freed resources would go to whoever is first in line, which is not whom they were freed for, and
+ * small units would take them from under a large one for ever. So a unit that had leases revoked is
+ * promised: it is served before all others, and others get only what its promise leaves. The latter
+ * stops a body that polls for its child without ever blocking, should the child wait behind the
+ * promise: so it holds in every other LEASE_PROMISE_MS only.
+ */
 #include "raylet/lease.h"
 
 #include <stdio.h>
@@ -9,34 +21,65 @@
 #include "lib/base/assert.h"
 #include "lib/base/list.h"
 
-#define NAME_MAX_BYTES 48
+#define CLASS_NAME_MAX 48
 
-struct unit {
+/* Interned: as long as the table. */
+struct class
+{
     struct list node;
+    struct res_set need;
+    char name[CLASS_NAME_MAX];
+    bool feasible, warned;
+    uint64_t no_fit_pass; /* it does not fit in this pass of serve() */
+    char text[256];       /* what is missing */
+};
+
+/* One that has requests; the one served longest ago is first. Freed with its last request. */
+struct owner {
+    struct list node;
+    struct list requests;
+    uint32_t id;
+};
+
+/* The queued units of a lease_request. */
+struct request {
+    struct list node;
+    struct owner *owner;
+    struct class *class;
+    uint64_t ticket;
+    uint32_t n_queued, n_promised; /* promised ones are among the queued */
+    uint64_t promised_ms;          /* the first of them */
+};
+
+/* A unit that holds resources and waits for its worker. */
+struct start {
+    struct list node;
+    struct class *class;
     uint32_t owner;
     uint64_t ticket;
-    struct res_set need;
-    char name[NAME_MAX_BYTES];
-    bool starting, warned, asked_others;
 };
 
 struct lease {
-    struct list node; /* oldest first */
+    struct list node;
+    struct class *class;
     uint64_t id, granted_ms;
     uint32_t owner, worker;
-    struct res_set need;
-    char name[NAME_MAX_BYTES];
     bool blocked, owner_gone;
-    bool revoked; /* must make way */
-    bool asked;   /* may end when idle: a surplus */
-    uint64_t kill_ms;
+    bool revoked; /* told to make way, with grace_ms */
+    uint32_t grace_ms;
+    uint64_t due_ms;   /* of revoked: grace is over */
+    uint64_t asked_ms; /* told to end when idle, last at this time; 0: never */
+    uint64_t kill_ms;  /* of owner_gone; UINT64_MAX: done */
 };
 
 struct lease_table {
     struct resources *resources;
-    struct list units, leases;
-    uint64_t last_id, idle_since_ms;
-    char text[192];
+    struct list classes, owners, starts;
+    struct list leases; /* oldest first */
+    uint64_t last_id, pass, quiet_since_ms;
+    uint64_t now_ms;    /* of the last event */
+    unsigned n_waiting; /* queued units that are feasible */
+    char failure[192];
 };
 
 static void add(struct lease_actions *out, struct lease_action a)
@@ -53,7 +96,9 @@ struct lease_table *lease_table_create(struct resources *resources)
     struct lease_table *t = xcalloc(1, sizeof *t);
 
     t->resources = resources;
-    list_init(&t->units);
+    list_init(&t->classes);
+    list_init(&t->owners);
+    list_init(&t->starts);
     list_init(&t->leases);
     return t;
 }
@@ -62,129 +107,54 @@ void lease_table_destroy(struct lease_table *t)
 {
     if (t == NULL)
         return;
-    list_for_each_safe(n, &t->units) free(list_entry(n, struct unit, node));
+    list_for_each_safe(o, &t->owners)
+    {
+        struct owner *owner = list_entry(o, struct owner, node);
+        list_for_each_safe(q, &owner->requests) free(list_entry(q, struct request, node));
+        free(owner);
+    }
+    list_for_each_safe(s, &t->starts) free(list_entry(s, struct start, node));
     list_for_each_safe(m, &t->leases) free(list_entry(m, struct lease, node));
+    list_for_each_safe(c, &t->classes) free(list_entry(c, struct class, node));
     free(t);
 }
 
-static bool is_same_class(const struct unit *u, const struct lease *l)
-{
-    return u->owner == l->owner && strcmp(u->name, l->name) == 0
-           && memcmp(&u->need, &l->need, sizeof u->need) == 0;
-}
+/* --- finding --- */
 
-static void revoke(struct lease *l, uint32_t grace_ms, struct lease_actions *out)
+static struct class *intern(struct lease_table *t, const struct res_set *need, const char *name)
 {
-    l->revoked = true;
-    add(out,
-        (struct lease_action){.kind = LEASE_REVOKE,
-                              .worker = l->worker,
-                              .lease = l->id,
-                              .grace_ms = grace_ms});
-}
+    char why[128];
 
-/* A unit that would fit if others made way asks one lease of another class, the oldest, to do so.
- */
-static void ask_others(struct lease_table *t,
-                       struct unit *u,
-                       uint64_t now_ms,
-                       struct lease_actions *out)
-{
-    if (u->asked_others)
-        return;
-    list_for_each(n, &t->leases)
+    list_for_each(n, &t->classes)
     {
-        struct lease *l = list_entry(n, struct lease, node);
-        if (l->revoked || l->blocked || is_same_class(u, l))
-            continue;
-        uint64_t age = now_ms - l->granted_ms;
-        revoke(l, age < LEASE_TURN_MS ? (uint32_t)(LEASE_TURN_MS - age) : 0, out);
-        u->asked_others = true;
-        return;
+        struct class *c = list_entry(n, struct class, node);
+        if (strncmp(c->name, name, CLASS_NAME_MAX - 1) == 0 && res_set_eq(&c->need, need))
+            return c;
     }
+    struct class *c = xcalloc(1, sizeof *c);
+    c->need = *need;
+    snprintf(c->name, sizeof c->name, "%s", name);
+    c->feasible = resources_is_feasible(t->resources, need);
+    resources_say_missing(t->resources, need, why, sizeof why);
+    if (!c->feasible)
+        snprintf(c->text,
+                 sizeof c->text,
+                 "task %s waits for a node with %s; it stays queued until one comes",
+                 c->name,
+                 why);
+    list_append(&t->classes, &c->node);
+    return c;
 }
 
-/* The one place that turns waiting units into starts. */
-static void pump(struct lease_table *t, uint64_t now_ms, struct lease_actions *out)
+static struct owner *find_owner(const struct lease_table *t, uint32_t id)
 {
-    list_for_each(n, &t->units)
+    list_for_each(n, &t->owners)
     {
-        struct unit *u = list_entry(n, struct unit, node);
-        if (u->starting)
-            continue;
-        if (resources_acquire(t->resources, &u->need)) {
-            u->starting = true;
-            add(out, (struct lease_action){.kind = LEASE_START});
-        } else if (resources_is_feasible(t->resources, &u->need)) {
-            ask_others(t, u, now_ms, out);
-        } else if (!u->warned) {
-            u->warned = true;
-            snprintf(t->text,
-                     sizeof t->text,
-                     "task %s waits: no node has %s%s; it stays queued until one does",
-                     u->name,
-                     u->need.missing[0] != '\0' ? "the resource " : "as many resources as it needs",
-                     u->need.missing);
-            add(out, (struct lease_action){.kind = LEASE_WARN, .owner = u->owner, .text = t->text});
-        }
+        struct owner *o = list_entry(n, struct owner, node);
+        if (o->id == id)
+            return o;
     }
-}
-
-void lease_request(struct lease_table *t,
-                   uint32_t owner,
-                   uint64_t ticket,
-                   uint32_t count,
-                   const struct res_set *need,
-                   const char *name,
-                   uint64_t now_ms,
-                   struct lease_actions *out)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        struct unit *u = xcalloc(1, sizeof *u);
-        u->owner = owner;
-        u->ticket = ticket;
-        u->need = *need;
-        u->warned = i > 0;
-        snprintf(u->name, sizeof u->name, "%s", name);
-        list_append(&t->units, &u->node);
-    }
-    pump(t, now_ms, out);
-}
-
-static void drop_unit(struct lease_table *t, struct unit *u, struct lease_actions *out)
-{
-    if (u->starting) {
-        resources_release(t->resources, &u->need);
-        add(out, (struct lease_action){.kind = LEASE_UNSTART});
-    }
-    list_remove(&u->node);
-    free(u);
-}
-
-void lease_cancel(struct lease_table *t,
-                  uint32_t owner,
-                  uint64_t ticket,
-                  uint64_t now_ms,
-                  struct lease_actions *out)
-{
-    uint32_t count = 0;
-
-    list_for_each_safe(n, &t->units)
-    {
-        struct unit *u = list_entry(n, struct unit, node);
-        if (u->owner != owner || u->ticket != ticket)
-            continue;
-        drop_unit(t, u, out);
-        count++;
-    }
-    /* 0: everything was granted on the way; no answer is owed */
-    if (count > 0)
-        add(out,
-            (struct lease_action){.kind = LEASE_CANCELED,
-                                  .owner = owner,
-                                  .ticket = ticket,
-                                  .count = count});
-    pump(t, now_ms, out);
+    return NULL;
 }
 
 static struct lease *find(const struct lease_table *t, uint64_t id)
@@ -198,12 +168,349 @@ static struct lease *find(const struct lease_table *t, uint64_t id)
     return NULL;
 }
 
+static struct lease *find_of_worker(const struct lease_table *t, uint32_t worker, uint64_t id)
+{
+    struct lease *l = find(t, id);
+
+    return l != NULL && l->worker == worker ? l : NULL;
+}
+
+/* --- units --- */
+
+/* k queued units leave the request, promised ones first. */
+static void leave_queue(struct lease_table *t, struct request *q, uint32_t k)
+{
+    struct owner *o = q->owner;
+
+    q->n_queued -= k;
+    q->n_promised -= k < q->n_promised ? k : q->n_promised;
+    if (q->class->feasible)
+        t->n_waiting -= k;
+    if (q->n_queued > 0)
+        return;
+    list_remove(&q->node);
+    free(q);
+    if (!list_empty(&o->requests))
+        return;
+    list_remove(&o->node);
+    free(o);
+}
+
+static void start(struct lease_table *t, struct request *q, struct lease_actions *out)
+{
+    struct start *s = xcalloc(1, sizeof *s);
+
+    s->class = q->class;
+    s->owner = q->owner->id;
+    s->ticket = q->ticket;
+    list_append(&t->starts, &s->node);
+    add(out, (struct lease_action){.kind = LEASE_START});
+    list_remove(&q->owner->node); /* its turn is over */
+    list_append(&t->owners, &q->owner->node);
+    leave_queue(t, q, 1);
+}
+
+/* --- the pump --- */
+
+static bool keeps_promise(const struct request *q, uint64_t now_ms)
+{
+    return q->n_promised > 0 && (now_ms - q->promised_ms) / LEASE_PROMISE_MS % 2 == 0;
+}
+
+static bool fits(const struct lease_table *t, const struct res_set *need, const int64_t *room)
+{
+    for (unsigned i = 0; i < t->resources->n; i++)
+        if (need->units[i] > 0 && need->units[i] > room[i])
+            return false;
+    return true;
+}
+
+static void add_lease(const struct lease_table *t, const struct lease *l, int64_t *room)
+{
+    for (unsigned i = 0; i < t->resources->n; i++)
+        room[i] += i == 0 && l->blocked ? 0 : l->class->need.units[i];
+}
+
+static void subtract(const struct lease_table *t,
+                     const struct res_set *need,
+                     uint32_t k,
+                     int64_t *room)
+{
+    for (unsigned i = 0; i < t->resources->n; i++)
+        room[i] -= need->units[i] * k;
+}
+
+/* What is available once all that were told to make way have ended, but for bodies that go on and
+ * on. */
+static void foresee(const struct lease_table *t, int64_t *room)
+{
+    memcpy(room, t->resources->available, sizeof t->resources->available);
+    list_for_each(n, &t->leases)
+    {
+        const struct lease *l = list_entry(n, struct lease, node);
+        if (l->revoked && t->now_ms < l->due_ms + LEASE_TURN_MS)
+            add_lease(t, l, room);
+    }
+}
+
+/* What others than the promised may take of it: less, by what is kept for promises. */
+static void reserve(const struct lease_table *t, uint64_t now_ms, int64_t *room)
+{
+    foresee(t, room);
+    list_for_each(n, &t->owners)
+    {
+        const struct owner *o = list_entry(n, struct owner, node);
+        list_for_each(m, &o->requests)
+        {
+            const struct request *q = list_entry(m, struct request, node);
+            if (keeps_promise(q, now_ms))
+                subtract(t, &q->class->need, q->n_promised, room);
+        }
+    }
+}
+
+/* The next unit to start, its resources taken; NULL: none. room is NULL for the promised ones'
+ * turn. */
+static struct request *take_next(struct lease_table *t, int64_t *room)
+{
+    list_for_each(n, &t->owners)
+    {
+        struct owner *o = list_entry(n, struct owner, node);
+        list_for_each(m, &o->requests)
+        {
+            struct request *q = list_entry(m, struct request, node);
+            if (!q->class->feasible || q->class->no_fit_pass == t->pass
+                || (room == NULL && q->n_promised == 0))
+                continue;
+            if ((room == NULL || fits(t, &q->class->need, room))
+                && resources_acquire(t->resources, &q->class->need)) {
+                if (room != NULL)
+                    subtract(t, &q->class->need, 1, room);
+                return q;
+            }
+            q->class->no_fit_pass = t->pass;
+        }
+    }
+    return NULL;
+}
+
+static void serve(struct lease_table *t, uint64_t now_ms, struct lease_actions *out)
+{
+    int64_t room[RESOURCES_MAX];
+    struct request *q;
+
+    if (t->resources->available[0] < 0)
+        return;
+    t->pass++;
+    while ((q = take_next(t, NULL)) != NULL)
+        start(t, q, out);
+    t->pass++;
+    reserve(t, now_ms, room);
+    while ((q = take_next(t, room)) != NULL)
+        start(t, q, out);
+}
+
+static void revoke(const struct lease_table *t,
+                   struct lease *l,
+                   uint32_t grace_ms,
+                   struct lease_actions *out)
+{
+    l->revoked = true;
+    l->grace_ms = grace_ms;
+    l->due_ms = t->now_ms + grace_ms;
+    add(out,
+        (struct lease_action){.kind = LEASE_REVOKE,
+                              .worker = l->worker,
+                              .lease = l->id,
+                              .grace_ms = grace_ms});
+}
+
+/* Would it bring the request's unit nearer? One of the same owner and class would only get the same
+ * thing back. */
+static bool is_of_use(const struct lease_table *t,
+                      const struct lease *l,
+                      const struct request *q,
+                      const int64_t *room)
+{
+    if (l->revoked || l->blocked || (l->owner == q->owner->id && l->class == q->class))
+        return false;
+    for (unsigned i = 0; i < t->resources->n; i++)
+        if (q->class->need.units[i] > 0 && q->class->need.units[i] > room[i]
+            && l->class->need.units[i] > 0)
+            return true;
+    return false;
+}
+
+/* Revoke the oldest leases that make one unit of the request fit into room, or, if there are not
+ * enough, none. */
+static bool make_room_for(struct lease_table *t,
+                          const struct request *q,
+                          int64_t *room,
+                          uint64_t now_ms,
+                          struct lease_actions *out)
+{
+    int64_t more[RESOURCES_MAX];
+    size_t n_before = out->n;
+
+    memcpy(more, room, sizeof more);
+    list_for_each(n, &t->leases)
+    {
+        struct lease *l = list_entry(n, struct lease, node);
+        if (fits(t, &q->class->need, more))
+            break;
+        if (!is_of_use(t, l, q, more))
+            continue;
+        uint64_t age = now_ms - l->granted_ms;
+        add_lease(t, l, more);
+        revoke(t, l, age < LEASE_TURN_MS ? (uint32_t)(LEASE_TURN_MS - age) : 0, out);
+    }
+    if (fits(t, &q->class->need, more)) {
+        memcpy(room, more, sizeof more);
+        return true;
+    }
+    while (out->n > n_before)
+        find(t, out->v[--out->n].lease)->revoked = false;
+    return false;
+}
+
+/* First those who have a promise, so that others do not count on the same leases. */
+static void make_room(struct lease_table *t, uint64_t now_ms, struct lease_actions *out)
+{
+    int64_t room[RESOURCES_MAX];
+
+    foresee(t, room);
+    for (int promised = 1; promised >= 0; promised--)
+        list_for_each(n, &t->owners)
+        {
+            const struct owner *o = list_entry(n, struct owner, node);
+            list_for_each(m, &o->requests)
+            {
+                struct request *q = list_entry(m, struct request, node);
+                uint32_t k = promised ? 0 : q->n_promised,
+                         end = promised ? q->n_promised : q->n_queued;
+                for (; q->class->feasible && k < end; k++) {
+                    if (!fits(t, &q->class->need, room)) {
+                        if (!make_room_for(t, q, room, now_ms, out))
+                            break;
+                        if (!promised && q->n_promised++ == 0)
+                            q->promised_ms = now_ms;
+                    }
+                    subtract(t, &q->class->need, 1, room);
+                }
+            }
+        }
+}
+
+static void pump(struct lease_table *t, uint64_t now_ms, struct lease_actions *out)
+{
+    t->now_ms = now_ms;
+    if (t->n_waiting == 0)
+        return;
+    serve(t, now_ms, out);
+    if (t->n_waiting > 0)
+        make_room(t, now_ms, out);
+    t->quiet_since_ms = now_ms;
+}
+
+/* --- events --- */
+
+void lease_request(struct lease_table *t,
+                   uint32_t owner,
+                   uint64_t ticket,
+                   uint32_t count,
+                   const struct res_set *need,
+                   const char *name,
+                   uint64_t now_ms,
+                   struct lease_actions *out)
+{
+    if (count == 0)
+        return;
+    struct owner *o = find_owner(t, owner);
+    if (o == NULL) {
+        o = xcalloc(1, sizeof *o);
+        o->id = owner;
+        list_init(&o->requests);
+        list_append(&t->owners, &o->node);
+    }
+    struct request *q = xcalloc(1, sizeof *q);
+    q->owner = o;
+    q->class = intern(t, need, name);
+    q->ticket = ticket;
+    q->n_queued = count;
+    list_append(&o->requests, &q->node);
+    if (q->class->feasible)
+        t->n_waiting += count;
+    else if (!q->class->warned) {
+        q->class->warned = true;
+        add(out, (struct lease_action){.kind = LEASE_WARN, .owner = owner, .text = q->class->text});
+    }
+    pump(t, now_ms, out);
+}
+
+static void drop_start(struct lease_table *t, struct start *s)
+{
+    resources_release(t->resources, &s->class->need);
+    list_remove(&s->node);
+    free(s);
+}
+
+/* All units of the owner that are not granted, of one ticket or of all; how many. */
+static uint32_t drop_units(struct lease_table *t,
+                           uint32_t owner,
+                           const uint64_t *ticket,
+                           struct lease_actions *out)
+{
+    struct owner *o = find_owner(t, owner);
+    uint32_t count = 0;
+
+    list_for_each_safe(n, &t->starts)
+    {
+        struct start *s = list_entry(n, struct start, node);
+        if (s->owner != owner || (ticket != NULL && s->ticket != *ticket))
+            continue;
+        drop_start(t, s);
+        add(out, (struct lease_action){.kind = LEASE_UNSTART});
+        count++;
+    }
+    if (o == NULL)
+        return count;
+    for (struct list *n = o->requests.next, *end = &o->requests; n != end;) {
+        struct request *q = list_entry(n, struct request, node);
+        bool last = n->next == end; /* with it the owner may go */
+        n = n->next;
+        if (ticket == NULL || q->ticket == *ticket) {
+            count += q->n_queued;
+            leave_queue(t, q, q->n_queued);
+        }
+        if (last)
+            break;
+    }
+    return count;
+}
+
+void lease_cancel(struct lease_table *t,
+                  uint32_t owner,
+                  uint64_t ticket,
+                  uint64_t now_ms,
+                  struct lease_actions *out)
+{
+    uint32_t count = drop_units(t, owner, &ticket, out);
+
+    if (count > 0) /* 0: everything was granted on the way; no answer is owed */
+        add(out,
+            (struct lease_action){.kind = LEASE_CANCELED,
+                                  .owner = owner,
+                                  .ticket = ticket,
+                                  .count = count});
+    pump(t, now_ms, out);
+}
+
 void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct lease_actions *out)
 {
     struct lease *l = find(t, lease);
 
-    if (l != NULL && l->owner == owner)
-        revoke(l, 0, out);
+    if (l != NULL && l->owner == owner && !(l->revoked && l->grace_ms == 0))
+        revoke(t, l, 0, out);
 }
 
 void lease_worker_ready(struct lease_table *t,
@@ -211,31 +518,28 @@ void lease_worker_ready(struct lease_table *t,
                         uint64_t now_ms,
                         struct lease_actions *out)
 {
-    list_for_each(n, &t->units)
-    {
-        struct unit *u = list_entry(n, struct unit, node);
-        if (!u->starting)
-            continue;
-        struct lease *l = xcalloc(1, sizeof *l);
-        l->id = ++t->last_id;
-        l->granted_ms = now_ms;
-        l->owner = u->owner;
-        l->worker = worker;
-        l->need = u->need;
-        memcpy(l->name, u->name, sizeof l->name);
-        list_append(&t->leases, &l->node);
-        add(out,
-            (struct lease_action){.kind = LEASE_GRANT,
-                                  .owner = u->owner,
-                                  .ticket = u->ticket,
-                                  .lease = l->id,
-                                  .worker = worker});
-        list_remove(&u->node);
-        free(u);
+    if (list_empty(&t->starts)) { /* canceled meanwhile */
+        add(out, (struct lease_action){.kind = LEASE_RELEASE, .worker = worker});
         return;
     }
+    struct start *s = list_entry(t->starts.next, struct start, node);
+    struct lease *l = xcalloc(1, sizeof *l);
+    l->id = ++t->last_id;
+    l->granted_ms = now_ms;
+    l->class = s->class;
+    l->owner = s->owner;
+    l->worker = worker;
+    list_append(&t->leases, &l->node);
     add(out,
-        (struct lease_action){.kind = LEASE_RELEASE, .worker = worker}); /* canceled meanwhile */
+        (struct lease_action){.kind = LEASE_GRANT,
+                              .owner = s->owner,
+                              .ticket = s->ticket,
+                              .lease = l->id,
+                              .worker = worker});
+    list_remove(&s->node);
+    free(s);
+    t->quiet_since_ms = now_ms;
+    pump(t, now_ms, out); /* there is one more lease that could make way */
 }
 
 void lease_worker_failed(struct lease_table *t,
@@ -243,20 +547,17 @@ void lease_worker_failed(struct lease_table *t,
                          uint64_t now_ms,
                          struct lease_actions *out)
 {
-    list_for_each_safe(n, &t->units)
+    snprintf(t->failure, sizeof t->failure, "%s", text);
+    list_for_each_safe(n, &t->starts)
     {
-        struct unit *u = list_entry(n, struct unit, node);
-        if (!u->starting)
-            continue;
-        resources_release(t->resources, &u->need);
+        struct start *s = list_entry(n, struct start, node);
         add(out,
             (struct lease_action){.kind = LEASE_REFUSED,
-                                  .owner = u->owner,
-                                  .ticket = u->ticket,
+                                  .owner = s->owner,
+                                  .ticket = s->ticket,
                                   .count = 1,
-                                  .text = text});
-        list_remove(&u->node);
-        free(u);
+                                  .text = t->failure});
+        drop_start(t, s);
     }
     pump(t, now_ms, out);
 }
@@ -264,11 +565,10 @@ void lease_worker_failed(struct lease_table *t,
 static void end(struct lease_table *t, struct lease *l)
 {
     if (l->blocked) /* treated as unblocked first, then freed */
-        resources_retake_cpu(t->resources, &l->need);
-    resources_release(t->resources, &l->need);
+        resources_retake_cpu(t->resources, &l->class->need);
+    resources_release(t->resources, &l->class->need);
     list_remove(&l->node);
     free(l);
-    list_for_each(n, &t->units) list_entry(n, struct unit, node)->asked_others = false;
 }
 
 void lease_ended(struct lease_table *t,
@@ -277,9 +577,9 @@ void lease_ended(struct lease_table *t,
                  uint64_t now_ms,
                  struct lease_actions *out)
 {
-    struct lease *l = find(t, lease);
+    struct lease *l = find_of_worker(t, worker, lease);
 
-    if (l == NULL || l->worker != worker)
+    if (l == NULL)
         return;
     end(t, l);
     add(out, (struct lease_action){.kind = LEASE_RELEASE, .worker = worker});
@@ -292,23 +592,23 @@ void lease_blocked(struct lease_table *t,
                    uint64_t now_ms,
                    struct lease_actions *out)
 {
-    struct lease *l = find(t, lease);
+    struct lease *l = find_of_worker(t, worker, lease);
 
-    if (l == NULL || l->worker != worker || l->blocked)
+    if (l == NULL || l->blocked)
         return;
     l->blocked = true;
-    resources_release_cpu(t->resources, &l->need);
+    resources_release_cpu(t->resources, &l->class->need);
     pump(t, now_ms, out);
 }
 
 void lease_unblocked(struct lease_table *t, uint32_t worker, uint64_t lease)
 {
-    struct lease *l = find(t, lease);
+    struct lease *l = find_of_worker(t, worker, lease);
 
-    if (l == NULL || l->worker != worker || !l->blocked)
+    if (l == NULL || !l->blocked)
         return;
     l->blocked = false;
-    resources_retake_cpu(t->resources, &l->need);
+    resources_retake_cpu(t->resources, &l->class->need);
 }
 
 void lease_worker_died(struct lease_table *t,
@@ -337,22 +637,60 @@ void lease_owner_died(struct lease_table *t,
                       uint64_t now_ms,
                       struct lease_actions *out)
 {
-    list_for_each_safe(n, &t->units)
+    t->now_ms = now_ms;
+    drop_units(t, owner, NULL, out);
+    list_for_each(n, &t->leases)
     {
-        struct unit *u = list_entry(n, struct unit, node);
-        if (u->owner == owner)
-            drop_unit(t, u, out);
-    }
-    list_for_each(m, &t->leases)
-    {
-        struct lease *l = list_entry(m, struct lease, node);
+        struct lease *l = list_entry(n, struct lease, node);
         if (l->owner != owner || l->owner_gone)
             continue;
         l->owner_gone = true;
         l->kill_ms = now_ms + LEASE_TURN_MS;
-        revoke(l, 0, out);
+        if (!(l->revoked && l->grace_ms == 0))
+            revoke(t, l, 0, out);
     }
     pump(t, now_ms, out);
+}
+
+/* --- time --- */
+
+/* Of the leases that could be idle the one asked longest ago, if that was long enough ago. */
+static struct lease *next_to_ask(const struct lease_table *t, uint64_t now_ms)
+{
+    struct lease *best = NULL;
+
+    list_for_each(n, &t->leases)
+    {
+        struct lease *l = list_entry(n, struct lease, node);
+        if (l->revoked || l->blocked
+            || (l->asked_ms != 0 && now_ms - l->asked_ms < LEASE_SURPLUS_MS))
+            continue;
+        if (best == NULL || l->asked_ms < best->asked_ms)
+            best = l;
+    }
+    return best;
+}
+
+static void ask_surplus(struct lease_table *t,
+                        unsigned surplus,
+                        uint64_t now_ms,
+                        struct lease_actions *out)
+{
+    list_for_each(n, &t->leases)
+    {
+        const struct lease *l = list_entry(n, struct lease, node);
+        bool going = l->revoked || (l->asked_ms != 0 && now_ms - l->asked_ms < LEASE_SURPLUS_MS);
+        if (surplus > 0 && (going || l->blocked))
+            surplus--; /* on its way, or holds no CPU */
+    }
+    for (struct lease *l; surplus > 0 && (l = next_to_ask(t, now_ms)) != NULL; surplus--) {
+        l->asked_ms = now_ms;
+        add(out,
+            (struct lease_action){.kind = LEASE_REVOKE,
+                                  .worker = l->worker,
+                                  .lease = l->id,
+                                  .grace_ms = LEASE_WHEN_IDLE});
+    }
 }
 
 void lease_on_time(struct lease_table *t,
@@ -361,8 +699,6 @@ void lease_on_time(struct lease_table *t,
                    uint64_t now_ms,
                    struct lease_actions *out)
 {
-    unsigned surplus = n_workers > n_cpus ? n_workers - n_cpus : 0;
-
     list_for_each(n, &t->leases)
     {
         struct lease *l = list_entry(n, struct lease, node);
@@ -372,37 +708,46 @@ void lease_on_time(struct lease_table *t,
                 (struct lease_action){.kind = LEASE_KILL, .worker = l->worker, .lease = l->id});
         }
     }
-    if (!list_empty(&t->units)) {
-        t->idle_since_ms = now_ms;
-        return;
-    }
-    if (now_ms - t->idle_since_ms < LEASE_SURPLUS_MS)
-        return;
-    list_for_each(m, &t->leases)
-    {
-        struct lease *l = list_entry(m, struct lease, node);
-        if (surplus == 0)
-            return;
-        if (l->revoked || l->asked || l->blocked)
-            continue;
-        /* a long grace: it ends when idle, and goes on while it has work */
-        revoke(l, UINT32_MAX, out);
-        l->revoked = false;
-        l->asked = true;
-        surplus--;
-    }
+    pump(t, now_ms, out); /* a promise may have ceased to be kept */
+    if (t->n_waiting == 0 && list_empty(&t->starts)
+        && now_ms - t->quiet_since_ms >= LEASE_SURPLUS_MS && n_workers > n_cpus)
+        ask_surplus(t, n_workers - n_cpus, now_ms, out);
 }
+
+uint64_t lease_next_deadline(const struct lease_table *t)
+{
+    uint64_t at = UINT64_MAX;
+
+    list_for_each(n, &t->leases)
+    {
+        const struct lease *l = list_entry(n, struct lease, node);
+        if (l->owner_gone && l->kill_ms < at)
+            at = l->kill_ms;
+    }
+    if (t->n_waiting > 0) { /* a promise lapses, a body is late */
+        if (t->now_ms + LEASE_TURN_MS < at)
+            at = t->now_ms + LEASE_TURN_MS;
+    } else if (!list_empty(&t->leases)) {
+        bool is_quiet = t->now_ms - t->quiet_since_ms >= LEASE_SURPLUS_MS;
+        uint64_t surplus = (is_quiet ? t->now_ms : t->quiet_since_ms) + LEASE_SURPLUS_MS;
+        if (surplus < at)
+            at = surplus;
+    }
+    return at;
+}
+
+/* --- queries --- */
 
 void lease_get_stats(const struct lease_table *t, struct lease_stats *out)
 {
     *out = (struct lease_stats){0};
-    list_for_each(n, &t->units)
+    list_for_each(n, &t->owners)
     {
-        if (list_entry(n, struct unit, node)->starting)
-            out->n_starting++;
-        else
-            out->n_queued++;
+        const struct owner *o = list_entry(n, struct owner, node);
+        list_for_each(q, &o->requests) out->n_queued +=
+            list_entry(q, struct request, node)->n_queued;
     }
+    list_for_each(s, &t->starts) out->n_starting++;
     list_for_each(m, &t->leases)
     {
         out->n_leased++;
@@ -414,19 +759,33 @@ void lease_selfcheck(const struct lease_table *t)
 {
     const struct resources *r = t->resources;
     int64_t used[RESOURCES_MAX] = {0};
+    unsigned n_waiting = 0;
 
-    list_for_each(n, &t->units)
+    list_for_each(n, &t->owners)
     {
-        const struct unit *u = list_entry(n, struct unit, node);
-        for (unsigned i = 0; u->starting && i < r->n; i++)
-            used[i] += u->need.units[i];
+        const struct owner *o = list_entry(n, struct owner, node);
+        ASSERT(!list_empty(&o->requests) && find_owner(t, o->id) == o);
+        list_for_each(k, &o->requests)
+        {
+            const struct request *q = list_entry(k, struct request, node);
+            ASSERT(q->owner == o && q->n_queued > 0 && q->n_promised <= q->n_queued);
+            ASSERT(q->class->feasible || q->class->warned);
+            n_waiting += q->class->feasible ? q->n_queued : 0;
+        }
     }
+    ASSERT(n_waiting == t->n_waiting);
+    list_for_each(s, &t->starts) for (unsigned i = 0; i < r->n; i++) used[i] +=
+        list_entry(s, struct start, node)->class->need.units[i]; /* INV-16 */
     list_for_each(m, &t->leases)
     {
         const struct lease *l = list_entry(m, struct lease, node);
         for (unsigned i = 0; i < r->n; i++)
-            used[i] += i == 0 && l->blocked ? 0 : l->need.units[i];
+            used[i] += i == 0 && l->blocked ? 0 : l->class->need.units[i];
+        ASSERT(l->id <= t->last_id && find(t, l->id) == l);
+        for (const struct list *p = m->next; p != &t->leases; p = p->next)
+            ASSERT(list_entry(p, struct lease, node)->worker != l->worker); /* INV-10 */
     }
     for (unsigned i = 0; i < r->n; i++)
         ASSERT(r->available[i] + used[i] == r->total[i]); /* INV-19 */
+    resources_selfcheck(r);
 }

@@ -9,6 +9,11 @@
  *
  *   unit:  QUEUED -> STARTING (holds resources, a worker is asked for) -> lease | canceled |
  * refused lease: LEASED <-> BLOCKED (holds no CPU) -> ended
+ *
+ * Owners take turns; an owner's requests are served in their order, those that do not fit are
+ * passed over. Equal (name, resources) are one class. A unit that waits and would fit if leases of
+ * other owners or classes ended has as many of them revoked as it needs, the oldest first; what
+ * they free is promised to it.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,8 +21,12 @@
 
 #include "raylet/resources.h"
 
-#define LEASE_TURN_MS    500 /* after this a busy lease makes way for others that wait */
+#define LEASE_TURN_MS 500 /* after this a busy lease makes way for others that wait */
+#define LEASE_PROMISE_MS                                                                           \
+    2000 /* how long freed resources are kept for a promise; as long, then, they are not; and so   \
+            on */
 #define LEASE_SURPLUS_MS 1000
+#define LEASE_WHEN_IDLE  UINT32_MAX /* as grace_ms: end it once it is idle */
 
 struct lease_table;
 
@@ -26,34 +35,36 @@ enum lease_kind {
     LEASE_UNSTART,  /* one less */
     LEASE_GRANT,    /* owner, ticket, lease, worker */
     LEASE_CANCELED, /* owner, ticket, count */
-    LEASE_REFUSED,  /* owner, ticket, count, text */
+    LEASE_REFUSED,  /* owner, ticket, count, text: ERR_START_FAILED */
     LEASE_REVOKE,   /* worker, lease, grace_ms */
     LEASE_RELEASE,  /* worker: back to the pool */
-    LEASE_KILL,     /* worker: runs for an owner that is gone */
-    LEASE_DEAD,     /* owner, lease: its worker died */
-    LEASE_WARN,     /* owner, text: infeasible; it stays queued, as in Ray */
+    LEASE_KILL,     /* worker, lease: runs for an owner that is gone (INV-7) */
+    LEASE_DEAD,     /* owner, lease, worker: its worker died */
+    LEASE_WARN,     /* owner, text: infeasible; it stays queued, as in Ray. Once a class */
 };
 
 struct lease_action {
     enum lease_kind kind;
     uint32_t owner, worker, count, grace_ms;
     uint64_t ticket, lease;
-    const char *text; /* good until the next event */
+    const char
+        *text; /* WARN: good as long as the table; REFUSED: until the next lease_worker_failed */
 };
 
-struct lease_actions {
+struct lease_actions { /* the caller's: it frees v and sets n = 0 when it has carried them out */
     struct lease_action *v;
     size_t n, room;
 };
 
 struct lease_stats {
-    unsigned n_queued, n_starting, n_leased, n_blocked;
+    unsigned n_queued, n_starting, n_leased, n_blocked; /* a blocked one is a leased one */
 };
 
 /* resources is borrowed: the ledger this table alone changes. */
 struct lease_table *lease_table_create(struct resources *resources);
 void lease_table_destroy(struct lease_table *t);
 
+/* Units are added to what the ticket already asks for. */
 void lease_request(struct lease_table *t,
                    uint32_t owner,
                    uint64_t ticket,
@@ -62,23 +73,26 @@ void lease_request(struct lease_table *t,
                    const char *name,
                    uint64_t now_ms,
                    struct lease_actions *out);
+/* Answered by one CANCELED for all units that are not granted; by nothing if all are. */
 void lease_cancel(struct lease_table *t,
                   uint32_t owner,
                   uint64_t ticket,
                   uint64_t now_ms,
                   struct lease_actions *out);
-/* The owner needs it no more. */
+/* The owner needs it no more. Someone else's or an ended lease is ignored. */
 void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct lease_actions *out);
 /* Answers a LEASE_START. */
 void lease_worker_ready(struct lease_table *t,
                         uint32_t worker,
                         uint64_t now_ms,
                         struct lease_actions *out);
-/* No worker can be started: everything that asked for one is refused with the sentence. */
+/* No worker can be started: everything that asked for one is refused with the sentence (copied). */
 void lease_worker_failed(struct lease_table *t,
                          const char *text,
                          uint64_t now_ms,
                          struct lease_actions *out);
+/* The next three are the worker's word on its own lease; about any other, or twice, they are
+ * ignored (INV-20). */
 void lease_ended(struct lease_table *t,
                  uint32_t worker,
                  uint64_t lease,
@@ -94,19 +108,25 @@ void lease_worker_died(struct lease_table *t,
                        uint32_t worker,
                        uint64_t now_ms,
                        struct lease_actions *out);
+/* Nothing is said to it any more; its leases end (INV-12). A worker that died is an owner that
+ * died, too. */
 void lease_owner_died(struct lease_table *t,
                       uint32_t owner,
                       uint64_t now_ms,
                       struct lease_actions *out);
-/* n_workers beyond n_cpus are a surplus when nothing waits. */
+/* n_workers beyond n_cpus and beyond the blocked ones are a surplus when nothing has waited for
+ * LEASE_SURPLUS_MS: as many leases are asked to end when idle, each at most once in that time. */
 void lease_on_time(struct lease_table *t,
                    unsigned n_workers,
                    unsigned n_cpus,
                    uint64_t now_ms,
                    struct lease_actions *out);
 
+/* When to call lease_on_time next; after the last event's time unless a kill is overdue;
+ * UINT64_MAX: after an event. */
+uint64_t lease_next_deadline(const struct lease_table *t);
 void lease_get_stats(const struct lease_table *t, struct lease_stats *out);
-/* Ledger against units and leases; asserts. */
+/* Ledger against units and leases; one lease a worker; asserts. */
 void lease_selfcheck(const struct lease_table *t);
 
 #endif /* RAYLET_LEASE_H */

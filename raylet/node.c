@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How this works. A process is a driver or worker with a link; its slot on the board is its handle
- * in lease.c, a worker's token its handle in worker_pool.c. Handlers feed one event to a deciding
- * module and leave its actions in the list; node_turn_end carries out all actions, then flushes
- * each link once. A worker's life: SPAWN sent to the zygote -> SPAWNED (pid, logs get their names)
- * -> HELLO (registered) -> leases -> EXITED (reaped by the zygote, its orphans killed).
+ * in lease.c and router.c, a worker's token its handle in worker_pool.c. Handlers feed one event to
+ * a deciding module and leave its actions in the list; node_turn_end carries out all actions, then
+ * flushes each link that has something to send, once.
  */
 #include "raylet/node.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -29,71 +26,30 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/log.h"
-#include "lib/net/control_block.h"
-#include "lib/net/unix_link.h"
-#include "lib/net/wire.h"
-#include "raylet/lease.h"
-#include "raylet/session.h"
-#include "raylet/worker_log.h"
-#include "raylet/worker_pool.h"
+#include "raylet/node_private.h"
 
 extern char **environ;
 
-#define TICK_MS      100
-#define OUT_MAX      (16u << 20)  /* a peer that does not read is cut off beyond this */
-#define LOG_PENDING  (256u << 10) /* a driver that does not read stops its logs, not the tasks */
-#define ZYGOTE_TRIES 5
-#define WORKERS_MAX  (BOARD_SLOTS - 1)
-#define END_MS       1000
-#define NO_PROCESS   UINT32_MAX
+#define TICK_MS         100
+#define TICKS_A_SECOND  10
+#define END_MS          1000
+#define WORKERS_MAX     (BOARD_SLOTS - 1)
+#define PROCESSES_BLOCK 256 /* process numbers taken at once */
+#define IDLE_PERCENT    80  /* of the machine, to measure it */
 
-struct process {
-    unsigned magic;
-    struct node *node;
-    uint32_t slot;
-    enum wire_kind kind;
-    bool registered, exited, cut;
-    int32_t pid; /* 0 until SPAWNED */
-    uint64_t token;
-    struct unique_id id;
-    struct unix_link *link;
-    struct loop_watch *watch;
-    struct control_block *control;
-    struct worker_log logs[2];
-    int log_wd[2];
-    uint64_t channels[BOARD_SLOTS / 64]; /* of a worker: owners it has a channel to */
-    char log_base[300];
-};
-#define PROCESS_MAGIC 0x50524f43u
+/* --- sending --- */
 
-struct node {
-    struct loop *loop;
-    struct node_config config;
-    struct resources resources;
-    struct session session;
-    struct lease_table *leases;
-    struct lease_actions lease_actions;
-    struct worker_pool *pool;
-    struct worker_pool_actions pool_actions;
-    struct process *processes[BOARD_SLOTS];
-    struct process *driver;
-    struct unique_id cluster, id;
-    uint32_t last_process;
-    int board_fd, pidfd, inotify_fd;
-    struct loop_watch *pidfd_watch, *inotify_watch, *signals[3];
-    struct loop_timer *tick;
-    /* zygote */
-    pid_t zygote_pid;
-    struct unix_link *zygote;
-    struct loop_watch *zygote_watch;
-    struct worker_log zygote_log;
-    unsigned zygote_failures;
-    bool zygote_ready;
-    bool logs_stalled, swept;
-    uint64_t start_ms;
-};
+static void mark_dirty(struct process *p)
+{
+    if (list_empty(&p->dirty_node))
+        list_append(&p->node->dirty, &p->dirty_node);
+}
 
-static void end_zygote(struct node *n, const char *why);
+static void cut_off(struct process *p)
+{
+    p->cut = true;
+    mark_dirty(p);
+}
 
 static void say_error(struct process *p, enum err_code code, const char *text)
 {
@@ -108,27 +64,29 @@ static void say_error(struct process *p, enum err_code code, const char *text)
         unix_link_flush(p->link, NULL);
 }
 
-static void send_to(struct process *p, uint8_t type, const void *body, size_t size)
+static void does_not_read(struct process *p)
 {
-    if (p == NULL || p->link == NULL)
-        return;
-    if (unix_link_send(p->link,
-                       type == WIRE_LOG ? FRAME_BODIES : FRAME_CONTROL,
-                       type,
-                       0,
-                       body,
-                       size)
-            != 0
-        && !p->cut) {
+    if (!p->cut)
         log_err("node",
                 "peer_does_not_read",
                 "pid=%d pending=%zu",
                 p->pid,
                 unix_link_pending(p->link));
-        p->cut = true;
-    }
+    cut_off(p);
 }
 
+void node_send(struct process *p, uint8_t type, const void *body, size_t size)
+{
+    enum frame_class class = type == WIRE_LOG ? FRAME_BODIES : FRAME_CONTROL;
+
+    if (p == NULL || p->link == NULL)
+        return;
+    if (unix_link_send(p->link, class, type, 0, body, size) != 0)
+        does_not_read(p);
+    mark_dirty(p);
+}
+
+/* The descriptor is closed in any case. */
 static void send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd)
 {
     void *out = p->link != NULL ? unix_link_reserve(p->link, FRAME_CONTROL, type, 0, size) : NULL;
@@ -136,17 +94,38 @@ static void send_fd(struct process *p, uint8_t type, const void *body, size_t si
     if (out == NULL) {
         if (fd >= 0)
             close(fd);
+        if (p->link != NULL)
+            does_not_read(p);
         return;
     }
     memcpy(out, body, size);
     unix_link_commit(p->link, size, fd);
+    mark_dirty(p);
+}
+
+static void send_routed(void *arg,
+                        uint32_t slot,
+                        enum frame_class class,
+                        uint8_t type,
+                        uint32_t route,
+                        const void *body,
+                        size_t size)
+{
+    struct node *n = arg;
+    struct process *p = n->processes[slot];
+
+    if (p == NULL || p->link == NULL)
+        return;
+    if (unix_link_send(p->link, class, type, route, body, size) != 0)
+        does_not_read(p);
+    mark_dirty(p);
 }
 
 /* --- processes --- */
 
-static void on_readable(void *arg, bool readable, bool writable);
+static void on_link(void *arg, bool readable, bool writable);
 
-static struct process *add_process(struct node *n, enum wire_kind kind, int fd)
+struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
 {
     uint32_t slot = 0;
 
@@ -161,14 +140,20 @@ static struct process *add_process(struct node *n, enum wire_kind kind, int fd)
     p->kind = kind;
     p->logs[0].fd = p->logs[1].fd = -1;
     p->log_wd[0] = p->log_wd[1] = -1;
-    p->link = unix_link_create(fd, OUT_MAX);
-    if (p->link == NULL || unique_id_random(&p->id) != 0
-        || (p->watch = loop_watch_fd(n->loop, fd, on_readable, p)) == NULL) {
-        unix_link_destroy(p->link);
+    list_init(&p->dirty_node);
+    struct loop_watch *watch = NULL;
+    if (unique_id_random(&p->id) == 0)
+        watch = loop_watch_fd(n->loop, fd, on_link, p);
+    p->link = watch != NULL ? unix_link_create(fd, OUT_MAX) : NULL;
+    if (p->link == NULL) {
+        loop_unwatch(watch);
         free(p);
         return NULL;
     }
+    p->watch = watch;
     n->processes[slot] = p;
+    if (slot >= n->n_slots)
+        n->n_slots = slot + 1;
     return p;
 }
 
@@ -180,401 +165,55 @@ static void close_link(struct process *p)
     p->link = NULL;
 }
 
-static void free_process(struct process *p)
+void node_free_process(struct process *p)
 {
     struct node *n = p->node;
 
     close_link(p);
-    for (int i = 0; i < 2; i++) {
-        if (p->log_wd[i] >= 0)
-            inotify_rm_watch(n->inotify_fd, p->log_wd[i]);
-        worker_log_close(&p->logs[i]);
-    }
+    list_remove(&p->dirty_node);
+    log_forward_remove(p);
+    worker_log_close(&p->logs[0]);
+    worker_log_close(&p->logs[1]);
     if (p->control != NULL)
         munmap(p->control, sizeof *p->control);
-    for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-        if (n->processes[s] != NULL)
-            n->processes[s]->channels[p->slot / 64] &= ~(1ull << p->slot % 64);
     n->processes[p->slot] = NULL;
     if (n->driver == p)
         n->driver = NULL;
+    router_unbind_process(n->router, p->slot);
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL)
+            n->processes[s]->channels[p->slot / 64] &= ~(1ull << p->slot % 64);
+    while (n->n_slots > 0 && n->processes[n->n_slots - 1] == NULL)
+        n->n_slots--;
     p->magic = 0;
     free(p);
 }
 
-static struct process *by_token(struct node *n, uint64_t token)
+/* The link ended, or the peer broke its rules. */
+static void link_lost(struct process *p)
 {
-    for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
-            && n->processes[s]->token == token)
-            return n->processes[s];
-    return NULL;
-}
-
-static struct process *by_pid(struct node *n, int32_t pid)
-{
-    for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
-            && n->processes[s]->pid == pid)
-            return n->processes[s];
-    return NULL;
-}
-
-/* --- logs --- */
-
-static void on_lines(void *arg, const struct worker_log *log, const char *text, size_t size)
-{
-    static uint8_t buf[FRAME_SIZE_MAX + 256];
-    struct process *p = arg;
-    struct wire_log w = {.pid = p->pid, .stream = log->stream};
-    size_t n = strlen(log->name) + 1;
-
-    if (log->name[0] == '\0')
-        return; /* before the first task: of no interest at the terminal */
-    memcpy(buf, &w, sizeof w);
-    memcpy(buf + sizeof w, log->name, n);
-    memcpy(buf + sizeof w + n, text, size);
-    send_to(p->node->driver, WIRE_LOG, buf, sizeof w + n + size);
-}
-
-static bool driver_reads(const struct node *n)
-{
-    return n->driver != NULL && n->driver->link != NULL
-           && unix_link_pending(n->driver->link) < LOG_PENDING;
-}
-
-static void read_logs(struct process *p, bool last)
-{
-    struct node *n = p->node;
-
-    if (!n->config.log_to_driver)
-        return;
-    for (int i = 0; i < 2; i++)
-        while (driver_reads(n) || last) {
-            if (!worker_log_read(&p->logs[i], last, on_lines, p))
-                break;
-            if (last && !driver_reads(n))
-                break; /* the rest is in the file */
-        }
-    if (!driver_reads(n))
-        n->logs_stalled = true;
-}
-
-static void on_inotify(void *arg, bool readable, bool writable)
-{
-    struct node *n = arg;
-    char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
-    ssize_t size = read(n->inotify_fd, buf, sizeof buf);
-
-    (void)readable;
-    (void)writable;
-    for (ssize_t at = 0; at < size;) {
-        const struct inotify_event *e = (const void *)(buf + at);
-        at += (ssize_t)(sizeof *e + e->len);
-        for (uint32_t s = 0; s < BOARD_SLOTS; s++) {
-            struct process *p = n->processes[s];
-            if (p != NULL && (p->log_wd[0] == e->wd || p->log_wd[1] == e->wd))
-                read_logs(p, false);
-        }
-    }
-}
-
-/* --- the zygote --- */
-
-static void on_zygote(void *arg, bool readable, bool writable);
-
-static int start_zygote(struct node *n, struct err *err)
-{
-    posix_spawn_file_actions_t fa;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    int pair[2], rc;
-    char path[64], mode[256];
-    size_t n_env = 0, k = 0;
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-        return err_sys(err, "make a socket for the zygote");
-    while (environ[n_env] != NULL)
-        n_env++;
-    char **env = xcalloc(n_env + 2, sizeof *env);
-    for (size_t i = 0; i < n_env; i++)
-        if (strncmp(environ[i], "RAY_WORKER_MODE=", 16) != 0)
-            env[k++] = environ[i];
-    snprintf(mode,
-             sizeof mode,
-             "RAY_WORKER_MODE=zygote:%d:%d:%s",
-             pair[1],
-             n->board_fd,
-             n->session.dir);
-    env[k] = mode;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", n->config.executable_fd);
-    posix_spawn_file_actions_init(&fa);
-    posix_spawnattr_init(&attr);
-    posix_spawn_file_actions_adddup2(&fa, pair[1], pair[1]);
-    posix_spawn_file_actions_adddup2(&fa, n->board_fd, n->board_fd);
-    posix_spawn_file_actions_adddup2(&fa, n->config.executable_fd, n->config.executable_fd);
-    posix_spawn_file_actions_adddup2(&fa, n->zygote_log.fd, STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&fa, n->zygote_log.fd, STDERR_FILENO);
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(&attr, &none);
-    posix_spawnattr_setsigdefault(&attr, &all);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    char *argv[] = {(char *)"ray::zygote", NULL};
-    rc = posix_spawn(&n->zygote_pid, path, &fa, &attr, argv, env);
-    posix_spawn_file_actions_destroy(&fa);
-    posix_spawnattr_destroy(&attr);
-    free(env);
-    close(pair[1]);
-    if (rc != 0) {
-        close(pair[0]);
-        n->zygote_pid = 0;
-        errno = rc;
-        return err_sys(err,
-                       "run the program's executable as a worker: it must still be executable");
-    }
-    n->zygote = unix_link_create(pair[0], OUT_MAX);
-    n->zygote_ready = false;
-    n->zygote_watch = n->zygote != NULL ? loop_watch_fd(n->loop, pair[0], on_zygote, n) : NULL;
-    if (n->zygote_watch == NULL)
-        return err_set(err, ERR_NO_MEMORY, "no memory for the zygote's link");
-    return 0;
-}
-
-/* Hand a new worker's four descriptors to the zygote. */
-static int spawn_worker(struct node *n, uint64_t token, struct err *err)
-{
-    int pair[2], control = -1;
-    char path[320];
-
-    if (n->zygote == NULL && start_zygote(n, err) != 0)
-        return -1;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-        return err_sys(err, "make a socket for a worker");
-    struct process *p = add_process(n, WIRE_WORKER, pair[0]);
-    if (p == NULL) {
-        close(pair[1]);
-        return err_set(err, ERR_FULL, "a node has at most %d processes", BOARD_SLOTS);
-    }
-    p->token = token;
-    for (int i = 0; i < 2; i++) {
-        snprintf(path,
-                 sizeof path,
-                 "%s/.starting-%llu.%s",
-                 n->session.logs,
-                 (unsigned long long)token,
-                 i == 0 ? "out" : "err");
-        if (worker_log_create(&p->logs[i], path, (uint32_t)i + 1, err) != 0)
-            goto fail;
-    }
-    control = memfd_create("ray-control", MFD_CLOEXEC);
-    if (control < 0 || ftruncate(control, sizeof *p->control) != 0) {
-        err_sys(err, "make a control block");
-        goto fail;
-    }
-    p->control = mmap(NULL, sizeof *p->control, PROT_READ | PROT_WRITE, MAP_SHARED, control, 0);
-    if (p->control == MAP_FAILED) {
-        p->control = NULL;
-        err_sys(err, "map a control block");
-        goto fail;
-    }
-    int fds[4] = {pair[1], dup(p->logs[0].fd), dup(p->logs[1].fd), control};
-    for (uint32_t i = 0; i < 4; i++) {
-        struct wire_spawn w = {.token = token, .part = i, .slot = p->slot};
-        void *out = unix_link_reserve(n->zygote, FRAME_CONTROL, WIRE_SPAWN, 0, sizeof w);
-        if (out == NULL) {
-            close(fds[i]);
-            continue;
-        }
-        memcpy(out, &w, sizeof w);
-        unix_link_commit(n->zygote, sizeof w, fds[i]);
-    }
-    return 0;
-fail:
-    if (control >= 0)
-        close(control);
-    close(pair[1]);
-    free_process(p);
-    return -1;
-}
-
-static void describe_death(const struct process *p, int status, char *out, size_t size)
-{
-    int n;
-
-    if (WIFSIGNALED(status))
-        n = snprintf(out,
-                     size,
-                     "worker pid=%d was killed by signal %d (%s)",
-                     p->pid,
-                     WTERMSIG(status),
-                     strsignal(WTERMSIG(status)));
-    else
-        n = snprintf(out, size, "worker pid=%d exited with status %d", p->pid, WEXITSTATUS(status));
-    /* its log behind the sentence */
-    if (n > 0 && (size_t)n + 1 < size)
-        snprintf(out + n + 1, size - (size_t)n - 1, "%s.err", p->log_base);
-}
-
-static void run_lease_actions(struct node *n, int status, const struct process *dead);
-
-/* Its process has been reaped: tell owners, forget it. */
-static void worker_gone(struct process *p, int status)
-{
-    struct node *n = p->node;
-    uint64_t now = loop_now_ms(), token = p->token;
-
-    p->exited = true;
-    read_logs(p, true);
-    log_info("node", "worker_exited", "pid=%d status=0x%x", p->pid, status);
-    lease_worker_died(n->leases, p->slot, now, &n->lease_actions);
-    run_lease_actions(n, status, p); /* the notices need the control block */
-    lease_owner_died(n->leases, p->slot, now, &n->lease_actions);
-    free_process(p);
-    worker_pool_on_exit(n->pool, token, now, &n->pool_actions);
-}
-
-static void on_spawned(struct node *n, const struct wire_spawned *w)
-{
-    struct process *p = by_token(n, w->token);
-    char id[ID_HEX_MAX], path[320];
-
-    if (p == NULL)
-        return;
-    if (w->pid <= 0) {
-        log_err("node", "fork_failed", "errno=%d msg=\"%s\"", w->error, strerror(w->error));
-        worker_gone(p, 0);
+    if (p->kind == WIRE_DRIVER) {
+        loop_stop(p->node->loop);
         return;
     }
-    p->pid = w->pid;
-    id_hex(p->id.bytes, sizeof p->id.bytes, id);
-    snprintf(p->log_base,
-             sizeof p->log_base,
-             "%s/worker-%s-01000000-%d",
-             n->session.logs,
-             id,
-             w->pid);
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s.%s", p->log_base, i == 0 ? "out" : "err");
-        worker_log_rename(&p->logs[i], path);
-        if (n->config.log_to_driver)
-            p->log_wd[i] = inotify_add_watch(n->inotify_fd, path, IN_MODIFY);
-    }
+    /* EOF is no death yet (DESIGN D6): kill, and wait for the zygote's word. */
+    close_link(p);
+    if (p->pid > 0)
+        kill(p->pid, SIGKILL);
 }
 
-static void on_zygote(void *arg, bool readable, bool writable)
-{
-    struct node *n = arg;
-    struct frame f;
-    struct err err = {0};
+/* --- HELLO and WELCOME --- */
 
-    if (writable)
-        loop_want_write(n->zygote_watch, unix_link_flush(n->zygote, &err) == 0);
-    if (!readable)
-        return;
-    long got = unix_link_read(n->zygote, &err);
-    while (n->zygote != NULL && unix_link_next(n->zygote, &f, &err) == 1) {
-        if (f.h.type == WIRE_HELLO) {
-            n->zygote_ready = true;
-            n->zygote_failures = 0;
-        } else if (f.h.type == WIRE_SPAWNED && f.body_size >= sizeof(struct wire_spawned)) {
-            struct wire_spawned w;
-            memcpy(&w, f.body, sizeof w);
-            on_spawned(n, &w);
-        } else if (f.h.type == WIRE_EXITED && f.body_size >= sizeof(struct wire_exited)) {
-            struct wire_exited w;
-            memcpy(&w, f.body, sizeof w);
-            struct process *p = by_pid(n, w.pid);
-            if (p != NULL)
-                worker_gone(p, w.status);
-        }
-        if (f.fd >= 0)
-            close(f.fd);
-    }
-    if (got < 0)
-        end_zygote(n, err.text);
-}
-
-/* Kill what was reparented to us: children that are not the zygote. */
-static int sweep_children(pid_t except)
-{
-    DIR *d = opendir("/proc");
-    const struct dirent *e;
-    pid_t self = getpid();
-    int k = 0;
-
-    if (d == NULL)
-        return 0;
-    while ((e = readdir(d)) != NULL) {
-        char path[300], line[512], state = 0;
-        int pid = (int)strtol(e->d_name, NULL, 10), ppid = 0;
-        if (pid <= 0 || pid == except)
-            continue;
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-            continue;
-        ssize_t len = read(fd, line, sizeof line - 1);
-        close(fd);
-        line[len > 0 ? len : 0] = '\0';
-        const char *p = strrchr(line, ')');
-        if (p == NULL || sscanf(p + 1, " %c %d", &state, &ppid) != 2 || ppid != self
-            || state == 'Z')
-            continue;
-        kill(pid, SIGKILL);
-        k++;
-    }
-    closedir(d);
-    return k;
-}
-
-/* The zygote is gone: its workers die with it (their parent-death signal) and become ours to reap.
- */
-static void end_zygote(struct node *n, const char *why)
-{
-    int status = 0;
-    char tail[128];
-
-    log_warn("node", "zygote_ended", "pid=%d why=\"%s\"", n->zygote_pid, why);
-    loop_unwatch(n->zygote_watch);
-    unix_link_destroy(n->zygote);
-    n->zygote_watch = NULL;
-    n->zygote = NULL;
-    kill(n->zygote_pid, SIGKILL);
-    waitpid(n->zygote_pid, &status, 0);
-    n->zygote_pid = 0;
-    for (uint32_t s = 0; s < BOARD_SLOTS; s++) {
-        struct process *p = n->processes[s];
-        if (p == NULL || p->kind != WIRE_WORKER)
-            continue;
-        int st = SIGKILL;
-        if (p->pid > 0) {
-            kill(p->pid, SIGKILL);
-            if (waitpid(p->pid, &st, 0) != p->pid)
-                st = SIGKILL;
-        }
-        worker_gone(p, st);
-    }
-    for (int i = 0; i < 100 && sweep_children(0) > 0; i++)
-        while (waitpid(-1, NULL, WNOHANG) > 0)
-            continue;
-    if (n->zygote_ready || ++n->zygote_failures < ZYGOTE_TRIES)
-        return;
-    n->zygote_failures = 0;
-    worker_log_tail(&n->zygote_log, tail, sizeof tail);
-    log_err("node", "zygote_does_not_start", "status=0x%x tail=\"%s\"", status, tail);
-}
-
-/* --- links --- */
+static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count);
 
 static void welcome(struct process *p)
 {
     struct node *n = p->node;
     uint8_t buf[sizeof(struct wire_welcome) + 1024];
     struct wire_welcome w = {.protocol = WIRE_PROTOCOL,
-                             .job = 1,
-                             .process = ++n->last_process,
+                             .job = n->job,
                              .n_cpus = (uint32_t)n->config.num_cpus,
+                             .wake_ns = n->machine.wake_ns,
                              .cluster = n->cluster,
                              .node = n->id,
                              .worker = p->id,
@@ -582,7 +221,10 @@ static void welcome(struct process *p)
     size_t size = sizeof w;
     const char *strings[] = {n->session.dir, "head", p->log_base};
 
-    snprintf(w.build, sizeof w.build, "ray-c 0.1");
+    p->welcomed = true;
+    w.process = p->number = n->next_process++;
+    n->n_processes--;
+    snprintf(w.build, sizeof w.build, NODE_BUILD);
     memcpy(buf, &w, sizeof w);
     for (int i = 0; i < 3; i++) {
         size_t k = strlen(strings[i]) + 1;
@@ -590,38 +232,114 @@ static void welcome(struct process *p)
         size += k;
     }
     send_fd(p, WIRE_WELCOME, buf, size, p->kind == WIRE_DRIVER ? dup(n->board_fd) : -1);
+    if (p->kind == WIRE_WORKER) /* now it can take a task (INV-5) */
+        worker_pool_on_registered(n->pool, p->token, loop_now_ms(), &n->pool_actions);
+}
+
+/* Each that said HELLO gets a number of its own, as soon as there are some. */
+static void welcome_all(struct node *n)
+{
+    for (uint32_t s = 0; s < n->n_slots && n->n_processes > 0; s++) {
+        struct process *p = n->processes[s];
+        if (p != NULL && p->registered && !p->welcomed && p->link != NULL)
+            welcome(p);
+    }
+    if (n->n_processes > 0 || n->job == 0 || n->asked_processes)
+        return;
+    n->asked_processes = true;
+    gcs_client_take_processes(n->gcs, n->job, PROCESSES_BLOCK, on_processes, n);
+}
+
+static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count)
+{
+    struct node *n = arg;
+
+    n->asked_processes = false;
+    if (code == ERR_CANCELED)
+        return;
+    if (code != ERR_NONE) {
+        log_err("node", "no_process_numbers", "code=%s", err_code_name(code));
+        n->asked_processes = true; /* for good: the job has used all it can have */
+        return;
+    }
+    n->next_process = first;
+    n->n_processes = count;
+    welcome_all(n);
+}
+
+static void on_job(void *arg, enum err_code code, uint32_t job)
+{
+    struct node *n = arg;
+
+    if (code != ERR_NONE) {
+        if (code != ERR_CANCELED)
+            log_err("node", "no_job_number", "code=%s", err_code_name(code));
+        return;
+    }
+    n->job = job;
+    welcome_all(n);
+}
+
+static void on_registered_node(void *arg, enum err_code code)
+{
+    const struct node *n = arg;
+
+    if (code != ERR_NONE && code != ERR_CANCELED)
+        log_err("node",
+                "not_registered",
+                "pid=%d code=%s",
+                n->config.driver_pid,
+                err_code_name(code));
+}
+
+static const char *check_hello(struct process *p, const struct wire_hello *h, enum err_code *code)
+{
+    const struct node *n = p->node;
+
+    *code = ERR_PROTOCOL;
+    if (p->registered)
+        return "a second HELLO";
+    if (h->kind != (uint32_t)p->kind)
+        return "HELLO of another kind of process";
+    if (p->kind == WIRE_WORKER && h->token != p->token)
+        return "unknown start-up token";
+    *code = ERR_VERSION;
+    if (h->protocol != WIRE_PROTOCOL)
+        return "libray and raylet are of different versions: install one of them again";
+    if (p->kind == WIRE_WORKER && n->driver_build[0] != '\0'
+        && strncmp(h->build, n->driver_build, sizeof h->build) != 0)
+        return "libray was replaced while the program runs: start the program again";
+    return NULL;
 }
 
 static void on_hello(struct process *p, const uint8_t *body, size_t size)
 {
     struct node *n = p->node;
     struct wire_hello h;
+    enum err_code code = ERR_PROTOCOL;
+    const char *wrong = "malformed HELLO";
 
-    if (size < sizeof h || p->registered) {
-        say_error(p, ERR_PROTOCOL, "malformed HELLO");
-        p->cut = true;
+    if (size >= sizeof h) {
+        memcpy(&h, body, sizeof h);
+        wrong = check_hello(p, &h, &code);
+    }
+    if (wrong != NULL) {
+        log_err("node", "refused_hello", "pid=%d msg=\"%s\"", p->pid, wrong);
+        if (p->kind == WIRE_WORKER)
+            snprintf(n->why, sizeof n->why, "%s", wrong);
+        say_error(p, code, wrong);
+        cut_off(p);
         return;
     }
-    memcpy(&h, body, sizeof h);
-    if (h.protocol != WIRE_PROTOCOL) {
-        say_error(p,
-                  ERR_VERSION,
-                  "libray and raylet are of different versions: install one of them again");
-        p->cut = true;
-        return;
-    }
-    if (p->kind == WIRE_WORKER
-        && (h.token != p->token
-            || !worker_pool_on_registered(n->pool, h.token, loop_now_ms(), &n->pool_actions))) {
-        say_error(p, ERR_PROTOCOL, "unknown start-up token");
-        p->cut = true;
-        return;
-    }
-    if (p->kind == WIRE_DRIVER)
+    if (p->kind == WIRE_DRIVER) {
         p->pid = h.pid;
+        memcpy(n->driver_build, h.build, sizeof n->driver_build);
+    }
     p->registered = true;
-    welcome(p);
+    welcome_all(n);
 }
+
+/* --- frames --- */
 
 static void on_request(struct process *p, const uint8_t *body, size_t size)
 {
@@ -631,13 +349,12 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
     struct err err;
     char name[48];
 
-    if (size < sizeof w)
-        return;
-    memcpy(&w, body, sizeof w);
-    if (w.n_resources > RESOURCES_MAX
+    memset(&w, 0, sizeof w);
+    memcpy(&w, body, size < sizeof w ? size : sizeof w);
+    if (size < sizeof w || w.n_resources > RESOURCES_MAX
         || size < sizeof w + w.n_resources * sizeof(struct wire_resource) || w.count > 4096) {
         say_error(p, ERR_PROTOCOL, "malformed LEASE_REQUEST");
-        p->cut = true;
+        cut_off(p);
         return;
     }
     memset(&need, 0, sizeof need);
@@ -653,7 +370,7 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
             memcpy(buf, &refused, sizeof refused);
             size_t len = strlen(err.text);
             memcpy(buf + sizeof refused, err.text, len);
-            send_to(p, WIRE_LEASE_REFUSED, buf, sizeof refused + len);
+            node_send(p, WIRE_LEASE_REFUSED, buf, sizeof refused + len);
             return;
         }
     }
@@ -691,7 +408,45 @@ static void on_info(struct process *p)
         memcpy(buf + size, &r, sizeof r);
         size += sizeof r;
     }
-    send_to(p, WIRE_INFO_REPLY, buf, size);
+    node_send(p, WIRE_INFO_REPLY, buf, size);
+}
+
+static void send_dead(struct node *n,
+                      uint32_t owner,
+                      uint64_t lease,
+                      const struct process *worker,
+                      int status,
+                      const char *why);
+
+/* One end of a lease's channel was lost at that process's limit of descriptors. From now on the
+ * pair talks over a route; the lease ends with nothing started, since nothing was ever read. */
+static void on_channel_lost(struct process *p, const uint8_t *body, size_t size)
+{
+    struct node *n = p->node;
+    struct wire_route w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    for (uint32_t s = 0; s < n->n_slots; s++) {
+        struct process *worker = n->processes[s];
+        if (worker == NULL || w.lease == 0 || worker->lease != w.lease)
+            continue;
+        struct process *owner = n->processes[worker->lease_owner];
+        if (owner == NULL || (p != owner && p != worker))
+            return;
+        log_warn("node", "channel_lost", "pid=%d lease=%llu", p->pid, (unsigned long long)w.lease);
+        worker->channels[owner->slot / 64] &= ~(1ull << owner->slot % 64);
+        router_bind(n->router, owner->slot, worker->slot);
+        if (p == worker)
+            send_dead(n,
+                      owner->slot,
+                      w.lease,
+                      worker,
+                      0,
+                      "the worker had no descriptor left for a channel");
+        return;
+    }
 }
 
 static void handle(struct process *p, const struct frame *f)
@@ -701,7 +456,7 @@ static void handle(struct process *p, const struct frame *f)
 
     if (!p->registered && f->h.type != WIRE_HELLO) {
         say_error(p, ERR_PROTOCOL, "the first frame must be HELLO");
-        p->cut = true;
+        cut_off(p);
         return;
     }
     if (f->body_size >= sizeof lease)
@@ -728,6 +483,9 @@ static void handle(struct process *p, const struct frame *f)
     case WIRE_UNBLOCKED:
         lease_unblocked(n->leases, p->slot, lease);
         break;
+    case WIRE_ROUTE:
+        on_channel_lost(p, f->body, f->body_size);
+        break;
     case WIRE_INFO:
         on_info(p);
         break;
@@ -740,19 +498,24 @@ static void handle(struct process *p, const struct frame *f)
     }
 }
 
-static void link_lost(struct process *p)
+static void on_frame(struct process *p, const struct frame *f)
 {
-    if (p->kind == WIRE_DRIVER) {
-        loop_stop(p->node->loop);
-        return;
+    struct err err;
+
+    if (f->h.route > 0 && p->registered) {
+        if (router_on_frame(p->node->router, p->slot, f, &err) == 0)
+            return;
+        say_error(p, ERR_PROTOCOL, err.text);
+        cut_off(p);
+    } else if ((f->h.flags & FRAME_MORE) != 0) {
+        say_error(p, ERR_PROTOCOL, "no message to a raylet is longer than a frame");
+        cut_off(p);
+    } else {
+        handle(p, f);
     }
-    /* EOF is no death yet (DESIGN D6): kill, and wait for the zygote's word. */
-    close_link(p);
-    if (p->pid > 0 && !p->exited)
-        kill(p->pid, SIGKILL);
 }
 
-static void on_readable(void *arg, bool readable, bool writable)
+static void on_link(void *arg, bool readable, bool writable)
 {
     struct process *p = arg;
     struct frame f;
@@ -760,209 +523,260 @@ static void on_readable(void *arg, bool readable, bool writable)
     int rc = 0;
 
     CHECK_MAGIC(p, PROCESS_MAGIC);
-    if (writable && p->link != NULL)
+    if (writable)
         loop_want_write(p->watch, unix_link_flush(p->link, &err) == 0);
-    if (!readable || p->link == NULL)
+    if (!readable)
         return;
     long got = unix_link_read(p->link, &err);
-    while (p->link != NULL && !p->cut && (rc = unix_link_next(p->link, &f, &err)) == 1) {
+    while (!p->cut && (rc = unix_link_next(p->link, &f, &err)) == 1) {
         if (f.fd >= 0)
             close(f.fd); /* nobody sends us descriptors */
-        if ((f.h.flags & FRAME_MORE) == 0)
-            handle(p, &f);
+        on_frame(p, &f);
     }
     if (rc < 0) {
         log_warn("node", "malformed_frame", "pid=%d msg=\"%s\"", p->pid, err.text);
         say_error(p, ERR_PROTOCOL, err.text);
     }
-    if (got < 0 || rc < 0 || p->cut)
+    if (got < 0 || rc < 0)
         link_lost(p);
 }
 
 /* --- carrying out --- */
 
+static void send_route(const struct process *to,
+                       const struct process *peer,
+                       uint32_t route,
+                       uint64_t lease)
+{
+    struct wire_route w = {.route = route,
+                           .peer_process = peer->number,
+                           .lease = lease,
+                           .peer = peer->id};
+
+    node_send(to->node->processes[to->slot], WIRE_ROUTE, &w, sizeof w);
+}
+
+/* Both get the lease, each with its end of a channel; a pair without one may have a route. */
 static void grant(struct node *n, const struct lease_action *a)
 {
     struct process *o = n->processes[a->owner], *w = n->processes[a->worker];
     int pair[2] = {-1, -1};
 
     ASSERT(o != NULL && w != NULL);
+    w->lease = a->lease;
+    w->lease_owner = o->slot;
     if ((w->channels[o->slot / 64] & 1ull << o->slot % 64) == 0) {
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-            log_err("node", "no_channel", "errno=%d msg=\"%s\"", errno, strerror(errno));
-        else
-            w->channels[o->slot / 64] |= 1ull << o->slot % 64;
+        uint32_t route = router_find(n->router, o->slot, w->slot);
+        if (route == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+            log_warn("node",
+                     "no_channel",
+                     "errno=%d msg=\"%s; the pair gets a route\"",
+                     errno,
+                     strerror(errno));
+            route = router_bind(n->router, o->slot, w->slot);
+        }
+        w->channels[o->slot / 64] |= 1ull << o->slot % 64;
+        if (route > 0) {
+            send_route(w, o, route, a->lease);
+            send_route(o, w, route, a->lease);
+        }
     }
     struct wire_lease_begin b = {.lease = a->lease,
-                                 .owner_process = o->slot,
+                                 .owner_process = o->number,
                                  .owner_slot = o->slot,
                                  .owner_pid = o->pid,
                                  .owner = o->id};
     struct wire_lease_grant g = {.ticket = a->ticket,
                                  .lease = a->lease,
                                  .pid = w->pid,
-                                 .process = w->slot,
+                                 .process = w->number,
                                  .worker = w->id,
                                  .slot = w->slot};
     send_fd(w, WIRE_LEASE_BEGIN, &b, sizeof b, pair[0]);
     send_fd(o, WIRE_LEASE_GRANT, &g, sizeof g, pair[1]);
 }
 
+/* why NULL: the worker is dead. Else it lives, and has started nothing of this lease. */
 static void send_dead(struct node *n,
-                      const struct lease_action *a,
+                      uint32_t owner,
+                      uint64_t lease,
+                      const struct process *worker,
                       int status,
-                      const struct process *dead)
+                      const char *why)
 {
-    uint8_t buf[sizeof(struct wire_worker_dead) + 512];
-    struct wire_worker_dead w = {.lease = a->lease, .pid = dead->pid, .wait_status = status};
+    uint8_t buf[sizeof(struct wire_worker_dead) + 512] = {0};
+    struct wire_worker_dead w = {.lease = lease, .pid = worker->pid, .wait_status = status};
     char *text = (char *)buf + sizeof w;
+    size_t size;
 
-    if (dead->control != NULL) {
-        w.mask_lease = atomic_load(&dead->control->lease);
-        w.started = atomic_load(&dead->control->started);
+    if (why == NULL && worker->control != NULL) {
+        w.mask_lease = atomic_load(&worker->control->lease);
+        w.started = atomic_load(&worker->control->started);
     }
-    memset(buf, 0, sizeof buf);
-    describe_death(dead, status, text, sizeof buf - sizeof w);
     memcpy(buf, &w, sizeof w);
-    send_to(n->processes[a->owner],
-            WIRE_WORKER_DEAD,
-            buf,
-            sizeof w + strlen(text) + 1 + strlen(text + strlen(text) + 1));
+    if (why == NULL)
+        size = pool_run_describe_death(worker, status, text, sizeof buf - sizeof w);
+    else
+        size = (size_t)snprintf(text, sizeof buf - sizeof w, "%s", why);
+    node_send(n->processes[owner], WIRE_WORKER_DEAD, buf, sizeof w + size);
 }
 
 static void send_count(struct node *n, const struct lease_action *a)
 {
-    uint8_t buf[sizeof(struct wire_lease_refused) + 256];
+    uint8_t buf[sizeof(struct wire_lease_refused) + 512];
 
     if (a->kind == LEASE_CANCELED) {
         struct wire_lease_canceled w = {.ticket = a->ticket, .count = a->count};
-        send_to(n->processes[a->owner], WIRE_LEASE_CANCELED, &w, sizeof w);
+        node_send(n->processes[a->owner], WIRE_LEASE_CANCELED, &w, sizeof w);
         return;
     }
-    struct wire_lease_refused w = {.ticket = a->ticket,
-                                   .count = a->count,
-                                   .code = ERR_START_FAILED};
-    size_t len = strnlen(a->text, 255);
+    struct wire_lease_refused w = {.ticket = a->ticket, .count = a->count, .code = n->start_code};
+    size_t len = strnlen(a->text, 511);
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, a->text, len);
-    send_to(n->processes[a->owner], WIRE_LEASE_REFUSED, buf, sizeof w + len);
+    node_send(n->processes[a->owner], WIRE_LEASE_REFUSED, buf, sizeof w + len);
 }
 
-static void run_lease_actions(struct node *n, int status, const struct process *dead)
+static void run_lease(struct node *n,
+                      const struct lease_action *a,
+                      int status,
+                      const struct process *dead)
+{
+    struct process *w = a->worker < BOARD_SLOTS ? n->processes[a->worker] : NULL;
+
+    switch (a->kind) {
+    case LEASE_START:
+        worker_pool_request(n->pool, loop_now_ms(), &n->pool_actions);
+        break;
+    case LEASE_UNSTART:
+        worker_pool_cancel(n->pool);
+        break;
+    case LEASE_GRANT:
+        grant(n, a);
+        break;
+    case LEASE_CANCELED:
+    case LEASE_REFUSED:
+        send_count(n, a);
+        break;
+    case LEASE_REVOKE: {
+        struct wire_lease_revoke r = {.lease = a->lease, .grace_ms = a->grace_ms};
+        node_send(w, WIRE_LEASE_REVOKE, &r, sizeof r);
+        break;
+    }
+    case LEASE_RELEASE:
+        if (w != NULL)
+            worker_pool_release(n->pool, w->token, loop_now_ms(), &n->pool_actions);
+        break;
+    case LEASE_KILL:
+        if (w != NULL && w->pid > 0)
+            kill(w->pid, SIGKILL);
+        break;
+    case LEASE_DEAD:
+        if (dead != NULL)
+            send_dead(n, a->owner, a->lease, dead, status, NULL);
+        break;
+    case LEASE_WARN:
+        log_warn("lease", "infeasible", "msg=\"%s\"", a->text);
+        log_forward_say(n, a->text);
+        break;
+    }
+}
+
+void node_run_leases(struct node *n, int status, const struct process *dead)
 {
     for (size_t i = 0; i < n->lease_actions.n; i++) {
         struct lease_action a = n->lease_actions.v[i];
-        struct process *w = a.worker < BOARD_SLOTS ? n->processes[a.worker] : NULL;
-        switch (a.kind) {
-        case LEASE_START:
-            worker_pool_request(n->pool, loop_now_ms(), &n->pool_actions);
-            break;
-        case LEASE_UNSTART:
-            worker_pool_cancel(n->pool);
-            break;
-        case LEASE_GRANT:
-            grant(n, &a);
-            break;
-        case LEASE_CANCELED:
-        case LEASE_REFUSED:
-            send_count(n, &a);
-            break;
-        case LEASE_REVOKE: {
-            struct wire_lease_revoke r = {.lease = a.lease, .grace_ms = a.grace_ms};
-            send_to(w, WIRE_LEASE_REVOKE, &r, sizeof r);
-            break;
-        }
-        case LEASE_RELEASE:
-            if (w != NULL)
-                worker_pool_release(n->pool, w->token, loop_now_ms(), &n->pool_actions);
-            break;
-        case LEASE_KILL:
-            if (w != NULL && w->pid > 0)
-                kill(w->pid, SIGKILL);
-            break;
-        case LEASE_DEAD:
-            if (dead != NULL)
-                send_dead(n, &a, status, dead);
-            break;
-        case LEASE_WARN:
-            log_warn("lease", "infeasible", "msg=\"%s\"", a.text);
-            break;
-        }
+        run_lease(n, &a, status, dead);
     }
     n->lease_actions.n = 0;
 }
 
-static void fail_starts(struct node *n, const char *why)
+static void flush(struct process *p)
 {
-    char text[256], tail[160];
-
-    worker_log_tail(&n->zygote_log, tail, sizeof tail);
-    if (tail[0] != '\0')
-        snprintf(text, sizeof text, "no worker can be started: %.160s", tail);
-    else
-        snprintf(text,
-                 sizeof text,
-                 "no worker can be started: %.160s",
-                 why[0] != '\0' ? why : "the program ends before it can serve as a worker");
-    log_err("node", "workers_do_not_start", "msg=\"%s\"", text);
-    lease_worker_failed(n->leases, text, loop_now_ms(), &n->lease_actions);
-    run_lease_actions(n, 0, NULL);
-}
-
-static void run_pool_actions(struct node *n)
-{
-    char why[192] = "";
-
-    for (size_t i = 0; i < n->pool_actions.n; i++) {
-        struct worker_pool_action a = n->pool_actions.v[i];
-        struct process *p = by_token(n, a.token);
-        struct err err;
-        switch (a.kind) {
-        case WORKER_POOL_SPAWN:
-            if (spawn_worker(n, a.token, &err) != 0) {
-                log_err("node", "spawn_failed", "msg=\"%s\"", err.text);
-                memcpy(why, err.text, sizeof why);
-                worker_pool_on_exit(n->pool, a.token, loop_now_ms(), &n->pool_actions);
-            }
-            break;
-        case WORKER_POOL_GRANT:
-            if (p != NULL)
-                lease_worker_ready(n->leases, p->slot, loop_now_ms(), &n->lease_actions);
-            break;
-        case WORKER_POOL_EXIT:
-            send_to(p, WIRE_EXIT, NULL, 0);
-            break;
-        case WORKER_POOL_KILL:
-            if (p != NULL && p->pid > 0)
-                kill(p->pid, SIGKILL);
-            break;
-        case WORKER_POOL_FAIL:
-            fail_starts(n, why);
-            break;
-        }
-    }
-    n->pool_actions.n = 0;
+    list_remove(&p->dirty_node);
+    if (p->link == NULL)
+        return;
+    if (unix_link_pending(p->link) > 0)
+        loop_want_write(p->watch, unix_link_flush(p->link, NULL) == 0);
+    if (p->cut)
+        link_lost(p);
 }
 
 void node_turn_end(void *arg)
 {
     struct node *n = arg;
 
+    gcs_client_run(n->gcs);
     while (n->lease_actions.n > 0 || n->pool_actions.n > 0) {
-        run_lease_actions(n, 0, NULL);
-        run_pool_actions(n);
+        node_run_leases(n, 0, NULL);
+        pool_run(n);
     }
-    if (n->zygote != NULL && unix_link_pending(n->zygote) > 0)
-        loop_want_write(n->zygote_watch, unix_link_flush(n->zygote, NULL) == 0);
-    for (uint32_t s = 0; s < BOARD_SLOTS; s++) {
-        struct process *p = n->processes[s];
-        if (p == NULL || p->link == NULL || unix_link_pending(p->link) == 0)
-            continue;
-        loop_want_write(p->watch, unix_link_flush(p->link, NULL) == 0);
-        if (p->cut)
-            link_lost(p);
-    }
+    zygote_flush(n->zygote);
+    while (!list_empty(&n->dirty))
+        flush(list_entry(n->dirty.next, struct process, dirty_node));
 }
+
+/* --- the machine's facts, off the critical path --- */
+
+/* Percent of the last second in which no process ran, by /proc/stat. */
+static unsigned idle_percent(struct node *n)
+{
+    unsigned long long v[8] = {0};
+    uint64_t now[2] = {0, 0};
+    char text[256] = "";
+    int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || read(fd, text, sizeof text - 1) < 0)
+        text[0] = '\0';
+    if (fd >= 0)
+        close(fd);
+    if (sscanf(text,
+               "cpu %llu %llu %llu %llu %llu %llu %llu %llu",
+               &v[0],
+               &v[1],
+               &v[2],
+               &v[3],
+               &v[4],
+               &v[5],
+               &v[6],
+               &v[7])
+        != 8)
+        return 0;
+    now[0] = v[3] + v[4];
+    for (int i = 0; i < 8; i++)
+        now[1] += v[i];
+    uint64_t idle = now[0] - n->idle_total[0], all = now[1] - n->idle_total[1];
+    bool is_first = n->idle_total[1] == 0;
+    memcpy(n->idle_total, now, sizeof now);
+    return is_first || all == 0 ? 0 : (unsigned)(100 * idle / all);
+}
+
+static void start_measuring(struct node *n)
+{
+    char temp[128];
+    char *argv[] = {(char *)"raylet", (char *)"--measure", temp, NULL};
+
+    snprintf(temp, sizeof temp, "--temp-dir=%s", n->session.temp);
+    n->measured = true; /* once */
+    if (posix_spawn(&n->measuring, "/proc/self/exe", NULL, NULL, argv, environ) != 0)
+        n->measuring = 0;
+}
+
+static void measure_when_idle(struct node *n)
+{
+    int status;
+
+    if (n->measuring > 0 && waitpid(n->measuring, &status, WNOHANG) != 0) {
+        struct err err;
+        n->measuring = 0;
+        if (machine_load(&n->machine, n->session.temp, &err) != 0)
+            log_warn("node", "not_measured", "msg=\"%s\"", err.text);
+    }
+    if (!n->measured && ++n->n_ticks % TICKS_A_SECOND == 0 && idle_percent(n) >= IDLE_PERCENT)
+        start_measuring(n);
+}
+
+/* --- time, start and end --- */
 
 static void on_tick(void *arg)
 {
@@ -977,12 +791,8 @@ static void on_tick(void *arg)
                   now,
                   &n->lease_actions);
     worker_pool_on_time(n->pool, now, &n->pool_actions);
-    if (n->logs_stalled && driver_reads(n)) {
-        n->logs_stalled = false;
-        for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-            if (n->processes[s] != NULL)
-                read_logs(n->processes[s], false);
-    }
+    log_forward_on_tick(n);
+    measure_when_idle(n);
     if (!n->swept)
         session_sweep(&n->session);
     n->swept = true;
@@ -997,27 +807,99 @@ static void on_driver_gone(void *arg, bool readable, bool writable)
     loop_stop(n->loop);
 }
 
+static int open_session(struct node *n, struct err *err)
+{
+    char path[320];
+
+    if (session_create(&n->session, n->config.temp_dir, err) != 0)
+        return -1;
+    snprintf(path, sizeof path, "%s/raylet.err", n->session.logs);
+    int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (log >= 0)
+        log_set_fd(log);
+    n->board_fd = memfd_create("ray-board", MFD_CLOEXEC);
+    if (n->board_fd < 0 || ftruncate(n->board_fd, BOARD_SLOTS * sizeof(struct board_line)) != 0)
+        return err_sys(err, "make the board");
+    n->measured = machine_load(&n->machine, n->session.temp, NULL) == 0;
+    return 0;
+}
+
+static int open_zygote(struct node *n, struct err *err)
+{
+    char path[320];
+
+    snprintf(path, sizeof path, "%s/zygote.err", n->session.logs);
+    struct zygote_config config = {.executable_fd = n->config.executable_fd,
+                                   .board_fd = n->board_fd,
+                                   .log_path = path,
+                                   .session_dir = n->session.dir};
+    n->zygote = zygote_create(n->loop, &config, &pool_run_zygote_ops, n, err);
+    if (n->zygote == NULL)
+        return -1;
+    /* a failure is told to the first task that needs a worker */
+    zygote_start(n->zygote, NULL);
+    return 0;
+}
+
+static int watch_driver(struct node *n, struct err *err)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+    n->pidfd = (int)syscall(SYS_pidfd_open, n->config.driver_pid, 0);
+    if (n->pidfd < 0)
+        return err_sys(err, "watch the driver (pid %d)", n->config.driver_pid);
+    n->pidfd_watch = loop_watch_fd(n->loop, n->pidfd, on_driver_gone, n);
+    n->tick = loop_every(n->loop, TICK_MS, on_tick, n);
+    bool ok = n->pidfd_watch != NULL && n->tick != NULL;
+    for (int i = 0; i < 3; i++) {
+        n->signals[i] = loop_on_signal(n->loop, signals[i], on_driver_gone, n);
+        ok = ok && n->signals[i] != NULL;
+    }
+    return ok ? 0 : err_set(err, ERR_NO_MEMORY, "no memory to watch the driver");
+}
+
+static void join_gcs(struct node *n)
+{
+    struct node_row node = {.id = n->id,
+                            .state = NODE_ALIVE,
+                            .pid = getpid(),
+                            .start_ms = n->start_ms,
+                            .n_cpus = (uint32_t)n->config.num_cpus,
+                            .name = "head"};
+    struct job_row job = {.start_ms = n->start_ms, .driver_pid = n->config.driver_pid};
+    char path[40];
+
+    snprintf(path, sizeof path, "/proc/%d/exe", n->config.driver_pid);
+    if (readlink(path, job.entry, sizeof job.entry - 1) < 0)
+        job.entry[0] = '\0';
+    gcs_client_register_node(n->gcs, &node, on_registered_node, n);
+    gcs_client_add_job(n->gcs, &job, on_job, n);
+}
+
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err)
 {
     struct node *n = xcalloc(1, sizeof *n);
+    unsigned n_cpus = (unsigned)config->num_cpus;
     struct timespec t;
 
     n->loop = loop;
     n->config = *config;
     n->board_fd = n->inotify_fd = n->pidfd = -1;
-    n->zygote_log.fd = -1;
     n->session.lock_fd = -1;
+    list_init(&n->dirty);
     clock_gettime(CLOCK_REALTIME, &t);
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
     n->resources = config->custom;
     n->resources.total[0] = n->resources.available[0] = (int64_t)config->num_cpus * RESOURCE_UNIT;
     n->leases = lease_table_create(&n->resources);
-    n->pool = worker_pool_create(&(struct worker_pool_config){
-        .start_limit = (unsigned)config->num_cpus < 2 ? 2 : (unsigned)config->num_cpus,
-        .keep = (unsigned)config->num_cpus,
-        .max = WORKERS_MAX});
+    n->pool =
+        worker_pool_create(&(struct worker_pool_config){.start_limit = n_cpus < 2 ? 2 : n_cpus,
+                                                        .keep = n_cpus,
+                                                        .max = WORKERS_MAX});
+    n->router = router_create(send_routed, n);
+    n->gcs = gcs_client_create_private();
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    n->driver = add_process(n, WIRE_DRIVER, config->driver_fd);
+    n->driver = node_add_process(n, WIRE_DRIVER, config->driver_fd);
     if (n->driver == NULL) {
         err_set(err, ERR_NO_MEMORY, "no memory for the driver's link");
         goto fail;
@@ -1026,41 +908,12 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
         err_sys(err, "read random bytes");
         goto fail;
     }
-    if (session_create(&n->session, config->temp_dir, err) != 0)
+    if (open_session(n, err) != 0 || open_zygote(n, err) != 0 || watch_driver(n, err) != 0)
         goto fail;
-    char path[320];
-    snprintf(path, sizeof path, "%s/raylet.err", n->session.logs);
-    int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (log >= 0)
-        log_set_fd(log);
-    snprintf(path, sizeof path, "%s/zygote.err", n->session.logs);
-    if (worker_log_create(&n->zygote_log, path, 2, err) != 0)
-        goto fail;
-    n->board_fd = memfd_create("ray-board", MFD_CLOEXEC);
-    if (n->board_fd < 0 || ftruncate(n->board_fd, BOARD_SLOTS * sizeof(struct board_line)) != 0) {
-        err_sys(err, "make the board");
-        goto fail;
-    }
-    n->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    n->pidfd = (int)syscall(SYS_pidfd_open, config->driver_pid, 0);
-    if (n->inotify_fd < 0 || n->pidfd < 0) {
-        err_sys(err,
-                n->pidfd < 0 ? "watch the driver (pid %d)"
-                             : "watch logs of %d's tasks (fs.inotify.max_user_instances)",
-                config->driver_pid);
-        goto fail;
-    }
-    fcntl(n->pidfd, F_SETFD, FD_CLOEXEC);
-    n->pidfd_watch = loop_watch_fd(loop, n->pidfd, on_driver_gone, n);
-    n->inotify_watch = loop_watch_fd(loop, n->inotify_fd, on_inotify, n);
-    n->signals[0] = loop_on_signal(loop, SIGTERM, on_driver_gone, n);
-    n->signals[1] = loop_on_signal(loop, SIGINT, on_driver_gone, n);
-    n->tick = loop_every(loop, TICK_MS, on_tick, n);
-    if (n->pidfd_watch == NULL || n->inotify_watch == NULL || n->tick == NULL) {
-        err_sys(err, "watch the driver");
-        goto fail;
-    }
-    worker_pool_prestart(n->pool, (unsigned)config->num_cpus, loop_now_ms(), &n->pool_actions);
+    log_forward_init(n);
+    join_gcs(n);
+    gcs_client_run(n->gcs); /* the job's number is in the names of logs */
+    worker_pool_prestart(n->pool, n_cpus, loop_now_ms(), &n->pool_actions);
     node_turn_end(n);
     return n;
 fail:
@@ -1070,57 +923,41 @@ fail:
     return NULL;
 }
 
-static void wait_for_zygote(struct node *n)
+/* Zygote, workers and all they left end; milliseconds, bounded by END_MS and the sweep's. */
+static void end_processes(struct node *n)
 {
-    int fd = (int)syscall(SYS_pidfd_open, n->zygote_pid, 0);
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-
-    kill(n->zygote_pid, SIGTERM);
-    if (fd < 0 || poll(&p, 1, END_MS) <= 0) {
-        for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-            if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
-                && n->processes[s]->pid > 0)
-                kill(n->processes[s]->pid, SIGKILL);
-        kill(n->zygote_pid, SIGKILL);
-    }
-    waitpid(n->zygote_pid, NULL, 0);
-    if (fd >= 0)
-        close(fd);
+    if (n->zygote != NULL && !zygote_end(n->zygote, END_MS))
+        pool_run_kill_all(n);
+    zygote_sweep();
+    /* what tasks printed last */
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL)
+            log_forward_read(n->processes[s], true);
+    if (n->driver != NULL && n->driver->link != NULL)
+        unix_link_flush(n->driver->link, NULL);
 }
 
 void node_destroy(struct node *n)
 {
     if (n == NULL)
         return;
-    if (n->zygote_pid > 0)
-        wait_for_zygote(n);
-    for (int i = 0; i < 1000 && sweep_children(0) > 0; i++)
-        while (waitpid(-1, NULL, WNOHANG) > 0)
-            continue;
-    /* what tasks printed last */
-    for (uint32_t s = 1; s < BOARD_SLOTS; s++)
-        if (n->processes[s] != NULL)
-            read_logs(n->processes[s], true);
-    if (n->driver != NULL && n->driver->link != NULL)
-        unix_link_flush(n->driver->link, NULL);
+    end_processes(n);
+    gcs_client_destroy(n->gcs);
     log_set_fd(-1);
     if (n->session.dir[0] != '\0')
         session_remove(&n->session);
     for (uint32_t s = 0; s < BOARD_SLOTS; s++)
         if (n->processes[s] != NULL)
-            free_process(n->processes[s]);
-    loop_unwatch(n->zygote_watch);
-    unix_link_destroy(n->zygote);
-    worker_log_close(&n->zygote_log);
+            node_free_process(n->processes[s]);
+    router_destroy(n->router);
+    zygote_destroy(n->zygote);
+    log_forward_fini(n);
     loop_unwatch(n->pidfd_watch);
-    loop_unwatch(n->inotify_watch);
-    loop_unwatch(n->signals[0]);
-    loop_unwatch(n->signals[1]);
+    for (int i = 0; i < 3; i++)
+        loop_unwatch(n->signals[i]);
     loop_timer_end(n->tick);
     if (n->pidfd >= 0)
         close(n->pidfd);
-    if (n->inotify_fd >= 0)
-        close(n->inotify_fd);
     if (n->board_fd >= 0)
         close(n->board_fd);
     close(n->config.executable_fd);

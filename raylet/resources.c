@@ -14,6 +14,16 @@ void resources_init(struct resources *r, int64_t cpu_units)
     r->total[0] = r->available[0] = cpu_units;
 }
 
+/* Its index, or r->n. */
+static unsigned find(const struct resources *r, const char *name)
+{
+    unsigned i = 0;
+
+    while (i < r->n && strcmp(r->names[i], name) != 0)
+        i++;
+    return i;
+}
+
 int resources_add(struct resources *r, const char *name, int64_t units, struct err *err)
 {
     size_t n = strnlen(name, RESOURCE_NAME_MAX);
@@ -25,12 +35,11 @@ int resources_add(struct resources *r, const char *name, int64_t units, struct e
                        RESOURCE_NAME_MAX - 1);
     if (units < 0 || units > RESOURCE_UNITS_MAX)
         return err_set(err, ERR_INVALID, "resource %s: the amount must be 0 or more", name);
+    if (find(r, name) < r->n)
+        return err_set(err, ERR_EXISTS, "resource %s is given twice", name);
     if (r->n == RESOURCES_MAX)
         return err_set(err, ERR_FULL, "a node has at most %d custom resources", RESOURCES_MAX - 1);
-    for (unsigned i = 0; i < r->n; i++)
-        if (strcmp(r->names[i], name) == 0)
-            return err_set(err, ERR_EXISTS, "resource %s is given twice", name);
-    snprintf(r->names[r->n], RESOURCE_NAME_MAX, "%s", name);
+    memcpy(r->names[r->n], name, n + 1);
     r->total[r->n] = r->available[r->n] = units;
     r->n++;
     return 0;
@@ -42,18 +51,26 @@ int res_set_add(struct res_set *set,
                 int64_t units,
                 struct err *err)
 {
+    unsigned i = find(r, name);
+
     if (units < 0 || units > RESOURCE_UNITS_MAX)
-        return err_set(err, ERR_INVALID, "resource %s: the amount must be 0 or more", name);
-    for (unsigned i = 0; i < r->n; i++)
-        if (strncmp(r->names[i], name, RESOURCE_NAME_MAX) == 0) {
-            if (units > RESOURCE_UNITS_MAX - set->units[i])
-                return err_set(err, ERR_INVALID, "resource %s: the amount is too large", name);
-            set->units[i] += units;
-            return 0;
+        return err_set(err, ERR_INVALID, "resource %.47s: the amount must be 0 or more", name);
+    if (i == r->n) {
+        if (units > 0) {
+            memset(set->missing, 0, sizeof set->missing);
+            snprintf(set->missing, sizeof set->missing, "%s", name);
         }
-    if (units > 0)
-        snprintf(set->missing, sizeof set->missing, "%s", name);
+        return 0;
+    }
+    if (units > RESOURCE_UNITS_MAX - set->units[i])
+        return err_set(err, ERR_INVALID, "resource %s: the amount is too large", name);
+    set->units[i] += units;
     return 0;
+}
+
+bool res_set_eq(const struct res_set *a, const struct res_set *b)
+{
+    return memcmp(a->units, b->units, sizeof a->units) == 0 && strcmp(a->missing, b->missing) == 0;
 }
 
 bool resources_is_feasible(const struct resources *r, const struct res_set *set)
@@ -64,6 +81,28 @@ bool resources_is_feasible(const struct resources *r, const struct res_set *set)
         if (set->units[i] > r->total[i])
             return false;
     return true;
+}
+
+void resources_say_missing(const struct resources *r,
+                           const struct res_set *set,
+                           char *out,
+                           size_t size)
+{
+    out[0] = '\0';
+    if (set->missing[0] != '\0') {
+        snprintf(out, size, "%s, it has none", set->missing);
+        return;
+    }
+    for (unsigned i = 0; i < r->n; i++)
+        if (set->units[i] > r->total[i]) {
+            snprintf(out,
+                     size,
+                     "%.12g %s, it has %.12g",
+                     (double)set->units[i] / RESOURCE_UNIT,
+                     r->names[i],
+                     (double)r->total[i] / RESOURCE_UNIT);
+            return;
+        }
 }
 
 bool resources_acquire(struct resources *r, const struct res_set *set)
@@ -95,4 +134,14 @@ void resources_release_cpu(struct resources *r, const struct res_set *set)
 void resources_retake_cpu(struct resources *r, const struct res_set *set)
 {
     r->available[0] -= set->units[0];
+}
+
+void resources_selfcheck(const struct resources *r)
+{
+    ASSERT(r->n >= 1 && r->n <= RESOURCES_MAX);
+    for (unsigned i = 0; i < r->n; i++) {
+        ASSERT(r->total[i] >= 0 && r->available[i] <= r->total[i]);
+        ASSERT(i == 0 || r->available[i] >= 0); /* INV-19 */
+        ASSERT(find(r, r->names[i]) == i);
+    }
 }

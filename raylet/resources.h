@@ -2,21 +2,23 @@
 #ifndef RAYLET_RESOURCES_H
 #define RAYLET_RESOURCES_H
 /*
- * The ledger of a node's resources in units of 1/10000 (Ray's granularity). Resource 0 is CPU.
- * Pure. INV-19: available + what was acquired = total, for each resource; CPU alone may go below
- * zero, by unblocked workers.
+ * The ledger of a node's resources in units of 1/10000 (Ray's granularity). A name becomes a small
+ * index once; resource 0 is CPU; names[], total[] and available[] are read by index up to n. Pure.
+ * INV-19: available + what was acquired = total, for each resource; CPU alone may go below zero, by
+ * unblocked workers.
  */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/base/err.h"
 
-#define RESOURCES_MAX      17
+#define RESOURCES_MAX      64
 #define RESOURCE_NAME_MAX  48
 #define RESOURCE_UNIT      10000
 #define RESOURCE_UNITS_MAX (INT64_C(1) << 60)
 
-struct res_set { /* an amount of each resource; unknown ones cannot be in it */
+struct res_set { /* an amount of each resource; zeroed is empty; unknown ones cannot be in it */
     int64_t units[RESOURCES_MAX];
     char missing[RESOURCE_NAME_MAX]; /* name of a resource that this node does not have, or empty */
 };
@@ -37,14 +39,22 @@ int res_set_add(struct res_set *set,
                 const char *name,
                 int64_t units,
                 struct err *err) __attribute__((warn_unused_result));
+bool res_set_eq(const struct res_set *a, const struct res_set *b);
 /* Could it ever fit? */
 bool resources_is_feasible(const struct resources *r, const struct res_set *set);
-/* All or nothing. Nothing is given while CPU is below zero and the set wants any. */
+/* Why it is not feasible, in words ("8 CPU, it has 2"); empty if it is. */
+void resources_say_missing(const struct resources *r,
+                           const struct res_set *set,
+                           char *out,
+                           size_t size);
+/* All or nothing. What wants CPU gets nothing while CPU is below zero. */
 bool resources_acquire(struct resources *r, const struct res_set *set)
     __attribute__((warn_unused_result));
 void resources_release(struct resources *r, const struct res_set *set);
 /* The CPU part alone, of a worker that blocks; taken again even below zero. */
 void resources_release_cpu(struct resources *r, const struct res_set *set);
 void resources_retake_cpu(struct resources *r, const struct res_set *set);
+/* Bounds of what is available; lease_selfcheck adds up what was acquired. Asserts. */
+void resources_selfcheck(const struct resources *r);
 
 #endif /* RAYLET_RESOURCES_H */

@@ -8,7 +8,7 @@
 #include "lib/base/list.h"
 
 struct pooled {
-    struct list node; /* of its state's list; idle: most recently used first */
+    struct list node; /* of its state's list, the one longest there last */
     uint64_t token, since_ms;
     enum worker_state state;
 };
@@ -19,6 +19,7 @@ struct worker_pool {
     unsigned n[WORKER_EXITING + 1];
     unsigned n_wanted, n_prestart, n_failed; /* failed starts in a row */
     uint64_t last_token;
+    bool draining;
 };
 
 static void add(struct worker_pool_actions *out, enum worker_pool_kind kind, uint64_t token)
@@ -81,26 +82,71 @@ static void set_state(struct worker_pool *p,
     list_push(&p->all[to], &w->node);
 }
 
+static struct worker_view view(const struct worker_pool *p)
+{
+    return (struct worker_view){.n_starting = p->n[WORKER_STARTING],
+                                .n_idle = p->n[WORKER_IDLE],
+                                .n_leased = p->n[WORKER_LEASED],
+                                .n_exiting = p->n[WORKER_EXITING],
+                                .n_wanted = p->n_wanted,
+                                .n_prestart = p->n_prestart};
+}
+
+static struct pooled *longest_in(const struct worker_pool *p, enum worker_state s)
+{
+    return p->n[s] > 0 ? list_entry(p->all[s].prev, struct pooled, node) : NULL;
+}
+
+static void fail_requests(struct worker_pool *p, struct worker_pool_actions *out)
+{
+    p->n_wanted = p->n_prestart = p->n_failed = 0;
+    add(out, WORKER_POOL_FAIL, 0);
+}
+
+static void spawn(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
+{
+    struct pooled *w = xcalloc(1, sizeof *w);
+
+    w->token = ++p->last_token;
+    w->since_ms = now_ms;
+    w->state = WORKER_STARTING;
+    p->n[WORKER_STARTING]++;
+    list_push(&p->all[WORKER_STARTING], &w->node);
+    add(out, WORKER_POOL_SPAWN, w->token);
+}
+
+static void tell_to_end(struct worker_pool *p,
+                        struct pooled *w,
+                        uint64_t now_ms,
+                        struct worker_pool_actions *out)
+{
+    enum worker_pool_kind how = w->state == WORKER_STARTING ? WORKER_POOL_KILL : WORKER_POOL_EXIT;
+
+    set_state(p, w, WORKER_EXITING, now_ms);
+    add(out, how, w->token);
+}
+
 /* The only place that matches requests to idle workers and starts new ones. */
 static void pump(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
 {
+    if (p->draining) {
+        if (p->n_wanted > 0)
+            fail_requests(p, out);
+        for (struct pooled *w; (w = longest_in(p, WORKER_IDLE)) != NULL;)
+            tell_to_end(p, w, now_ms, out);
+        return;
+    }
+    if (worker_policy_gives_up(p->n_failed))
+        fail_requests(p, out);
     while (p->n_wanted > 0 && p->n[WORKER_IDLE] > 0) {
         struct pooled *w = list_entry(p->all[WORKER_IDLE].next, struct pooled, node);
         set_state(p, w, WORKER_LEASED, now_ms);
         p->n_wanted--;
         add(out, WORKER_POOL_GRANT, w->token);
     }
-    unsigned target = p->n_wanted > p->n_prestart ? p->n_wanted : p->n_prestart;
-    while (p->n[WORKER_STARTING] < target && p->n[WORKER_STARTING] < p->config.start_limit
-           && p->n[WORKER_STARTING] + p->n[WORKER_IDLE] + p->n[WORKER_LEASED] < p->config.max) {
-        struct pooled *w = xcalloc(1, sizeof *w);
-        w->token = ++p->last_token;
-        w->since_ms = now_ms;
-        w->state = WORKER_STARTING;
-        p->n[WORKER_STARTING]++;
-        list_push(&p->all[WORKER_STARTING], &w->node);
-        add(out, WORKER_POOL_SPAWN, w->token);
-    }
+    struct worker_view v = view(p);
+    for (unsigned k = worker_policy_n_to_start(&p->config, &v); k > 0; k--)
+        spawn(p, now_ms, out);
 }
 
 void worker_pool_request(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
@@ -150,16 +196,11 @@ void worker_pool_on_exit(struct worker_pool *p,
 
     if (w == NULL)
         return;
-    bool failed = w->state == WORKER_STARTING;
+    if (w->state == WORKER_STARTING)
+        p->n_failed++;
     p->n[w->state]--;
     list_remove(&w->node);
     free(w);
-    if (failed && ++p->n_failed >= WORKER_POOL_TRIES) {
-        p->n_failed = 0;
-        p->n_wanted = p->n_prestart = 0;
-        add(out, WORKER_POOL_FAIL, 0);
-        return;
-    }
     pump(p, now_ms, out);
 }
 
@@ -178,22 +219,58 @@ void worker_pool_release(struct worker_pool *p,
 
 void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
 {
-    list_for_each_safe(n, &p->all[WORKER_STARTING])
+    struct worker_view v = view(p);
+    unsigned surplus = worker_policy_n_surplus(&p->config, &v);
+
+    list_for_each(n, &p->all[WORKER_EXITING])
     {
         struct pooled *w = list_entry(n, struct pooled, node);
-        if (now_ms - w->since_ms >= WORKER_POOL_REGISTER_MS) {
-            w->since_ms = now_ms;
-            add(out, WORKER_POOL_KILL, w->token);
-        }
+        if (!worker_policy_is_over(w->since_ms, now_ms, WORKER_POOL_EXIT_MS))
+            continue;
+        w->since_ms = now_ms;
+        add(out, WORKER_POOL_KILL, w->token);
     }
-    /* the least recently used is last */
-    while (p->n[WORKER_IDLE] > 0 && p->n[WORKER_IDLE] + p->n[WORKER_LEASED] > p->config.keep) {
-        struct pooled *w = list_entry(p->all[WORKER_IDLE].prev, struct pooled, node);
-        if (now_ms - w->since_ms < WORKER_POOL_IDLE_MS)
-            return;
-        set_state(p, w, WORKER_EXITING, now_ms);
-        add(out, WORKER_POOL_EXIT, w->token);
+    for (struct pooled *w; (w = longest_in(p, WORKER_STARTING)) != NULL;) {
+        if (!worker_policy_is_over(w->since_ms, now_ms, WORKER_POOL_REGISTER_MS))
+            break;
+        p->n_failed++;
+        tell_to_end(p, w, now_ms, out);
     }
+    for (struct pooled *w; surplus > 0 && (w = longest_in(p, WORKER_IDLE)) != NULL; surplus--) {
+        if (!worker_policy_is_over(w->since_ms, now_ms, WORKER_POOL_IDLE_MS))
+            break;
+        tell_to_end(p, w, now_ms, out);
+    }
+    pump(p, now_ms, out);
+}
+
+void worker_pool_drain(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
+{
+    p->draining = true;
+    p->n_prestart = 0;
+    for (struct pooled *w; (w = longest_in(p, WORKER_STARTING)) != NULL;)
+        tell_to_end(p, w, now_ms, out);
+    pump(p, now_ms, out);
+}
+
+uint64_t worker_pool_next_deadline(const struct worker_pool *p)
+{
+    struct worker_view v = view(p);
+    const struct pooled *w;
+    uint64_t at = UINT64_MAX;
+
+    if ((w = longest_in(p, WORKER_STARTING)) != NULL)
+        at = w->since_ms + WORKER_POOL_REGISTER_MS;
+    if (worker_policy_n_surplus(&p->config, &v) > 0 && (w = longest_in(p, WORKER_IDLE)) != NULL
+        && w->since_ms + WORKER_POOL_IDLE_MS < at)
+        at = w->since_ms + WORKER_POOL_IDLE_MS;
+    list_for_each(n, &p->all[WORKER_EXITING])
+    {
+        w = list_entry(n, struct pooled, node);
+        if (w->since_ms + WORKER_POOL_EXIT_MS < at)
+            at = w->since_ms + WORKER_POOL_EXIT_MS;
+    }
+    return at;
 }
 
 void worker_pool_get_stats(const struct worker_pool *p, struct worker_pool_stats *out)
@@ -211,7 +288,12 @@ void worker_pool_selfcheck(const struct worker_pool *p)
         unsigned k = 0;
         list_for_each(n, &p->all[s])
         {
-            ASSERT(list_entry(n, struct pooled, node)->state == (enum worker_state)s);
+            const struct pooled *w = list_entry(n, struct pooled, node);
+            ASSERT(w->state == (enum worker_state)s && w->token <= p->last_token
+                   && find(p, w->token) == w);
+            ASSERT(n->next == &p->all[s]
+                   || w->since_ms >= list_entry(n->next, struct pooled, node)->since_ms
+                   || s == WORKER_EXITING);
             k++;
         }
         ASSERT(k == p->n[s]);

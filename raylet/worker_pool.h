@@ -5,19 +5,21 @@
  * The set of worker processes of this node and nothing else: start them within a limit, wait for
  * each to register with its start-up token, keep idle ones, hand them out, take them back, retire
  * surplus ones, notice death. It does not decide which task runs, count resources, or touch
- * processes. Pure.
+ * processes. Its choices are worker_policy's. Pure.
  *
- *     STARTING -> IDLE <-> LEASED -> (EXITING) -> gone
- *        |  no HELLO in time, or exit before it: started again, at most WORKER_POOL_TRIES in a row,
- * then FAIL
+ *     STARTING -> IDLE <-> LEASED      each of them -> gone, when its process is
+ *        |         |
+ *        +---------+-> EXITING         told to end, or killed: no HELLO in time; not to be had any
+ * more (INV-5)
+ *
+ * A start that fails (exit or timeout before HELLO) is tried again; WORKER_POOL_TRIES in a row are
+ * a FAIL.
  */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WORKER_POOL_TRIES       5
-#define WORKER_POOL_REGISTER_MS 10000
-#define WORKER_POOL_IDLE_MS     1000 /* a surplus worker idle this long is retired */
+#include "raylet/worker_policy.h"
 
 enum worker_state {
     WORKER_STARTING,
@@ -26,18 +28,13 @@ enum worker_state {
     WORKER_EXITING,
 };
 
-struct worker_pool_config {
-    unsigned start_limit; /* starting at once */
-    unsigned keep;        /* idle workers kept */
-    unsigned max;         /* processes in all */
-};
-
 enum worker_pool_kind {
     WORKER_POOL_SPAWN, /* token: start a process */
-    WORKER_POOL_GRANT, /* token: this worker answers one request */
+    WORKER_POOL_GRANT, /* token: this worker answers one request; if it has died since, request
+                          again */
     WORKER_POOL_EXIT,  /* token: ask it to end */
-    WORKER_POOL_KILL,  /* token: it never registered */
-    WORKER_POOL_FAIL,  /* every waiting request, with text */
+    WORKER_POOL_KILL,  /* token: it did not register, or not end, in time; may come again */
+    WORKER_POOL_FAIL, /* every waiting request; its text is the caller's, who saw the starts fail */
 };
 
 struct worker_pool_action {
@@ -78,12 +75,18 @@ void worker_pool_on_exit(struct worker_pool *p,
                          uint64_t token,
                          uint64_t now_ms,
                          struct worker_pool_actions *out);
+/* Its lease has ended. Ignored unless it is LEASED. */
 void worker_pool_release(struct worker_pool *p,
                          uint64_t token,
                          uint64_t now_ms,
                          struct worker_pool_actions *out);
 void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out);
+/* Take no work any more: requests fail, idle workers are told to end, starting ones are killed,
+ * leased ones end when released. Drained when no worker is left in the stats. */
+void worker_pool_drain(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out);
 
+/* When worker_pool_on_time has something to do; UINT64_MAX: never. */
+uint64_t worker_pool_next_deadline(const struct worker_pool *p);
 void worker_pool_get_stats(const struct worker_pool *p, struct worker_pool_stats *out);
 void worker_pool_selfcheck(const struct worker_pool *p);
 

@@ -3,6 +3,10 @@
 #include <string.h>
 
 #include "lib/api/api_private.h"
+#include "lib/base/clock.h"
+
+/* Of a ray_config that says anything: a smaller size was left 0 by mistake. */
+#define CONFIG_SIZE_MIN (offsetof(ray_config, num_cpus) + sizeof(int))
 
 static int core_error(int code)
 {
@@ -14,14 +18,19 @@ static int core_error(int code)
     case CORE_ESTALE:
         return api_error(RAY_ESTALE, "not a ref of this process, or it was released");
     case CORE_EFORKED:
-        return api_error(RAY_EFORKED,
-                         "this process was forked from one that uses Ray: exec a new program, or "
-                         "fork before ray_init");
+        return api_error_forked();
     case CORE_ENOMEM:
         return api_error(RAY_ENOMEM, "no memory");
     default:
         return api_error((ray_code)code, "a wrong argument, or ray_init was not called");
     }
+}
+
+static int stale_error(ray_ref ref)
+{
+    if (ref.word == 0 && api_has_orphan_error())
+        return (int)ray_error()->code;
+    return core_error(CORE_ESTALE);
 }
 
 int ray_init(const ray_config *config)
@@ -31,6 +40,10 @@ int ray_init(const ray_config *config)
     const char *address = getenv("RAY_ADDRESS");
     ray_config given = {0};
 
+    if (config != NULL && config->size < CONFIG_SIZE_MIN)
+        return api_error(RAY_EARG,
+                         "size of ray_config is %zu: fill it with RAY_CONFIG(.field = x)",
+                         config->size);
     if (config != NULL)
         memcpy(&given, config, config->size < sizeof given ? config->size : sizeof given);
     if (given.address != NULL)
@@ -48,13 +61,8 @@ int ray_init(const ray_config *config)
     c.num_cpus = given.num_cpus;
     c.temp_dir = given.temp_dir;
     c.no_log_to_driver = given.no_log_to_driver;
-    bool first = !core_is_initialized();
     rc = core_init(&c, &err);
-    if (rc != CORE_OK)
-        return api_error((ray_code)rc, "%s", err.text);
-    if (first)
-        api_new_epoch();
-    return RAY_OK;
+    return rc == CORE_OK ? RAY_OK : api_error((ray_code)rc, "%s", err.text);
 }
 
 int ray_shutdown(void)
@@ -63,8 +71,12 @@ int ray_shutdown(void)
     int rc = core_shutdown(&err);
 
     if (rc == CORE_EFORKED)
-        return core_error(rc);
-    return rc == CORE_OK ? RAY_OK : api_error((ray_code)rc, "%s", err.text);
+        return api_error_forked();
+    if (rc != CORE_OK)
+        return api_error((ray_code)rc, "%s", err.text);
+    if (!core_is_initialized())
+        api_new_epoch();
+    return RAY_OK;
 }
 
 void ray_free(const void *p)
@@ -78,8 +90,10 @@ ray_ref ray_put_value(ray_value value)
     struct packer p;
     int code = RAY_OK;
 
-    if (!core_is_initialized() && ray_init(NULL) != RAY_OK)
+    if (!core_is_initialized() && ray_init(NULL) != RAY_OK) {
+        ref.word = api_carry_error();
         return ref;
+    }
     packer_init(&p);
     if (value.kind == RAY_REF)
         code = api_error(RAY_ETYPE, "a ref cannot be put: it is a ref already");
@@ -95,8 +109,8 @@ ray_ref ray_put_value(ray_value value)
         else if (code != CORE_OK)
             core_error(code);
     }
-    if (code != RAY_OK && code != CORE_EFORKED)
-        ref.word = core_put_error((enum core_code)code, ray_error()->text);
+    if (code != RAY_OK)
+        ref.word = api_carry_error();
     packer_fini(&p);
     return ref;
 }
@@ -106,6 +120,8 @@ int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
     struct core_value v;
     int rc = core_get(ref.word, timeout_ms, &v);
 
+    if (rc == CORE_ESTALE)
+        return stale_error(ref);
     if (rc != CORE_OK)
         return core_error(rc);
     rc = api_unpack(v.bytes, v.size, v.meta, slot, true);
@@ -139,39 +155,35 @@ static void free_got(ray_slot out, size_t n)
     }
 }
 
+/* Gets one by one within one deadline: what is there when it passes is still taken. */
 int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout_ms)
 {
+    uint64_t start = timeout_ms > 0 ? clock_now_ns() : 0;
+    int64_t left = timeout_ms;
+    int rc = RAY_OK;
     size_t done = 0;
 
-    if (timeout_ms > 0) { /* one deadline for all: wait for the batch, then poll each */
-        uint64_t *words = malloc((n > 0 ? n : 1) * sizeof *words);
-        bool *ready = malloc(n > 0 ? n : 1);
-        int rc = CORE_ENOMEM;
-        if (words != NULL && ready != NULL) {
-            for (size_t i = 0; i < n; i++)
-                words[i] = refs[i].word;
-            rc = core_wait(words, n, n, timeout_ms, ready);
-        }
-        free(words);
-        free(ready);
-        if (rc == CORE_ENOMEM || rc == CORE_ESTALE || rc == CORE_EFORKED)
-            return core_error(rc);
-        timeout_ms = rc == CORE_EARG ? timeout_ms : 0; /* duplicates are fine for a get */
-    }
     for (; done < n; done++) {
         ray_slot s = {out.kind, (char *)out.p + done * out.size, out.size};
-        int rc = ray_get_to(refs[done], s, timeout_ms);
-        if (rc != RAY_OK) {
-            free_got(out, done);
-            return rc;
+        if (timeout_ms > 0) {
+            left = timeout_ms - (int64_t)((clock_now_ns() - start) / 1000000u);
+            left = left > 0 ? left : 0;
         }
+        rc = ray_get_to(refs[done], s, left);
+        if (rc != RAY_OK)
+            break;
     }
-    return RAY_OK;
+    if (rc != RAY_OK)
+        free_got(out, done);
+    return rc;
 }
 
 int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready)
 {
     _Static_assert(sizeof(ray_ref) == sizeof(uint64_t), "a ref is a word");
+
+    if (n > 0 && !core_is_initialized())
+        return core_error(CORE_ESTALE);
     int rc = core_wait((const uint64_t *)refs, n, num_returns, timeout_ms, ready);
 
     if (rc == CORE_EARG)

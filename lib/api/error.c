@@ -11,6 +11,7 @@ static _Thread_local struct {
     ray_failure f;
     char text[TEXT_MAX];
     char node[ID_HEX_MAX];
+    bool orphan; /* no ref could be made to carry it */
 } last;
 
 _Static_assert((int)RAY_EFORKED == (int)CORE_EFORKED && (int)RAY_ECRASH == (int)CORE_ECRASH,
@@ -18,6 +19,7 @@ _Static_assert((int)RAY_EFORKED == (int)CORE_EFORKED && (int)RAY_ECRASH == (int)
 
 static void clear(ray_code code)
 {
+    last.orphan = false;
     last.f = (ray_failure){.code = code,
                            .text = last.text,
                            .function = "",
@@ -26,9 +28,30 @@ static void clear(ray_code code)
                            .log = ""};
 }
 
-int api_ok(void)
+void api_clear(void)
 {
-    return RAY_OK;
+    last.text[0] = '\0';
+    clear(RAY_OK);
+}
+
+uint64_t api_carry_error(void)
+{
+    uint64_t word = core_put_error((enum core_code)ray_error()->code, ray_error()->text);
+
+    last.orphan = word == 0;
+    return word;
+}
+
+bool api_has_orphan_error(void)
+{
+    return last.orphan;
+}
+
+int api_error_forked(void)
+{
+    return api_error(RAY_EFORKED,
+                     "this process was forked from one that uses Ray: exec a new program, or fork "
+                     "before ray_init");
 }
 
 int api_error(ray_code code, const char *fmt, ...)

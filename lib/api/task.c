@@ -4,8 +4,10 @@
  * a warm ray_remote is: pack the arguments on the stack, core_submit. In a worker the core hands a
  * call to execute(), which runs the registered body.
  */
+#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,15 +17,22 @@
 #define UNITS_MAX     1e14
 #define ARGS_ON_STACK 16
 #define ALIGN_OWNED   16
+/* Of ray_options that say anything: a smaller size was left 0 by mistake. */
+#define OPTIONS_SIZE_MIN (offsetof(ray_options, num_cpus) + sizeof(double))
+#define BOUND_MAX        8 /* option sets of a function that are remembered */
 
-/* Numbers of templates are good for one cluster. */
-static unsigned epoch;
+/* Numbers of templates are good for one cluster; even after it has ended nobody frees a bound,
+ * another thread may be reading it. */
+static atomic_uint epoch;
 
+/* What a function was called with before: its own options (is_default), or others. */
 struct bound {
+    struct bound *next;
     unsigned epoch;
     int template;
     unsigned n_returns;
-    const ray_function *of; /* what ray_bind was given; NULL: itself */
+    bool is_default;
+    ray_options options; /* strings point behind the struct */
 };
 
 struct owned {
@@ -82,6 +91,8 @@ static void execute(struct core_call *core)
 {
     const ray_function *f = core->body;
     struct ray_call call = {.core = core, .function = f};
+
+    api_clear(); /* an earlier call's error is not this one's */
     int rc = f->body(&call);
 
     if (rc != 0 && !call.failed) {
@@ -223,25 +234,38 @@ static int int_option(int given, int fallback)
 static int default_retries(void)
 {
     const char *s = getenv("RAY_TASK_MAX_RETRIES");
+    char *end;
+    long n = s != NULL ? strtol(s, &end, 10) : 0;
 
-    return s != NULL ? (int)strtol(s, NULL, 10) : 3;
+    return s != NULL && end != s && *end == '\0' && n >= -1 && n <= INT_MAX ? (int)n : 3;
 }
 
-/* o is checked by size: a program built with an older header has fewer fields. */
-static int make_template(const ray_function *f, const ray_options *o, struct bound *out)
+/* o over m. A program built with an older header has fewer fields: size says so. 0: left out by
+ * mistake. */
+static int merge_options(ray_options *m, const ray_options *o)
 {
-    ray_options m = f->options, given = {0};
+    ray_options given = {0};
+
+    if (o->size < OPTIONS_SIZE_MIN)
+        return api_error(RAY_EARG,
+                         "size of ray_options is %zu: fill it with RAY_OPTIONS(.field = x)",
+                         o->size);
+    memcpy(&given, o, o->size < sizeof given ? o->size : sizeof given);
+    m->num_cpus = given.num_cpus != 0 ? given.num_cpus : m->num_cpus;
+    m->resources = given.resources != NULL ? given.resources : m->resources;
+    m->name = given.name != NULL ? given.name : m->name;
+    m->num_returns = given.num_returns != 0 ? given.num_returns : m->num_returns;
+    m->max_retries = given.max_retries != 0 ? given.max_retries : m->max_retries;
+    return RAY_OK;
+}
+
+/* m: all options, merged. */
+static int make_template(const ray_function *f, const ray_options *merged, struct bound *out)
+{
+    ray_options m = *merged;
     struct core_template_spec spec = {.function = f->name};
     struct err err = {0};
 
-    if (o != NULL) {
-        memcpy(&given, o, o->size < sizeof given ? o->size : sizeof given);
-        m.num_cpus = given.num_cpus != 0 ? given.num_cpus : m.num_cpus;
-        m.resources = given.resources != NULL ? given.resources : m.resources;
-        m.name = given.name != NULL ? given.name : m.name;
-        m.num_returns = given.num_returns != 0 ? given.num_returns : m.num_returns;
-        m.max_retries = given.max_retries != 0 ? given.max_retries : m.max_retries;
-    }
     double cpus = m.num_cpus == 0 ? 1 : m.num_cpus == (double)RAY_ZERO ? 0 : m.num_cpus;
     if (!(cpus >= 0) || cpus > UNITS_MAX)
         return api_error(RAY_EARG,
@@ -264,64 +288,122 @@ static int make_template(const ray_function *f, const ray_options *o, struct bou
     int number = core_template(&spec, &err);
     if (number < 0)
         return api_error(RAY_EARG, "%s", err.text);
-    *out = (struct bound){.epoch = epoch, .template = number, .n_returns = spec.n_returns};
+    out->template = number;
+    out->n_returns = spec.n_returns;
     return RAY_OK;
+}
+
+static bool same_string(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool same_options(const ray_options *a, const ray_options *b)
+{
+    return memcmp(&a->num_cpus, &b->num_cpus, sizeof a->num_cpus) == 0
+           && a->num_returns == b->num_returns && a->max_retries == b->max_retries
+           && same_string(a->name, b->name) && same_string(a->resources, b->resources);
+}
+
+static const char *copy_string(char **at, const char *s)
+{
+    char *copy = *at;
+
+    if (s == NULL)
+        return NULL;
+    *at = stpcpy(copy, s) + 1;
+    return copy;
+}
+
+static size_t string_size(const char *s)
+{
+    return s != NULL ? strlen(s) + 1 : 0;
+}
+
+/* Put what was found first in f's list, unless it is long; without memory it is found again. */
+static void remember(ray_function *f, const ray_options *merged, struct bound *found)
+{
+    struct bound **head = (struct bound **)&f->bound,
+                 *first = __atomic_load_n(head, __ATOMIC_ACQUIRE);
+    unsigned n = 0;
+
+    for (const struct bound *b = first; b != NULL && b->epoch == found->epoch; b = b->next)
+        n++;
+    if (n >= BOUND_MAX)
+        return;
+    size_t size = sizeof *found + string_size(merged->name) + string_size(merged->resources);
+    struct bound *b = malloc(size);
+    if (b == NULL)
+        return;
+    char *strings = (char *)(b + 1);
+    *b = *found;
+    b->options = *merged;
+    b->options.name = copy_string(&strings, merged->name);
+    b->options.resources = copy_string(&strings, merged->resources);
+    b->next = first;
+    while (
+        !__atomic_compare_exchange_n(head, &b->next, b, false, __ATOMIC_RELEASE, __ATOMIC_ACQUIRE))
+        continue;
 }
 
 static int find_template(ray_function *f, const ray_options *options, struct bound *out)
 {
-    struct bound *b = __atomic_load_n((struct bound **)&f->bound, __ATOMIC_ACQUIRE);
+    unsigned now = atomic_load_explicit(&epoch, memory_order_acquire);
+    const struct bound *b = __atomic_load_n((struct bound **)&f->bound, __ATOMIC_ACQUIRE);
+    ray_options merged = {0};
 
-    if (options == NULL && b != NULL && b->epoch == epoch) {
-        *out = *b;
-        return RAY_OK;
-    }
+    int rc = options != NULL ? merge_options(&merged, &f->options) : RAY_OK;
+    if (rc == RAY_OK && options != NULL)
+        rc = merge_options(&merged, options);
+    if (rc != RAY_OK)
+        return rc;
+    for (; b != NULL && b->epoch == now; b = b->next)
+        if (options == NULL ? b->is_default : same_options(&b->options, &merged)) {
+            out->template = b->template;
+            out->n_returns = b->n_returns;
+            return RAY_OK;
+        }
     if (!core_is_initialized()) {
-        int rc = ray_init(NULL); /* as in Ray: the first submission starts what is needed */
+        rc = ray_init(NULL); /* as in Ray: the first submission starts what is needed */
         if (rc != RAY_OK)
             return rc;
     }
-    int rc = make_template(f, options, out);
-    if (rc != RAY_OK || options != NULL)
-        return rc;
-    struct bound *fresh =
-        malloc(sizeof *fresh); /* an old one may be in use by another thread: kept */
-    if (fresh != NULL) {
-        *fresh = *out;
-        __atomic_store_n((struct bound **)&f->bound, fresh, __ATOMIC_RELEASE);
-    }
-    return RAY_OK;
+    *out = (struct bound){.epoch = now, .is_default = options == NULL};
+    if (options == NULL)
+        rc = merge_options(&merged, &f->options);
+    if (rc == RAY_OK)
+        rc = make_template(f, &merged, out);
+    if (rc == RAY_OK)
+        remember(f, &merged, out);
+    return rc;
 }
 
 void api_new_epoch(void)
 {
-    epoch++;
+    atomic_fetch_add(&epoch, 1);
 }
 
 ray_function *ray_bind(ray_function *f, const ray_options *options)
 {
-    ray_function *b = malloc(sizeof *b);
+    ray_options m = {0};
+    int rc = merge_options(&m, &f->options);
 
+    if (rc == RAY_OK && options != NULL)
+        rc = merge_options(&m, options);
+    ray_function *b = malloc(sizeof *b + string_size(m.resources) + string_size(m.name));
     if (b == NULL) {
         api_error(RAY_ENOMEM, "no memory to bind options");
         return f;
     }
-    *b = *f;
-    b->bound = NULL;
-    if (options != NULL) {
-        ray_options given = {0};
-        memcpy(&given, options, options->size < sizeof given ? options->size : sizeof given);
-        if (given.num_cpus != 0)
-            b->options.num_cpus = given.num_cpus;
-        if (given.resources != NULL)
-            b->options.resources = strdup(given.resources);
-        if (given.name != NULL)
-            b->options.name = strdup(given.name);
-        if (given.num_returns != 0)
-            b->options.num_returns = given.num_returns;
-        if (given.max_retries != 0)
-            b->options.max_retries = given.max_retries;
-    }
+    char *strings = (char *)(b + 1);
+    *b = (ray_function){.size = sizeof *b,
+                        .name = f->name,
+                        .file = f->file,
+                        .body = f->body,
+                        .options = m};
+    b->options.size = rc == RAY_OK ? sizeof m : 0; /* 0: each submission fails and says so */
+    b->options.resources = copy_string(&strings, m.resources);
+    b->options.name = copy_string(&strings, m.name);
     return b;
 }
 
@@ -368,9 +450,7 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
             api_error(RAY_ESTALE,
                       "an argument is a ref that was released, or is of another process");
         else if (rc == CORE_EFORKED)
-            api_error(RAY_EFORKED,
-                      "this process was forked from one that uses Ray: exec a new program, or fork "
-                      "before ray_init");
+            api_error_forked();
         else if (rc != CORE_OK)
             api_error((ray_code)rc,
                       rc == CORE_EFULL ? "the arguments have more than 10 MiB"
@@ -380,15 +460,6 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
     if (v != on_stack)
         free(v);
     return rc;
-}
-
-/* "A submission never fails at the call": every ref carries the thread's error. */
-static void carry_error(ray_ref *out, size_t n)
-{
-    const ray_failure *e = ray_error();
-
-    for (size_t i = 0; i < n; i++)
-        out[i].word = core_put_error((enum core_code)e->code, e->text);
 }
 
 int ray_submit_n(ray_ref *out,
@@ -403,8 +474,8 @@ int ray_submit_n(ray_ref *out,
     int rc = find_template(f, options, &b);
 
     if (rc == RAY_OK && b.n_returns != n_out && options == NULL && n_out > 0) {
-        ray_options o = {.size = sizeof o, .num_returns = (int)n_out};
-        rc = make_template(f, &o, &b);
+        ray_options o = {.size = sizeof o, .num_returns = n_out <= INT_MAX ? (int)n_out : INT_MAX};
+        rc = find_template(f, &o, &b);
     }
     if (rc == RAY_OK && b.n_returns != n_out)
         rc = api_error(RAY_EARG,
@@ -418,8 +489,8 @@ int ray_submit_n(ray_ref *out,
         rc = submit(&b, args, n, words);
     for (size_t i = 0; rc == RAY_OK && i < n_out; i++)
         out[i].word = words[i];
-    if (rc != RAY_OK)
-        carry_error(out, n_out);
+    for (size_t i = 0; rc != RAY_OK && i < n_out; i++)
+        out[i].word = api_carry_error();
     if (words != on_stack)
         free(words);
     return rc;
@@ -438,7 +509,7 @@ ray_ref ray_submit(ray_function *f, const ray_options *options, const ray_value 
         rc = submit(&b, args, n, &word);
     ref.word = word;
     if (rc != RAY_OK)
-        carry_error(&ref, 1);
+        ref.word = api_carry_error();
     return ref;
 }
 

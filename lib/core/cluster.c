@@ -18,6 +18,7 @@
 extern char **environ;
 
 #define PATH_SIZE 512
+#define FATE_MS   200
 
 /* The raylet of this very build: beside libray.so, in the build folder or installed. */
 static int find_raylet(char *path, struct err *err)
@@ -177,7 +178,13 @@ void cluster_reap(int pid, int timeout_ms)
 void cluster_fate(int pid, char *out, size_t size)
 {
     siginfo_t info = {.si_pid = 0};
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
 
+    if (fd >= 0) { /* its link may have ended a moment before itself */
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        poll(&p, 1, FATE_MS);
+        close(fd);
+    }
     if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
         snprintf(out, size, "closed the link");
     else if (info.si_code == CLD_EXITED)

@@ -42,6 +42,7 @@ __attribute__((constructor)) static void install(void)
     pthread_atfork(NULL, NULL, child_after_fork);
     list_init(&core.peers);
     list_init(&core.dirty);
+    list_init(&core.sleepers);
     core.events_tail = &core.events;
 }
 

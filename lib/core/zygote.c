@@ -170,12 +170,16 @@ static void reap(void)
 
 static pid_t raylet_pid;
 static const char *session;
+static bool link_ended;
 
 _Noreturn static void end(void)
 {
     while (n_workers > 0)
         kill(workers[--n_workers], SIGKILL); /* no worker any more: the sweep waits for it */
     sweep();
+    /* a process that is killed closes its files first and stops being our parent a little later */
+    for (int i = 0; link_ended && i < KILL_MS && getppid() == raylet_pid; i++)
+        poll(NULL, 0, 1);
     if (getppid() != raylet_pid)
         remove_tree(session); /* the raylet was killed: nobody else is left to do it */
     _exit(0);
@@ -358,6 +362,7 @@ static void read_raylet(void)
 
     while ((rc = unix_link_next(raylet, &f, &err)) == 1)
         on_frame(&f);
+    link_ended = n < 0;
     if (n < 0 || rc < 0)
         end();
 }

@@ -347,4 +347,5 @@ def cluster(tmp_path, request):
     problems = c.finish()
     if problems and not getattr(request.node, "has_failed", True):  # what failed first says it all
         pytest.fail("\n".join(problems))
-    shutil.rmtree(tmp_path, ignore_errors=True)
+    if not problems and not getattr(request.node, "has_failed", True):  # else it is looked at
+        shutil.rmtree(tmp_path, ignore_errors=True)

@@ -277,7 +277,7 @@ static void mid_window(int argc, char **argv)
                                RAY_OPTIONS(.max_retries = n_retries > 0 ? n_retries : RAY_ZERO));
 
     for (i = 0; i < WINDOW_TASKS; i++)
-        refs[i] = ray_submit(f, NULL, RAY_ARGS(i));
+        refs[i] = ray_submit(f, NULL, (const ray_value[]){ray_v(i)}, 1);
     await_events("victim_ready", 1);
     CHECK(kill((pid_t)number_in("victim"), SIGKILL) == 0);
     for (i = 0; i < WINDOW_TASKS; i++) {

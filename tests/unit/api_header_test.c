@@ -143,6 +143,7 @@ int main(void)
     EXPECT(list.as.v[1].size == 2 && list.as.v[1].as.v[1].as.d > 1.5);
     EXPECT(ray_list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16).size == 16);
     EXPECT(ray_list(1).size == 1 && ray_map("k", 1, "l", ray_nil()).size == 4);
+    EXPECT(ray_list().size == 0 && ray_map().size == 0);
     EXPECT(ray_fn_pair.options.num_returns == 2 && ray_fn_square.options.size > 0);
     return EXIT_SUCCESS;
 }

@@ -247,8 +247,8 @@ static inline ray_slot ray_to_slot(ray_slot s)
 #define RAY_OPTIONS(...) (&(const ray_options){.size = sizeof(ray_options), __VA_ARGS__})
 #define RAY_CONFIG(...)  (&(const ray_config){.size = sizeof(ray_config), __VA_ARGS__})
 #define RAY_ARGS(...)    ((const ray_value[]){RAY_EACH(__VA_ARGS__){0}}), RAY_COUNT(__VA_ARGS__) - 1
-#define ray_list(...)    ray_list_of(RAY_ARGS(__VA_ARGS__, ))
-#define ray_map(...)     ray_map_of(RAY_ARGS(__VA_ARGS__, ))
+#define ray_list(...)    ray_list_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
+#define ray_map(...)     ray_map_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
 #else
 #include <initializer_list>
 #define RAY_O(T, K, m) RAY_V(ray_v, T, K, m)
@@ -328,7 +328,7 @@ static inline ray_value ray_map_of(const ray_values &l)
     return ray_map_of(l.v, l.n);
 }
 #define RAY_ARGS(...) ray_values({RAY_EACH(__VA_ARGS__)})
-#define ray_list(...) ray_list_of(RAY_ARGS(__VA_ARGS__, ))
-#define ray_map(...)  ray_map_of(RAY_ARGS(__VA_ARGS__, ))
+#define ray_list(...) ray_list_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
+#define ray_map(...)  ray_map_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
 #endif
 #endif /* RAY_VALUE_H */

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/ray/doctor.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "raylet/machine.h"
+
+#define FILES_WANTED     1024 /* a raylet needs about four a worker */
+#define PROCESSES_WANTED 256
+#define DISK_WANTED_MB   100
+
+static void usage(FILE *out)
+{
+    fputs(
+        "ray doctor: the facts of this machine, and what would keep Ray from working\n"
+        "  --temp-dir=DIR  where facts and sessions are kept (default: RAY_TMPDIR, else /tmp/ray)\n"
+        "  --measure       measure again\n"
+        "  --help\n",
+        out);
+}
+
+static bool complain(const char *what, const char *fix)
+{
+    printf("  ! %s: %s\n", what, fix);
+    return false;
+}
+
+/* The folder that sessions go to, made if it is not there, as a raylet does. */
+static bool check_temp(const char *temp)
+{
+    struct statvfs fs;
+
+    if (mkdir(temp, 01777) == 0)
+        chmod(temp, strcmp(temp, "/tmp/ray") == 0 ? 01777 : 0700);
+    else if (errno != EEXIST)
+        return complain(strerror(errno),
+                        "cannot make the temp folder; choose another by RAY_TMPDIR");
+    if (access(temp, W_OK | X_OK) != 0)
+        return complain(strerror(errno),
+                        "cannot write to the temp folder; choose another by RAY_TMPDIR");
+    if (statvfs(temp, &fs) != 0)
+        return complain(strerror(errno), "cannot look at the temp folder's disk");
+    unsigned long long mb = (unsigned long long)fs.f_bavail * fs.f_frsize >> 20;
+    printf("temp folder       %s, %llu MB free\n", temp, mb);
+    if (mb < DISK_WANTED_MB)
+        return complain("the disk is nearly full",
+                        "logs need room; choose another folder by RAY_TMPDIR");
+    return true;
+}
+
+static bool check_limit(int which, const char *name, rlim_t wanted, const char *fix)
+{
+    struct rlimit l;
+
+    if (getrlimit(which, &l) != 0)
+        return complain(name, strerror(errno));
+    if (l.rlim_cur == RLIM_INFINITY) {
+        printf("%-18sno limit\n", name);
+        return true;
+    }
+    printf("%-18s%llu\n", name, (unsigned long long)l.rlim_cur);
+    return l.rlim_cur >= wanted || complain("low", fix);
+}
+
+static void print_facts(const struct machine *m)
+{
+    printf("CPUs              %u\n", m->n_cpus);
+    printf("wake              %.1f us until a sleeping thread runs on another CPU\n",
+           (double)m->wake_ns / 1e3);
+    printf("round trip        %.1f us over a unix socket\n", (double)m->trip_ns / 1e3);
+    printf("copy              %.1f GB/s\n", (double)m->copy_mb_per_s / 1e3);
+}
+
+/* Kept facts, or new ones; the raylets started from now on use them too. */
+static int get_facts(struct machine *m, const char *temp, bool again, struct err *err)
+{
+    struct err kept;
+
+    if (!again && machine_load(m, temp, &kept) == 0)
+        return 0;
+    if (machine_measure(m, err) != 0)
+        return -1;
+    if (machine_store(m, temp, &kept) != 0)
+        fprintf(stderr, "ray doctor: %s\n", kept.text);
+    return 0;
+}
+
+int doctor_main(int argc, char **argv)
+{
+    static const struct option options[] = {{"temp-dir", 1, NULL, 't'},
+                                            {"measure", 0, NULL, 'm'},
+                                            {"help", 0, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    const char *temp = getenv("RAY_TMPDIR");
+    struct machine m;
+    struct err err;
+    bool again = false;
+    int o;
+
+    if (temp == NULL || temp[0] == '\0')
+        temp = "/tmp/ray";
+    while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (o) {
+        case 't':
+            temp = optarg;
+            break;
+        case 'm':
+            again = true;
+            break;
+        case 'h':
+            usage(stdout);
+            return 0;
+        default:
+            usage(stderr);
+            return 2;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr,
+                "ray doctor: unexpected argument %s; see ray doctor --help\n",
+                argv[optind]);
+        return 2;
+    }
+    bool ok = check_temp(temp);
+    if (get_facts(&m, temp, again, &err) == 0)
+        print_facts(&m);
+    else
+        ok = complain("not measured", err.text);
+    ok &= check_limit(RLIMIT_NOFILE, "open files", FILES_WANTED, "raise it with ulimit -n");
+    ok &= check_limit(RLIMIT_NPROC, "processes", PROCESSES_WANTED, "raise it with ulimit -u");
+    return ok ? 0 : 1;
+}

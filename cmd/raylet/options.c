@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/raylet/options.h"
+
+#include <getopt.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VERSION "ray-c 0.1"
+
+static void usage(FILE *out)
+{
+    fputs("raylet: one machine's part of Ray; a program that calls ray_init starts it\n"
+          "  --driver-fd=N         socket to the driver\n"
+          "  --executable-fd=N     the driver's executable, run as workers\n"
+          "  --driver-pid=N        the raylet ends with this process\n"
+          "  --num-cpus=N          CPUs to lend (default: this machine's)\n"
+          "  --resource=NAME:N     a custom resource, in 1/10000\n"
+          "  --temp-dir=DIR        session folders go here (default: RAY_TMPDIR, else /tmp/ray)\n"
+          "  --no-log-to-driver    prints of tasks stay in their files\n"
+          "  --measure             measure this machine for all raylets, and end\n"
+          "  --version, --help\n",
+          out);
+}
+
+static int bad(const char *what, const char *value)
+{
+    fprintf(stderr, "raylet: %s %s; see raylet --help\n", what, value);
+    return 2;
+}
+
+static bool number(const char *s, long min, long max, int *out)
+{
+    char *end;
+    long v = strtol(s, &end, 10);
+
+    if (*s == '\0' || *end != '\0' || v < min || v > max)
+        return false;
+    *out = (int)v;
+    return true;
+}
+
+static int add_resource(struct node_config *c, char *arg)
+{
+    char *colon = strrchr(arg, ':'), *end;
+    struct err err;
+
+    if (colon == NULL)
+        return bad("--resource needs NAME:AMOUNT, not", arg);
+    *colon = '\0';
+    long long units = strtoll(colon + 1, &end, 10);
+    if (colon[1] == '\0' || *end != '\0')
+        return bad("--resource: not a number:", colon + 1);
+    return resources_add(&c->custom, arg, units, &err) == 0 ? 0 : bad("--resource:", err.text);
+}
+
+/* What the driver must say: name, smallest, largest, where it goes. */
+static int set_number(struct node_config *c, int option, const char *value)
+{
+    const struct {
+        char option;
+        const char *what;
+        long min, max;
+        int *to;
+    } numbers[] = {{'d', "--driver-fd: not a descriptor:", 0, 1 << 20, &c->driver_fd},
+                   {'e', "--executable-fd: not a descriptor:", 0, 1 << 20, &c->executable_fd},
+                   {'p', "--driver-pid: not a process:", 1, INT32_MAX, &c->driver_pid},
+                   {'c', "--num-cpus must be 1 or more, not", 1, 100000, &c->num_cpus}};
+
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (numbers[i].option == option
+            && !number(value, numbers[i].min, numbers[i].max, numbers[i].to))
+            return bad(numbers[i].what, value);
+    return 0;
+}
+
+int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
+{
+    static const struct option options[] = {{"driver-fd", 1, NULL, 'd'},
+                                            {"executable-fd", 1, NULL, 'e'},
+                                            {"driver-pid", 1, NULL, 'p'},
+                                            {"num-cpus", 1, NULL, 'c'},
+                                            {"resource", 1, NULL, 'r'},
+                                            {"temp-dir", 1, NULL, 't'},
+                                            {"no-log-to-driver", 0, NULL, 'n'},
+                                            {"measure", 0, NULL, 'm'},
+                                            {"version", 0, NULL, 'v'},
+                                            {"help", 0, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    int o, rc = 0;
+
+    while (rc == 0 && (o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (o == '?')
+            return 2;
+        if (o == 'h')
+            usage(stdout);
+        if (o == 'v')
+            puts(VERSION);
+        if (o == 'h' || o == 'v')
+            return -1;
+        if (o == 't')
+            c->temp_dir = optarg;
+        else if (o == 'n')
+            c->log_to_driver = false;
+        else if (o == 'm')
+            *measuring = true;
+        else
+            rc = o == 'r' ? add_resource(c, optarg) : set_number(c, o, optarg);
+    }
+    if (rc != 0 || *measuring)
+        return rc;
+    if (optind < argc)
+        return bad("unexpected argument", argv[optind]);
+    if (c->driver_fd < 0 || c->executable_fd < 0 || c->driver_pid <= 0)
+        return bad("--driver-fd, --executable-fd and --driver-pid are needed:",
+                   "a program's ray_init gives them");
+    return 0;
+}

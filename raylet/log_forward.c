@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "lib/base/log.h"
+#include "raylet/node_private.h"
+
+#define LOG_PENDING (256u << 10) /* a driver that does not read stops its logs, not the tasks */
+
+static void send_lines(struct node *n,
+                       int32_t pid,
+                       uint32_t stream,
+                       const char *name,
+                       const char *text,
+                       size_t size)
+{
+    static uint8_t buf[FRAME_SIZE_MAX + 256];
+    struct wire_log w = {.pid = pid, .stream = stream};
+    size_t n_name = strlen(name) + 1;
+
+    memcpy(buf, &w, sizeof w);
+    memcpy(buf + sizeof w, name, n_name);
+    memcpy(buf + sizeof w + n_name, text, size);
+    node_send(n->driver, WIRE_LOG, buf, sizeof w + n_name + size);
+}
+
+static void on_lines(void *arg, const struct worker_log *log, const char *text, size_t size)
+{
+    const struct process *p = arg;
+
+    if (log->name[0] != '\0') /* before the first task: of no interest at the terminal */
+        send_lines(p->node, p->pid, log->stream, log->name, text, size);
+}
+
+static bool driver_reads(const struct node *n)
+{
+    return n->driver != NULL && n->driver->link != NULL
+           && unix_link_pending(n->driver->link) < LOG_PENDING;
+}
+
+void log_forward_read(struct process *p, bool last)
+{
+    struct node *n = p->node;
+
+    if (!n->config.log_to_driver || p->kind != WIRE_WORKER)
+        return;
+    for (int i = 0; i < 2; i++)
+        while (driver_reads(n) && worker_log_read(&p->logs[i], last, on_lines, p))
+            continue;
+    if (!driver_reads(n))
+        n->logs_stalled = true; /* of a worker that is gone the rest is in the file */
+}
+
+static void read_all(struct node *n)
+{
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL)
+            log_forward_read(n->processes[s], false);
+}
+
+static void on_inotify(void *arg, bool readable, bool writable)
+{
+    struct node *n = arg;
+    char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+    ssize_t size = read(n->inotify_fd, buf, sizeof buf);
+
+    (void)readable;
+    (void)writable;
+    for (ssize_t at = 0; at < size;) {
+        const struct inotify_event *e = (const void *)(buf + at);
+        at += (ssize_t)(sizeof *e + e->len);
+        if ((e->mask & IN_Q_OVERFLOW) != 0)
+            read_all(n);
+        for (uint32_t s = 0; s < n->n_slots; s++) {
+            struct process *p = n->processes[s];
+            if (p != NULL && (p->log_wd[0] == e->wd || p->log_wd[1] == e->wd))
+                log_forward_read(p, false);
+        }
+    }
+}
+
+void log_forward_init(struct node *n)
+{
+    n->inotify_fd = n->config.log_to_driver ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
+    if (n->inotify_fd >= 0)
+        n->inotify_watch = loop_watch_fd(n->loop, n->inotify_fd, on_inotify, n);
+    else if (n->config.log_to_driver)
+        log_warn("log",
+                 "no_inotify",
+                 "errno=%d msg=\"%s; logs are read every tick (fs.inotify.max_user_instances)\"",
+                 errno,
+                 strerror(errno));
+}
+
+void log_forward_fini(struct node *n)
+{
+    loop_unwatch(n->inotify_watch);
+    if (n->inotify_fd >= 0)
+        close(n->inotify_fd);
+}
+
+void log_forward_add(struct process *p)
+{
+    for (int i = 0; i < 2 && p->node->inotify_fd >= 0; i++)
+        p->log_wd[i] = inotify_add_watch(p->node->inotify_fd, p->logs[i].path, IN_MODIFY);
+}
+
+void log_forward_remove(struct process *p)
+{
+    for (int i = 0; i < 2; i++)
+        if (p->log_wd[i] >= 0)
+            inotify_rm_watch(p->node->inotify_fd, p->log_wd[i]);
+}
+
+void log_forward_on_tick(struct node *n)
+{
+    if (!n->config.log_to_driver || (n->inotify_fd >= 0 && !n->logs_stalled) || !driver_reads(n))
+        return;
+    n->logs_stalled = false;
+    read_all(n);
+}
+
+void log_forward_say(struct node *n, const char *text)
+{
+    if (n->config.log_to_driver && driver_reads(n))
+        send_lines(n, getpid(), 2, "raylet", text, strlen(text));
+}

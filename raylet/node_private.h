@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RAYLET_NODE_PRIVATE_H
+#define RAYLET_NODE_PRIVATE_H
+/*
+ * What the files of the node share. All on the loop thread.
+ *
+ *   node.c             links, frames, what lease.c decides, start and end
+ *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
+ *   log_forward.c      prints of tasks on their way to the driver's terminal
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gcs/client.h"
+#include "lib/base/id.h"
+#include "lib/base/list.h"
+#include "lib/net/control_block.h"
+#include "lib/net/unix_link.h"
+#include "lib/net/wire.h"
+#include "raylet/lease.h"
+#include "raylet/machine.h"
+#include "raylet/node.h"
+#include "raylet/router.h"
+#include "raylet/session.h"
+#include "raylet/worker_log.h"
+#include "raylet/worker_pool.h"
+#include "raylet/zygote.h"
+
+#define NODE_BUILD "ray-c 0.1"
+#define OUT_MAX    (16u << 20) /* a peer that does not read is cut off beyond this */
+
+/* A driver or worker with a link. Its slot on the board is its handle in lease.c and router.c;
+ * owned by node.processes. */
+struct process {
+    unsigned magic;
+    struct node *node;
+    struct list dirty_node; /* node.dirty: something is to be sent, or it is to be cut off */
+    uint32_t slot;
+    enum wire_kind kind;
+    bool registered; /* said HELLO */
+    bool welcomed;
+    bool cut;        /* link_lost at the turn's end */
+    int32_t pid;     /* of a worker: 0 until SPAWNED */
+    uint32_t number; /* in the job (D14) */
+    uint64_t token;
+    uint64_t lease; /* last one of this worker */
+    uint32_t lease_owner;
+    struct unique_id id;
+    struct unix_link *link;
+    struct loop_watch *watch;
+    struct control_block *control;
+    struct worker_log logs[2];
+    int log_wd[2];
+    uint64_t channels[BOARD_SLOTS / 64]; /* of a worker: owners it has a channel or route to */
+    char log_base[300];
+};
+#define PROCESS_MAGIC 0x50524f43u
+
+struct node {
+    struct loop *loop;
+    struct node_config config;
+    struct resources resources;
+    struct session session;
+    struct lease_table *leases;
+    struct lease_actions lease_actions;
+    struct worker_pool *pool;
+    struct worker_pool_actions pool_actions;
+    struct zygote *zygote;
+    struct router *router;
+    struct gcs_client *gcs;
+    struct process *processes[BOARD_SLOTS];
+    uint32_t n_slots; /* beyond them all are NULL */
+    struct process *driver;
+    struct list dirty;
+    struct unique_id cluster, id;
+    char driver_build[32];
+    uint32_t job, next_process, n_processes; /* numbers left of the block */
+    bool asked_processes;
+    int board_fd, pidfd, inotify_fd;
+    struct loop_watch *pidfd_watch, *inotify_watch, *signals[3];
+    struct loop_timer *tick;
+    bool logs_stalled, swept;
+    uint64_t start_ms;
+    char why[400];            /* why the last worker could not start */
+    enum err_code start_code; /* what a refusal for that reason says */
+    /* the machine's facts */
+    struct machine machine; /* zero until known */
+    int32_t measuring;      /* pid of `raylet --measure` */
+    bool measured;
+    uint64_t idle_total[2]; /* /proc/stat a second ago: idle, all */
+    unsigned n_ticks;
+};
+
+/* --- node.c --- */
+struct process *node_add_process(struct node *n, enum wire_kind kind, int fd);
+void node_free_process(struct process *p);
+/* Queued; sent at the turn's end. A NULL process and one without a link are fine. */
+void node_send(struct process *p, uint8_t type, const void *body, size_t size);
+/* Carry out what lease.c decided. dead, status: the worker whose death is carried out, or NULL. */
+void node_run_leases(struct node *n, int status, const struct process *dead);
+
+/* --- worker_pool_run.c --- */
+extern const struct zygote_ops pool_run_zygote_ops; /* arg: the node */
+/* Carry out what worker_pool.c decided. */
+void pool_run(struct node *n);
+/* "worker pid=7 was killed by signal 9 (Killed)" \0 its log \0; returns the size of both. */
+size_t pool_run_describe_death(const struct process *p, int status, char *out, size_t size);
+/* SIGKILL all that live. */
+void pool_run_kill_all(struct node *n);
+
+/* --- log_forward.c --- */
+/* Watch the logs, by inotify if the user has an instance left, else by the tick. */
+void log_forward_init(struct node *n);
+void log_forward_fini(struct node *n);
+void log_forward_add(struct process *p);
+void log_forward_remove(struct process *p);
+/* New lines of a process's logs; last: a line without an end too. */
+void log_forward_read(struct process *p, bool last);
+void log_forward_on_tick(struct node *n);
+/* A line of the raylet's own for the terminal. */
+void log_forward_say(struct node *n, const char *text);
+
+#endif /* RAYLET_NODE_PRIVATE_H */

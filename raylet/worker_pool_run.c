@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker's life: spawn asks the zygote for a fork, SPAWNED gives its pid and its logs their
+ * names, HELLO on its link registers it (node.c), EXITED comes when the zygote has reaped it and
+ * killed what it left behind. Each way out goes through gone().
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/base/assert.h"
+#include "lib/base/log.h"
+#include "raylet/node_private.h"
+
+static struct process *by_token(const struct node *n, uint64_t token)
+{
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
+            && n->processes[s]->token == token)
+            return n->processes[s];
+    return NULL;
+}
+
+static struct process *by_pid(const struct node *n, int32_t pid)
+{
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
+            && n->processes[s]->pid == pid)
+            return n->processes[s];
+    return NULL;
+}
+
+/* --- birth --- */
+
+static int make_logs(struct process *p, struct err *err)
+{
+    static const char *const ends[] = {"out", "err"};
+    char path[320];
+
+    for (int i = 0; i < 2; i++) {
+        snprintf(path,
+                 sizeof path,
+                 "%s/.starting-%llu.%s",
+                 p->node->session.logs,
+                 (unsigned long long)p->token,
+                 ends[i]);
+        if (worker_log_create(&p->logs[i], path, (uint32_t)i + 1, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int make_control(struct process *p, int *fd, struct err *err)
+{
+    void *map = MAP_FAILED;
+
+    *fd = memfd_create("ray-control", MFD_CLOEXEC);
+    if (*fd >= 0 && ftruncate(*fd, sizeof *p->control) == 0)
+        map = mmap(NULL, sizeof *p->control, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+    if (map == MAP_FAILED)
+        return err_sys(err, "make a worker's control block");
+    p->control = map;
+    return 0;
+}
+
+static int spawn(struct node *n, uint64_t token, struct err *err)
+{
+    int pair[2], fds[ZYGOTE_PARTS] = {-1, -1, -1, -1};
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return err_sys(err, "make a socket for a worker (ulimit -n)");
+    fds[0] = pair[1];
+    struct process *p = node_add_process(n, WIRE_WORKER, pair[0]);
+    if (p == NULL) {
+        close(pair[0]);
+        close(pair[1]);
+        return err_set(err, ERR_FULL, "a node has at most %d processes", BOARD_SLOTS);
+    }
+    p->token = token;
+    if (make_logs(p, err) != 0 || make_control(p, &fds[3], err) != 0)
+        goto fail;
+    for (int i = 0; i < 2; i++)
+        if ((fds[i + 1] = dup(p->logs[i].fd)) < 0) {
+            err_sys(err, "hand a worker its log (ulimit -n)");
+            goto fail;
+        }
+    if (zygote_spawn(n->zygote, token, p->slot, fds, err) == 0)
+        return 0;
+    node_free_process(p);
+    return -1;
+fail:
+    for (int i = 0; i < ZYGOTE_PARTS; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    node_free_process(p);
+    return -1;
+}
+
+/* --- death --- */
+
+size_t pool_run_describe_death(const struct process *p, int status, char *out, size_t size)
+{
+    int n;
+
+    if (WIFSIGNALED(status))
+        n = snprintf(out,
+                     size,
+                     "worker pid=%d was killed by signal %d (%s)",
+                     p->pid,
+                     WTERMSIG(status),
+                     strsignal(WTERMSIG(status)));
+    else
+        n = snprintf(out, size, "worker pid=%d exited with status %d", p->pid, WEXITSTATUS(status));
+    if (n < 0 || (size_t)n + 2 >= size)
+        return strlen(out);
+    int k = snprintf(out + n + 1, size - (size_t)n - 1, "%s.err", p->log_base);
+    return (size_t)n + 1 + strnlen(out + n + 1, k > 0 ? (size_t)k : 0);
+}
+
+/* A process that never said HELLO tells by its last words why not. */
+static void explain_start(struct process *p, int status)
+{
+    char last[160], how[400];
+
+    if (p->registered || p->pid <= 0)
+        return;
+    worker_log_tail(&p->logs[1], last, sizeof last);
+    pool_run_describe_death(p, status, how, sizeof how);
+    snprintf(p->node->why,
+             sizeof p->node->why,
+             "%.120s before it could serve%s%s",
+             how,
+             last[0] != '\0' ? ", saying: " : "",
+             last);
+}
+
+/* Its process is reaped or was never made: tell owners, forget it. */
+static void gone(struct process *p, int status)
+{
+    struct node *n = p->node;
+    uint64_t now = loop_now_ms(), token = p->token;
+
+    log_forward_read(p, true);
+    explain_start(p, status);
+    log_info("node", "worker_exited", "pid=%d status=0x%x", p->pid, status);
+    lease_worker_died(n->leases, p->slot, now, &n->lease_actions);
+    node_run_leases(n, status, p); /* the notices need the control block */
+    lease_owner_died(n->leases, p->slot, now, &n->lease_actions);
+    node_free_process(p);
+    worker_pool_on_exit(n->pool, token, now, &n->pool_actions);
+}
+
+/* --- the zygote's word --- */
+
+static void on_spawned(void *arg, const struct wire_spawned *w)
+{
+    struct node *n = arg;
+    struct process *p = by_token(n, w->token);
+    char id[ID_HEX_MAX], path[320];
+
+    if (p == NULL || p->pid > 0)
+        return;
+    if (w->pid <= 0) {
+        snprintf(n->why,
+                 sizeof n->why,
+                 "cannot fork a worker: %s; raise the limits of processes (ulimit -u), open files "
+                 "(ulimit -n) or memory",
+                 strerror(w->error));
+        log_err("node", "fork_failed", "errno=%d msg=\"%s\"", w->error, strerror(w->error));
+        gone(p, 0);
+        return;
+    }
+    p->pid = w->pid;
+    id_hex(p->id.bytes, sizeof p->id.bytes, id);
+    snprintf(p->log_base,
+             sizeof p->log_base,
+             "%s/worker-%s-%02x%02x%02x%02x-%d",
+             n->session.logs,
+             id,
+             n->job & 0xff,
+             n->job >> 8 & 0xff,
+             n->job >> 16 & 0xff,
+             n->job >> 24,
+             w->pid);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s.%s", p->log_base, i == 0 ? "out" : "err");
+        worker_log_rename(&p->logs[i], path);
+    }
+    log_forward_add(p);
+    if (p->link == NULL)
+        kill(p->pid, SIGKILL); /* it closed its link before we knew its pid */
+}
+
+static void on_exited(void *arg, int32_t pid, int status)
+{
+    struct node *n = arg;
+    struct process *p = pid > 0 ? by_pid(n, pid) : NULL;
+
+    if (p != NULL)
+        gone(p, status);
+}
+
+/* Its workers die with it by their parent-death signal, and are ours to reap. */
+static void on_zygote_died(void *arg)
+{
+    struct node *n = arg;
+
+    pool_run_kill_all(n);
+    for (uint32_t s = 0; s < n->n_slots; s++) {
+        struct process *p = n->processes[s];
+        int status = SIGKILL;
+        if (p == NULL || p->kind != WIRE_WORKER)
+            continue;
+        if (p->pid > 0 && waitpid(p->pid, &status, 0) != p->pid)
+            status = SIGKILL;
+        gone(p, status);
+    }
+    zygote_sweep();
+    snprintf(n->why, sizeof n->why, "%s", zygote_why(n->zygote));
+}
+
+const struct zygote_ops pool_run_zygote_ops = {
+    .spawned = on_spawned,
+    .exited = on_exited,
+    .died = on_zygote_died,
+};
+
+void pool_run_kill_all(struct node *n)
+{
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
+            && n->processes[s]->pid > 0)
+            kill(n->processes[s]->pid, SIGKILL);
+}
+
+/* --- what the pool decides --- */
+
+static void fail_starts(struct node *n)
+{
+    struct worker_pool_stats stats;
+    char text[480];
+
+    worker_pool_get_stats(n->pool, &stats);
+    snprintf(text,
+             sizeof text,
+             "no worker can be started: %s",
+             n->why[0] != '\0' ? n->why : "the program ends before it can serve as a worker");
+    log_err("node",
+            "workers_do_not_start",
+            "n_workers=%u msg=\"%s\"",
+            stats.n_idle + stats.n_leased,
+            text);
+    /* while others serve it is a shortage: owners ask again */
+    n->start_code = stats.n_idle + stats.n_leased > 0 ? ERR_FULL : ERR_START_FAILED;
+    lease_worker_failed(n->leases, text, loop_now_ms(), &n->lease_actions);
+    node_run_leases(n, 0, NULL);
+}
+
+static void run(struct node *n, const struct worker_pool_action *a)
+{
+    struct process *p = by_token(n, a->token);
+    uint64_t now = loop_now_ms();
+    struct err err;
+
+    switch (a->kind) {
+    case WORKER_POOL_SPAWN:
+        if (spawn(n, a->token, &err) == 0)
+            break;
+        log_err("node", "spawn_failed", "msg=\"%s\"", err.text);
+        snprintf(n->why, sizeof n->why, "%s", err.text);
+        worker_pool_on_exit(n->pool, a->token, now, &n->pool_actions);
+        break;
+    case WORKER_POOL_GRANT:
+        if (p != NULL)
+            lease_worker_ready(n->leases, p->slot, now, &n->lease_actions);
+        else /* it died meanwhile */
+            worker_pool_request(n->pool, now, &n->pool_actions);
+        break;
+    case WORKER_POOL_EXIT:
+        node_send(p, WIRE_EXIT, NULL, 0);
+        break;
+    case WORKER_POOL_KILL:
+        if (p != NULL && p->pid > 0)
+            kill(p->pid, SIGKILL);
+        break;
+    case WORKER_POOL_FAIL:
+        fail_starts(n);
+        break;
+    }
+}
+
+void pool_run(struct node *n)
+{
+    for (size_t i = 0; i < n->pool_actions.n; i++) { /* grows meanwhile */
+        struct worker_pool_action a = n->pool_actions.v[i];
+        run(n, &a);
+    }
+    n->pool_actions.n = 0;
+}

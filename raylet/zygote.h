@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RAYLET_ZYGOTE_H
+#define RAYLET_ZYGOTE_H
+/*
+ * The raylet's end of the zygote: the one process of the job's executable that forks workers. It
+ * starts one, asks for forks, tells what came of them, and starts another, more slowly each time,
+ * when one dies. Loop thread; the ops run on frames and deaths, never from within a call.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+#include "lib/net/loop.h"
+#include "lib/net/wire.h"
+
+#define ZYGOTE_PARTS 4
+
+struct zygote;
+
+struct zygote_config {
+    int executable_fd, board_fd; /* borrowed */
+    const char *log_path;        /* its stdout and stderr */
+    const char *session_dir;     /* borrowed; removed by a zygote that outlives us */
+};
+
+struct zygote_ops {
+    void (*spawned)(void *arg, const struct wire_spawned *w);
+    void (*exited)(void *arg, int32_t pid, int status);
+    /* It is gone and has been reaped; its workers are children of this process now, if they live,
+     * and forks that were asked for will not be made. */
+    void (*died)(void *arg);
+};
+
+/* NULL with err: its log file cannot be made. */
+struct zygote *zygote_create(struct loop *loop,
+                             const struct zygote_config *config,
+                             const struct zygote_ops *ops,
+                             void *arg,
+                             struct err *err);
+/* SIGTERM, at most end_ms until it has ended its workers; true: it has, false: SIGKILLed. */
+bool zygote_end(struct zygote *z, int end_ms);
+void zygote_destroy(struct zygote *z);
+
+/* One, now or as soon as the pause after a failure is over. -1: the executable cannot be run. */
+int zygote_start(struct zygote *z, struct err *err);
+/* Ask for a worker with these descriptors (link, stdout, stderr, control block), which are closed
+ * in any case. Answered by spawned or died. -1 as zygote_start: no answer. */
+int zygote_spawn(struct zygote *z,
+                 uint64_t token,
+                 uint32_t slot,
+                 const int fds[ZYGOTE_PARTS],
+                 struct err *err);
+/* At the turn's end. */
+void zygote_flush(struct zygote *z);
+/* Why the last one could not serve, with what can be done about it; empty: nothing is known. */
+const char *zygote_why(const struct zygote *z);
+
+/* SIGKILL and reap all children of this process: what dead ones left behind came to us, a
+ * subreaper. Not while a zygote runs. */
+void zygote_sweep(void);
+
+#endif /* RAYLET_ZYGOTE_H */

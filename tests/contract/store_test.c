@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What each store of the GCS must do, and the tables that stand on it. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gcs/job_table.h"
+#include "gcs/node_table.h"
+#include "gcs/store_memory.h"
+
+/* The implementations: how to make one, and to let its calls complete. */
+static const struct {
+    const char *name;
+    struct store *(*create)(void);
+    void (*run)(struct store *s);
+} kinds[] = {
+    {"memory", store_memory_create, store_memory_run},
+};
+
+static int kind;
+static struct store *s;
+
+/* What the last completions said. */
+static unsigned n_done;
+static enum err_code codes[16];
+static char text[256];
+static uint64_t number;
+
+static void setup(void)
+{
+    s = kinds[kind].create();
+    n_done = 0;
+    text[0] = '\0';
+    number = UINT64_MAX;
+}
+
+static void teardown(void)
+{
+    if (s != NULL)
+        s->ops->destroy(s);
+}
+
+static void run(void)
+{
+    kinds[kind].run(s);
+}
+
+static void done(void *arg, enum err_code code)
+{
+    (void)arg;
+    codes[n_done++ % 16] = code;
+}
+
+static void value(void *arg, enum err_code code, const void *bytes, size_t size)
+{
+    done(arg, code);
+    ck_assert((bytes == NULL) == (code != ERR_NONE));
+    snprintf(text, sizeof text, "%.*s", (int)size, bytes != NULL ? (const char *)bytes : "");
+}
+
+static void row(void *arg, enum err_code code, const char *key, const void *bytes, size_t size)
+{
+    size_t n = strlen(text);
+
+    if (key == NULL)
+        done(arg, code);
+    else
+        snprintf(text + n, sizeof text - n, "%s=%.*s ", key, (int)size, (const char *)bytes);
+}
+
+static void counted(void *arg, enum err_code code, uint64_t before)
+{
+    done(arg, code);
+    number = before;
+}
+
+static void put(const char *table, const char *key, const char *v)
+{
+    s->ops->put(s, table, key, v, strlen(v), STORE_PUT_ANY, done, NULL);
+}
+
+/* INV-30 stands on this: the answer to a call is given once, and never from inside the call. */
+START_TEST(test_completes_once_and_later)
+{
+    put("t", "a", "1");
+    ck_assert_uint_eq(n_done, 0);
+    run();
+    ck_assert_uint_eq(n_done, 1);
+    ck_assert_int_eq(codes[0], ERR_NONE);
+    run();
+    ck_assert_uint_eq(n_done, 1);
+}
+END_TEST
+
+START_TEST(test_gets_what_was_put_before)
+{
+    put("t", "a", "1");
+    s->ops->get(s, "t", "a", value, NULL);
+    put("t", "a", "2"); /* too late for it */
+    run();
+    ck_assert_uint_eq(n_done, 3);
+    ck_assert_str_eq(text, "1");
+    s->ops->get(s, "t", "a", value, NULL);
+    run();
+    ck_assert_str_eq(text, "2");
+    s->ops->get(s, "u", "a", value, NULL);
+    run();
+    ck_assert_int_eq(codes[4], ERR_NOT_FOUND);
+}
+END_TEST
+
+START_TEST(test_a_new_row_replaces_none)
+{
+    s->ops->put(s, "t", "a", "1", 1, STORE_PUT_NEW, done, NULL);
+    s->ops->put(s, "t", "a", "2", 1, STORE_PUT_NEW, done, NULL);
+    s->ops->get(s, "t", "a", value, NULL);
+    run();
+    ck_assert_int_eq(codes[0], ERR_NONE);
+    ck_assert_int_eq(codes[1], ERR_EXISTS);
+    ck_assert_str_eq(text, "1");
+}
+END_TEST
+
+START_TEST(test_removes)
+{
+    put("t", "a", "1");
+    s->ops->remove(s, "t", "a", done, NULL);
+    s->ops->remove(s, "t", "a", done, NULL);
+    s->ops->get(s, "t", "a", value, NULL);
+    run();
+    ck_assert_int_eq(codes[1], ERR_NONE);
+    ck_assert_int_eq(codes[2], ERR_NOT_FOUND);
+    ck_assert_int_eq(codes[3], ERR_NOT_FOUND);
+}
+END_TEST
+
+START_TEST(test_scans_one_table_in_order)
+{
+    put("t", "b", "2");
+    put("t", "a", "1");
+    put("s", "x", "-");
+    put("u", "x", "-");
+    s->ops->scan(s, "t", row, NULL);
+    put("t", "c", "3"); /* too late for it */
+    run();
+    ck_assert_str_eq(text, "a=1 b=2 ");
+    ck_assert_uint_eq(n_done, 6);
+    text[0] = '\0';
+    s->ops->scan(s, "none", row, NULL);
+    run();
+    ck_assert_str_eq(text, "");
+    ck_assert_uint_eq(n_done, 7);
+}
+END_TEST
+
+START_TEST(test_counters_only_grow)
+{
+    s->ops->count(s, "n", 3, counted, NULL);
+    run();
+    ck_assert_uint_eq(number, 0);
+    s->ops->count(s, "n", UINT64_MAX - 3, counted, NULL);
+    run();
+    ck_assert_uint_eq(number, 3);
+    s->ops->count(s, "n", 1, counted, NULL); /* would begin again */
+    run();
+    ck_assert_int_eq(codes[2], ERR_FULL);
+    s->ops->count(s, "n", 0, counted, NULL);
+    run();
+    ck_assert_uint_eq(number, UINT64_MAX);
+}
+END_TEST
+
+START_TEST(test_bounds)
+{
+    char long_key[STORE_KEY_MAX + 2];
+    char *big = calloc(1, STORE_VALUE_MAX + 1);
+
+    memset(long_key, 'k', sizeof long_key - 1);
+    long_key[sizeof long_key - 1] = '\0';
+    put("t", long_key, "1");
+    s->ops->put(s, "t", "a", big, STORE_VALUE_MAX + 1, STORE_PUT_ANY, done, NULL);
+    s->ops->put(s, "t", "a", big, STORE_VALUE_MAX, STORE_PUT_ANY, done, NULL);
+    s->ops->count(s, long_key, 1, counted, NULL);
+    run();
+    ck_assert_int_eq(codes[0], ERR_INVALID);
+    ck_assert_int_eq(codes[1], ERR_INVALID);
+    ck_assert_int_eq(codes[2], ERR_NONE);
+    ck_assert_int_eq(codes[3], ERR_INVALID);
+    free(big);
+}
+END_TEST
+
+START_TEST(test_destroy_cancels_what_is_open)
+{
+    put("t", "a", "1");
+    s->ops->get(s, "t", "a", value, NULL);
+    s->ops->scan(s, "t", row, NULL);
+    s->ops->count(s, "n", 1, counted, NULL);
+    s->ops->destroy(s);
+    s = NULL;
+    ck_assert_uint_eq(n_done, 4);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(codes[i], ERR_CANCELED);
+    ck_assert_str_eq(text, "");
+}
+END_TEST
+
+/* --- the tables --- */
+
+static uint32_t job, first, n_given;
+
+static void on_job(void *arg, enum err_code code, uint32_t given)
+{
+    done(arg, code);
+    job = given;
+}
+
+static void on_block(void *arg, enum err_code code, uint32_t from, uint32_t n)
+{
+    done(arg, code);
+    first = from;
+    n_given = n;
+}
+
+START_TEST(test_job_numbers_are_never_given_twice)
+{
+    struct job_row a = {.start_ms = 1, .driver_pid = 7, .entry = "program"};
+
+    job_table_add(s, &a, on_job, NULL);
+    run();
+    ck_assert_uint_eq(job, 1);
+    a.end_ms = 2;
+    job_table_end(s, 1, &a, done, NULL);
+    job_table_add(s, &a, on_job, NULL);
+    run();
+    ck_assert_uint_eq(job, 2);
+    s->ops->count(s, "job", UINT32_MAX - 4, counted, NULL);
+    job_table_add(s, &a, on_job, NULL);
+    run();
+    ck_assert_uint_eq(job, UINT32_MAX - 1); /* the last is nil */
+    job_table_add(s, &a, on_job, NULL);
+    run();
+    ck_assert_int_eq(codes[5], ERR_FULL);
+}
+END_TEST
+
+START_TEST(test_process_numbers_come_in_blocks)
+{
+    job_table_take_processes(s, 1, 256, on_block, NULL);
+    run();
+    ck_assert_uint_eq(first, 1); /* 0 is none */
+    ck_assert_uint_eq(n_given, 256);
+    job_table_take_processes(s, 1, 256, on_block, NULL);
+    run();
+    ck_assert_uint_eq(first, 257);
+    job_table_take_processes(s, 2, 1, on_block, NULL); /* each job has its own */
+    run();
+    ck_assert_uint_eq(first, 1);
+    job_table_take_processes(s, 1, JOB_PROCESSES_MAX - 513, on_block, NULL);
+    run();
+    ck_assert_uint_eq(first + n_given, JOB_PROCESSES_MAX);
+    job_table_take_processes(s, 1, 1, on_block, NULL);
+    run();
+    ck_assert_int_eq(codes[4], ERR_FULL);
+}
+END_TEST
+
+static struct node_row found;
+
+static void on_node(void *arg, enum err_code code, const struct node_row *given)
+{
+    done(arg, code);
+    if (given != NULL)
+        found = *given;
+}
+
+/* INV-6: death is final. */
+START_TEST(test_a_dead_node_does_not_register_again)
+{
+    struct node_row n = {.state = NODE_ALIVE, .pid = 7, .n_cpus = 2, .name = "head"};
+
+    node_table_register(s, &n, done, NULL);
+    node_table_get(s, &n.id, on_node, NULL);
+    run();
+    ck_assert_str_eq(found.name, "head");
+    ck_assert_uint_eq(found.state, NODE_ALIVE);
+    node_table_set_dead(s, &n, done, NULL);
+    node_table_register(s, &n, done, NULL);
+    node_table_get(s, &n.id, on_node, NULL);
+    run();
+    ck_assert_int_eq(codes[3], ERR_EXISTS);
+    ck_assert_uint_eq(found.state, NODE_DEAD);
+}
+END_TEST
+
+int main(void)
+{
+    int failed = 0;
+
+    for (kind = 0; kind < (int)(sizeof kinds / sizeof kinds[0]); kind++) {
+        Suite *suite = suite_create(kinds[kind].name);
+        TCase *t = tcase_create("store");
+        tcase_add_checked_fixture(t, setup, teardown);
+        tcase_add_test(t, test_completes_once_and_later);
+        tcase_add_test(t, test_gets_what_was_put_before);
+        tcase_add_test(t, test_a_new_row_replaces_none);
+        tcase_add_test(t, test_removes);
+        tcase_add_test(t, test_scans_one_table_in_order);
+        tcase_add_test(t, test_counters_only_grow);
+        tcase_add_test(t, test_bounds);
+        tcase_add_test(t, test_destroy_cancels_what_is_open);
+        tcase_add_test(t, test_job_numbers_are_never_given_twice);
+        tcase_add_test(t, test_process_numbers_come_in_blocks);
+        tcase_add_test(t, test_a_dead_node_does_not_register_again);
+        suite_add_tcase(suite, t);
+        SRunner *r = srunner_create(suite);
+        srunner_run_all(r, CK_NORMAL);
+        failed += srunner_ntests_failed(r);
+        srunner_free(r);
+    }
+    return failed == 0 ? 0 : 1;
+}

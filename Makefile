@@ -111,7 +111,7 @@ unit: $(unit) $(fuzzers) $(sim)
 	tests/run_unit.sh $(BUILD)
 test: all tests
 	tests/run_unit.sh $(BUILD)
-	RAY_TEST_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/cluster
+	SAN=$(SAN) RAY_TEST_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/cluster
 bench: all $(bench)
 	$(BUILD)/tests/bench/bench $(ARGS)
 check-source:

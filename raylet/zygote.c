@@ -286,7 +286,7 @@ static void close_link(struct zygote *z)
 static void explain(struct zygote *z, int status)
 {
     char last[200] = "", how[80];
-    const char *fix = "";
+    const char *load = NULL;
     struct stat st;
 
     if (z->said[0] != '\0') {
@@ -295,29 +295,29 @@ static void explain(struct zygote *z, int status)
     }
     if (fstat(z->log.fd, &st) == 0 && st.st_size > z->log_start)
         worker_log_tail(&z->log, last, sizeof last);
-    if (WIFSIGNALED(status))
-        snprintf(how,
-                 sizeof how,
-                 "was killed by signal %d (%s)",
-                 WTERMSIG(status),
-                 strsignal(WTERMSIG(status)));
-    else
-        snprintf(how, sizeof how, "exited with status %d", WEXITSTATUS(status));
     if (strncmp(last, "ray: ", 5) == 0) { /* libray's own words say what to do */
         snprintf(z->why, sizeof z->why, "%s", last);
         return;
     }
-    if (strstr(last, "loading shared libraries") != NULL)
-        fix = "; install the library, or set LD_LIBRARY_PATH where the program is started";
+    load = strstr(last, "error while loading shared libraries");
+    if (load != NULL) {
+        snprintf(z->why, sizeof z->why, "install the library or set LD_LIBRARY_PATH: %s", load);
+        return;
+    }
+    if (WIFSIGNALED(status))
+        snprintf(how,
+                 sizeof how,
+                 "is killed by signal %d (%s)",
+                 WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
     else
-        fix = "; nothing that runs before main (constructors, static objects) may end a worker";
+        snprintf(how, sizeof how, "exits with status %d", WEXITSTATUS(status));
+    /* the fix first: a long last line may be cut */
     snprintf(z->why,
              sizeof z->why,
-             "the program, started as a worker, %s before its main%s%s%s",
+             "the program %s before main; what runs before main must let workers live; it says: %s",
              how,
-             last[0] != '\0' ? ", saying: " : " and said nothing",
-             last,
-             fix);
+             last[0] != '\0' ? last : "nothing");
 }
 
 static void on_dead(struct zygote *z, const char *how)

@@ -163,6 +163,13 @@ static int count_file(struct table *t, const char *path, long from, long size)
 
 /* --- the task: lines of "FROM SIZE PATH" -> pid, files, words, bytes; then counts in PARTS --- */
 
+/* By hash, so that parts are about equally long: a return holds 100 KiB, so 64 of them hold the
+ * counts of about half a million different words. */
+static unsigned part_of(const struct entry *e)
+{
+    return (unsigned)(hash(e->word, e->size) >> 40) % PARTS;
+}
+
 static int count(ray_call *call)
 {
     const char *list;
@@ -176,27 +183,34 @@ static int count(ray_call *call)
         int at;
         char path[4096];
         if (sscanf(line, "%ld %ld %n", &from, &size, &at) < 2)
-            return ray_fail(call, "not a list of files: %.80s", line);
-        snprintf(path, sizeof path, "%.*s", (int)strcspn(line + at, "\n"), line + at);
-        if (count_file(&t, path, from, size) != 0)
-            return ray_fail(call, "cannot read %s: %s", path, strerror(errno));
+            rc = ray_fail(call, "not a list of files: %.80s", line);
+        else
+            snprintf(path, sizeof path, "%.*s", (int)strcspn(line + at, "\n"), line + at);
+        if (rc == 0 && count_file(&t, path, from, size) != 0)
+            rc = ray_fail(call, "cannot read %s: %s", path, strerror(errno));
+        if (rc != 0) {
+            free(t.v);
+            return rc;
+        }
         files++;
     }
-    char *part[PARTS] = {0};
-    size_t used[PARTS] = {0}, room = t.n * sizeof(struct entry) / PARTS * 2 + 4096;
+    char *part[PARTS];
+    size_t size[PARTS] = {0}, used[PARTS] = {0};
+    for (size_t i = 0; i < t.room; i++)
+        if (t.v[i].count > 0)
+            size[part_of(&t.v[i])] += 5u + t.v[i].size;
     for (int i = 0; i < PARTS; i++)
-        if ((part[i] = malloc(room)) == NULL)
+        if ((part[i] = malloc(size[i] + 1)) == NULL)
             abort();
     for (size_t i = 0; i < t.room; i++) {
         const struct entry *e = &t.v[i];
         if (e->count == 0)
             continue;
-        unsigned k = (unsigned)(hash(e->word, e->size) >> 40) % PARTS;
-        if (used[k] + 5 + e->size > room)
-            continue;
-        memcpy(part[k] + used[k], &e->count, 4);
-        part[k][used[k] + 4] = (char)e->size;
-        memcpy(part[k] + used[k] + 5, e->word, e->size);
+        unsigned k = part_of(e);
+        char *at = part[k] + used[k];
+        memcpy(at, &e->count, 4);
+        at[4] = (char)e->size;
+        memcpy(at + 5, e->word, e->size);
         used[k] += 5u + e->size;
     }
     ray_return(call, 0, ray_list((long)getpid(), files, t.words, t.bytes));

@@ -383,6 +383,13 @@ void api_new_epoch(void)
     atomic_fetch_add(&epoch, 1);
 }
 
+/* Bound functions are never freed; the list keeps them reachable for leak checkers. */
+struct kept {
+    struct kept *next;
+    ray_function f;
+};
+static struct kept *_Atomic all_bound;
+
 ray_function *ray_bind(ray_function *f, const ray_options *options)
 {
     ray_options m = {0};
@@ -390,21 +397,24 @@ ray_function *ray_bind(ray_function *f, const ray_options *options)
 
     if (rc == RAY_OK && options != NULL)
         rc = merge_options(&m, options);
-    ray_function *b = malloc(sizeof *b + string_size(m.resources) + string_size(m.name));
-    if (b == NULL) {
+    struct kept *k = malloc(sizeof *k + string_size(m.resources) + string_size(m.name));
+    if (k == NULL) {
         api_error(RAY_ENOMEM, "no memory to bind options");
         return f;
     }
-    char *strings = (char *)(b + 1);
-    *b = (ray_function){.size = sizeof *b,
-                        .name = f->name,
-                        .file = f->file,
-                        .body = f->body,
-                        .options = m};
-    b->options.size = rc == RAY_OK ? sizeof m : 0; /* 0: each submission fails and says so */
-    b->options.resources = copy_string(&strings, m.resources);
-    b->options.name = copy_string(&strings, m.name);
-    return b;
+    char *strings = (char *)(k + 1);
+    k->f = (ray_function){.size = sizeof k->f,
+                          .name = f->name,
+                          .file = f->file,
+                          .body = f->body,
+                          .options = m};
+    k->f.options.size = rc == RAY_OK ? sizeof m : 0; /* 0: each submission fails and says so */
+    k->f.options.resources = copy_string(&strings, m.resources);
+    k->f.options.name = copy_string(&strings, m.name);
+    k->next = atomic_load(&all_bound);
+    while (!atomic_compare_exchange_weak(&all_bound, &k->next, k))
+        continue;
+    return &k->f;
 }
 
 /* --- submitting --- */

@@ -87,7 +87,8 @@ static int pack(msgpack_packer *mp, const ray_value *v, int depth)
         if (v->as.p == NULL && v->size > 0)
             return api_error(RAY_EARG, "%zu bytes at NULL", v->size);
         msgpack_pack_bin(mp, v->size);
-        msgpack_pack_bin_body(mp, v->as.p, v->size);
+        if (v->size > 0)
+            msgpack_pack_bin_body(mp, v->as.p, v->size);
         return RAY_OK;
     case RAY_LST:
     case RAY_MAP:

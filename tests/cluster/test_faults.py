@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks that end or damage their process; forks (tests/drivers/faults.c)."""
+import os
+
 import pytest
 
+SANITIZED = bool(os.environ.get("SAN"))
 SIGABRT, SIGKILL, SIGSEGV = 6, 9, 11
 
 
@@ -14,6 +17,8 @@ SIGABRT, SIGKILL, SIGSEGV = 6, 9, 11
     ("stack", SIGSEGV),
 ])
 def test_a_task_that_ends_its_process_fails_alone(cluster, how, signal):
+    if SANITIZED and how == "segv":
+        pytest.skip("UBSan ends a process that stores to null itself")
     cluster.run("faults", "dies", how, signal)
 
 
@@ -59,5 +64,6 @@ def test_a_child_forked_by_a_task_is_inert(cluster):
     cluster.run("faults", "fork_in_task")
 
 
+@pytest.mark.skipif(SANITIZED, reason="the leak checker of a forked child trips over its parent's threads")
 def test_a_child_forked_by_the_program_is_inert(cluster):
     cluster.run("faults", "fork_in_driver")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# One non-recursive Makefile: `make`, demo, test, bench ARGS=.., check-source, install PREFIX=.., deb-deps, clean.
+# One non-recursive Makefile: `make`, demo, test, fuzz, bench ARGS=.., check-source, install PREFIX=.., deb-deps, clean.
 # SAN=address|undefined|thread builds into its own folder.
 
 comma := ,
@@ -8,6 +8,7 @@ BUILD  ?= build$(if $(SAN),-$(SAN))
 PREFIX ?= /usr/local
 ARGS   ?=
 WERROR ?= 1
+FUZZ_SECONDS ?= 30 # for each target of `make fuzz`
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wundef \
         -Wwrite-strings -Wformat=2 -Wpointer-arith -Wvla $(if $(filter 1,$(WERROR)),-Werror)
@@ -41,7 +42,7 @@ parallel := $(if $(wildcard docs/examples/parallel_map/main.c),$(BUILD)/examples
 sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
 bench    := $(if $(wildcard tests/bench/*.c),$(BUILD)/tests/bench/bench)
 
-.PHONY: all demo test unit bench check-source install deb-deps clean examples tests
+.PHONY: all demo test unit fuzz bench check-source install deb-deps clean examples tests FORCE
 all: $(bins) $(libray) $(examples) $(parallel) compile_commands.json
 examples: $(examples) $(parallel)
 tests: $(unit) $(drivers) $(fuzzers) $(sim) $(bench)
@@ -88,7 +89,7 @@ $(BUILD)/tests/drivers/%: tests/drivers/%.c $(libray)
 unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
-$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $^ $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lpthread -lm
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lpthread -lm
 endef
 $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)
@@ -96,7 +97,7 @@ $(BUILD)/tests/unit/%: tests/contract/%.c $(unit_deps)
 	$(unit_link)
 $(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c tests/fuzz/run_corpus.c $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $^ $(LDFLAGS)
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS)
 $(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
@@ -112,9 +113,18 @@ unit: $(unit) $(fuzzers) $(sim)
 test: all tests
 	tests/run_unit.sh $(BUILD)
 	SAN=$(SAN) RAY_TEST_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/cluster
+# New inputs for the fuzzers, by clang's libFuzzer; what they find is kept in $(BUILD)/fuzz/NAME.
+fuzz: $(patsubst tests/fuzz/%_fuzz.c,fuzz-%,$(wildcard tests/fuzz/*_fuzz.c))
+fuzz-%: $(BUILD)/fuzz/%_fuzz
+	@mkdir -p $(BUILD)/fuzz/$*
+	cd $(BUILD)/fuzz && ./$*_fuzz -max_total_time=$(FUZZ_SECONDS) $* $(wildcard $(CURDIR)/tests/fuzz/corpus/$*)
+.PRECIOUS: $(BUILD)/fuzz/%_fuzz
+$(BUILD)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(net) $(base) $(wildcard lib/net/*.h lib/base/*.h)
+	@mkdir -p $(@D)
+	clang-14 $(filter-out -MMD -MP,$(ALL_CFLAGS)) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.c,$^) $(LDFLAGS)
 bench: all $(bench)
 	$(BUILD)/tests/bench/bench $(ARGS)
-check-source:
+check-source: all
 	deploy/check-source.sh $(BUILD)
 deb-deps:
 	deploy/deps.sh build test
@@ -125,13 +135,16 @@ install: all
 	install -m 755 $(libray).1 $(DESTDIR)$(PREFIX)/lib/libray.so.1
 	ln -sf libray.so.1 $(DESTDIR)$(PREFIX)/lib/libray.so
 	install -m 644 lib/api/include/ray/*.h $(DESTDIR)$(PREFIX)/include/ray
-	sed 's|@PREFIX@|$(PREFIX)|' deploy/ray.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ray.pc
+	sed 's|@PREFIX@|$(abspath $(PREFIX))|' deploy/ray.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ray.pc
 
-compile_commands.json: Makefile
-	@/usr/bin/env printf '[' > $@; sep=''; for f in $(base) $(loop) $(net) $(core) $(api) $(raylet) $(gcs); do \
-	    /usr/bin/env printf '%s\n{"directory":"$(CURDIR)","file":"%s","command":"cc -std=gnu17 -D_GNU_SOURCE -I. -Ilib/api/include -c %s"}' "$$sep" $$f $$f >> $@; sep=,; done; echo ']' >> $@
+sources := $(base) $(loop) $(net) $(core) $(api) $(raylet) $(gcs) \
+           $(wildcard cmd/*/*.c docs/examples/*.c docs/examples/*/*.c tests/*/*.c)
+compile_commands.json: FORCE
+	@printf '%s\n' $(sources) | awk -v q='"' 'BEGIN { printf "[" } { printf "%s\n{%sdirectory%s:%s$(CURDIR)%s,%sfile%s:%s%s%s,%scommand%s:%s%s -c %s%s}", \
+	    sep, q,q,q,q, q,q,q,$$0,q, q,q,q,"cc -std=gnu17 -D_GNU_SOURCE $(WARN) -I. -Ilib/api/include",$$0,q; sep = "," } END { print "\n]" }' > $(BUILD)/$@.new
+	@cmp -s $(BUILD)/$@.new $@ && rm $(BUILD)/$@.new || mv $(BUILD)/$@.new $@
 
 clean:
-	rm -rf build build-address build-undefined build-thread compile_commands.json
+	rm -rf $(BUILD) build build-* compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -60,11 +60,13 @@ nm -D --defined-only "$build/lib/libray.so.1" | awk '$2 != "A" {print $3}' | gre
 
 for std in c11 c17 c2x; do
     for cc in gcc clang-14; do
-        $cc -std=$std -Wall -Wextra -Wpedantic -Werror -Ilib/api/include -fsyntax-only docs/examples/square.c || finding "ray.h under $cc -std=$std"
+        for f in docs/examples/square.c tests/unit/api_header_test.c; do
+            $cc -std=$std -Wall -Wextra -Wpedantic -Werror -I. -Ilib/api/include -fsyntax-only $f || finding "ray.h in $f under $cc -std=$std"
+        done
     done
 done
 for std in c++17 c++20; do
-    g++ -std=$std -Wall -Wextra -Wpedantic -Werror -Ilib/api/include -fsyntax-only -x c++ docs/examples/square.c || finding "ray.h under g++ -std=$std"
+    g++ -std=$std -Wall -Wextra -Wpedantic -Werror -I. -Ilib/api/include -fsyntax-only tests/unit/api_header_test.cpp || finding "ray.h under g++ -std=$std"
 done
 
 [ "$bad" -eq 0 ] && echo "check-source: fine"

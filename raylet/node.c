@@ -86,8 +86,7 @@ void node_send(struct process *p, uint8_t type, const void *body, size_t size)
     mark_dirty(p);
 }
 
-/* The descriptor is closed in any case. */
-static void send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd)
+void node_send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd)
 {
     void *out = p->link != NULL ? unix_link_reserve(p->link, FRAME_CONTROL, type, 0, size) : NULL;
 
@@ -231,7 +230,7 @@ static void welcome(struct process *p)
         memcpy(buf + size, strings[i], k);
         size += k;
     }
-    send_fd(p, WIRE_WELCOME, buf, size, p->kind == WIRE_DRIVER ? dup(n->board_fd) : -1);
+    node_send_fd(p, WIRE_WELCOME, buf, size, p->kind == WIRE_DRIVER ? dup(n->board_fd) : -1);
     if (p->kind == WIRE_WORKER) /* now it can take a task (INV-5) */
         worker_pool_on_registered(n->pool, p->token, loop_now_ms(), &n->pool_actions);
 }
@@ -411,44 +410,6 @@ static void on_info(struct process *p)
     node_send(p, WIRE_INFO_REPLY, buf, size);
 }
 
-static void send_dead(struct node *n,
-                      uint32_t owner,
-                      uint64_t lease,
-                      const struct process *worker,
-                      int status,
-                      const char *why);
-
-/* One end of a lease's channel was lost at that process's limit of descriptors. From now on the
- * pair talks over a route; the lease ends with nothing started, since nothing was ever read. */
-static void on_channel_lost(struct process *p, const uint8_t *body, size_t size)
-{
-    struct node *n = p->node;
-    struct wire_route w;
-
-    if (size < sizeof w)
-        return;
-    memcpy(&w, body, sizeof w);
-    for (uint32_t s = 0; s < n->n_slots; s++) {
-        struct process *worker = n->processes[s];
-        if (worker == NULL || w.lease == 0 || worker->lease != w.lease)
-            continue;
-        struct process *owner = n->processes[worker->lease_owner];
-        if (owner == NULL || (p != owner && p != worker))
-            return;
-        log_warn("node", "channel_lost", "pid=%d lease=%llu", p->pid, (unsigned long long)w.lease);
-        worker->channels[owner->slot / 64] &= ~(1ull << owner->slot % 64);
-        router_bind(n->router, owner->slot, worker->slot);
-        if (p == worker)
-            send_dead(n,
-                      owner->slot,
-                      w.lease,
-                      worker,
-                      0,
-                      "the worker had no descriptor left for a channel");
-        return;
-    }
-}
-
 static void handle(struct process *p, const struct frame *f)
 {
     struct node *n = p->node;
@@ -484,7 +445,7 @@ static void handle(struct process *p, const struct frame *f)
         lease_unblocked(n->leases, p->slot, lease);
         break;
     case WIRE_ROUTE:
-        on_channel_lost(p, f->body, f->body_size);
+        lease_run_on_channel_lost(p, f->body, f->body_size);
         break;
     case WIRE_INFO:
         on_info(p);
@@ -541,155 +502,7 @@ static void on_link(void *arg, bool readable, bool writable)
         link_lost(p);
 }
 
-/* --- carrying out --- */
-
-static void send_route(const struct process *to,
-                       const struct process *peer,
-                       uint32_t route,
-                       uint64_t lease)
-{
-    struct wire_route w = {.route = route,
-                           .peer_process = peer->number,
-                           .lease = lease,
-                           .peer = peer->id};
-
-    node_send(to->node->processes[to->slot], WIRE_ROUTE, &w, sizeof w);
-}
-
-/* Both get the lease, each with its end of a channel; a pair without one may have a route. */
-static void grant(struct node *n, const struct lease_action *a)
-{
-    struct process *o = n->processes[a->owner], *w = n->processes[a->worker];
-    int pair[2] = {-1, -1};
-
-    ASSERT(o != NULL && w != NULL);
-    w->lease = a->lease;
-    w->lease_owner = o->slot;
-    if ((w->channels[o->slot / 64] & 1ull << o->slot % 64) == 0) {
-        uint32_t route = router_find(n->router, o->slot, w->slot);
-        if (route == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
-            log_warn("node",
-                     "no_channel",
-                     "errno=%d msg=\"%s; the pair gets a route\"",
-                     errno,
-                     strerror(errno));
-            route = router_bind(n->router, o->slot, w->slot);
-        }
-        w->channels[o->slot / 64] |= 1ull << o->slot % 64;
-        if (route > 0) {
-            send_route(w, o, route, a->lease);
-            send_route(o, w, route, a->lease);
-        }
-    }
-    struct wire_lease_begin b = {.lease = a->lease,
-                                 .owner_process = o->number,
-                                 .owner_slot = o->slot,
-                                 .owner_pid = o->pid,
-                                 .owner = o->id};
-    struct wire_lease_grant g = {.ticket = a->ticket,
-                                 .lease = a->lease,
-                                 .pid = w->pid,
-                                 .process = w->number,
-                                 .worker = w->id,
-                                 .slot = w->slot};
-    send_fd(w, WIRE_LEASE_BEGIN, &b, sizeof b, pair[0]);
-    send_fd(o, WIRE_LEASE_GRANT, &g, sizeof g, pair[1]);
-}
-
-/* why NULL: the worker is dead. Else it lives, and has started nothing of this lease. */
-static void send_dead(struct node *n,
-                      uint32_t owner,
-                      uint64_t lease,
-                      const struct process *worker,
-                      int status,
-                      const char *why)
-{
-    uint8_t buf[sizeof(struct wire_worker_dead) + 512] = {0};
-    struct wire_worker_dead w = {.lease = lease, .pid = worker->pid, .wait_status = status};
-    char *text = (char *)buf + sizeof w;
-    size_t size;
-
-    if (why == NULL && worker->control != NULL) {
-        w.mask_lease = atomic_load(&worker->control->lease);
-        w.started = atomic_load(&worker->control->started);
-    }
-    memcpy(buf, &w, sizeof w);
-    if (why == NULL)
-        size = pool_run_describe_death(worker, status, text, sizeof buf - sizeof w);
-    else
-        size = (size_t)snprintf(text, sizeof buf - sizeof w, "%s", why);
-    node_send(n->processes[owner], WIRE_WORKER_DEAD, buf, sizeof w + size);
-}
-
-static void send_count(struct node *n, const struct lease_action *a)
-{
-    uint8_t buf[sizeof(struct wire_lease_refused) + 512];
-
-    if (a->kind == LEASE_CANCELED) {
-        struct wire_lease_canceled w = {.ticket = a->ticket, .count = a->count};
-        node_send(n->processes[a->owner], WIRE_LEASE_CANCELED, &w, sizeof w);
-        return;
-    }
-    struct wire_lease_refused w = {.ticket = a->ticket, .count = a->count, .code = n->start_code};
-    size_t len = strnlen(a->text, 511);
-    memcpy(buf, &w, sizeof w);
-    memcpy(buf + sizeof w, a->text, len);
-    node_send(n->processes[a->owner], WIRE_LEASE_REFUSED, buf, sizeof w + len);
-}
-
-static void run_lease(struct node *n,
-                      const struct lease_action *a,
-                      int status,
-                      const struct process *dead)
-{
-    struct process *w = a->worker < BOARD_SLOTS ? n->processes[a->worker] : NULL;
-
-    switch (a->kind) {
-    case LEASE_START:
-        worker_pool_request(n->pool, loop_now_ms(), &n->pool_actions);
-        break;
-    case LEASE_UNSTART:
-        worker_pool_cancel(n->pool);
-        break;
-    case LEASE_GRANT:
-        grant(n, a);
-        break;
-    case LEASE_CANCELED:
-    case LEASE_REFUSED:
-        send_count(n, a);
-        break;
-    case LEASE_REVOKE: {
-        struct wire_lease_revoke r = {.lease = a->lease, .grace_ms = a->grace_ms};
-        node_send(w, WIRE_LEASE_REVOKE, &r, sizeof r);
-        break;
-    }
-    case LEASE_RELEASE:
-        if (w != NULL)
-            worker_pool_release(n->pool, w->token, loop_now_ms(), &n->pool_actions);
-        break;
-    case LEASE_KILL:
-        if (w != NULL && w->pid > 0)
-            kill(w->pid, SIGKILL);
-        break;
-    case LEASE_DEAD:
-        if (dead != NULL)
-            send_dead(n, a->owner, a->lease, dead, status, NULL);
-        break;
-    case LEASE_WARN:
-        log_warn("lease", "infeasible", "msg=\"%s\"", a->text);
-        log_forward_say(n, a->text);
-        break;
-    }
-}
-
-void node_run_leases(struct node *n, int status, const struct process *dead)
-{
-    for (size_t i = 0; i < n->lease_actions.n; i++) {
-        struct lease_action a = n->lease_actions.v[i];
-        run_lease(n, &a, status, dead);
-    }
-    n->lease_actions.n = 0;
-}
+/* --- turns --- */
 
 static void flush(struct process *p)
 {
@@ -708,7 +521,7 @@ void node_turn_end(void *arg)
 
     gcs_client_run(n->gcs);
     while (n->lease_actions.n > 0 || n->pool_actions.n > 0) {
-        node_run_leases(n, 0, NULL);
+        lease_run(n, 0, NULL);
         pool_run(n);
     }
     zygote_flush(n->zygote);
@@ -886,6 +699,7 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->config = *config;
     n->board_fd = n->inotify_fd = n->pidfd = -1;
     n->session.lock_fd = -1;
+    n->start_code = ERR_START_FAILED;
     list_init(&n->dirty);
     clock_gettime(CLOCK_REALTIME, &t);
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;

@@ -4,7 +4,8 @@
 /*
  * What the files of the node share. All on the loop thread.
  *
- *   node.c             links, frames, what lease.c decides, start and end
+ *   node.c             links and frames, start and end
+ *   lease_run.c        grants, channels and notices: what lease.c decides
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
  *   log_forward.c      prints of tasks on their way to the driver's terminal
  */
@@ -96,8 +97,16 @@ struct process *node_add_process(struct node *n, enum wire_kind kind, int fd);
 void node_free_process(struct process *p);
 /* Queued; sent at the turn's end. A NULL process and one without a link are fine. */
 void node_send(struct process *p, uint8_t type, const void *body, size_t size);
+/* The same with a descriptor (-1: none), which is closed in any case. */
+void node_send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd);
+
+/* --- lease_run.c --- */
 /* Carry out what lease.c decided. dead, status: the worker whose death is carried out, or NULL. */
-void node_run_leases(struct node *n, int status, const struct process *dead);
+void lease_run(struct node *n, int status, const struct process *dead);
+/* One end of a lease's channel was lost at that process's limit of descriptors (ROUTE without a
+ * route). From now on the pair talks over a route; the lease ends with nothing started, since
+ * nothing was ever read. */
+void lease_run_on_channel_lost(struct process *p, const uint8_t *body, size_t size);
 
 /* --- worker_pool_run.c --- */
 extern const struct zygote_ops pool_run_zygote_ops; /* arg: the node */

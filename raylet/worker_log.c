@@ -39,7 +39,8 @@ bool worker_log_read(struct worker_log *log, bool last, worker_log_f cb, void *a
     while (at < size) {
         const char *nl = memchr(buf + at, '\n', size - at);
         size_t end = nl != NULL ? (size_t)(nl - buf) + 1 : size;
-        if (nl == NULL && !last && size < sizeof buf)
+        /* half a line waits for its end, unless it fills the buffer or there is no more */
+        if (nl == NULL && (at > 0 || size < sizeof buf) && (!last || size == sizeof buf))
             break;
         /* a marker may stand behind a line without an end */
         char *marker = memmem(buf + at, end - at, MARKER, sizeof MARKER - 1);

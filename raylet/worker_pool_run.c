@@ -149,7 +149,7 @@ static void gone(struct process *p, int status)
     explain_start(p, status);
     log_info("node", "worker_exited", "pid=%d status=0x%x", p->pid, status);
     lease_worker_died(n->leases, p->slot, now, &n->lease_actions);
-    node_run_leases(n, status, p); /* the notices need the control block */
+    lease_run(n, status, p); /* the notices need the control block */
     lease_owner_died(n->leases, p->slot, now, &n->lease_actions);
     node_free_process(p);
     worker_pool_on_exit(n->pool, token, now, &n->pool_actions);
@@ -258,7 +258,7 @@ static void fail_starts(struct node *n)
     /* while others serve it is a shortage: owners ask again */
     n->start_code = stats.n_idle + stats.n_leased > 0 ? ERR_FULL : ERR_START_FAILED;
     lease_worker_failed(n->leases, text, loop_now_ms(), &n->lease_actions);
-    node_run_leases(n, 0, NULL);
+    lease_run(n, 0, NULL);
 }
 
 static void run(struct node *n, const struct worker_pool_action *a)

@@ -24,10 +24,10 @@ int main(void)
     for (long i = 0; i < 4; i++)
         ray_watch(ray_remote(cube, i + 1), (void *)(uintptr_t)names[i]);
     while (left > 0) {
-        struct pollfd p = {.fd = ray_poll_fd(),
-                           .events = POLLIN}; /* beside a program's own descriptors */
+        /* beside a program's own descriptors */
+        struct pollfd p = {.fd = ray_poll_fd(), .events = POLLIN};
         ray_event e[4];
-        poll(&p, 1, 10);
+        poll(&p, 1, -1);
         int n = ray_poll(e, 4, 0);
         for (int i = 0; i < n; i++, left--) {
             long y;

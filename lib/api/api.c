@@ -233,6 +233,8 @@ int ray_get_cluster(ray_cluster *out)
     struct err err = {0};
     int rc = core_get_info(&info, &err);
 
+    if (rc == CORE_EFORKED)
+        return api_error_forked();
     if (rc != CORE_OK)
         return api_error((ray_code)rc, "%s", err.text);
     memset(out, 0, sizeof *out);

@@ -286,6 +286,8 @@ static int make_template(const ray_function *f, const ray_options *merged, struc
     spec.max_retries = m.max_retries == 0 ? default_retries() : int_option(m.max_retries, 0);
     spec.cpu_units = llround(cpus * UNITS);
     int number = core_template(&spec, &err);
+    if (number < 0 && core_retain(0) == CORE_EFORKED)
+        return api_error_forked();
     if (number < 0)
         return api_error(RAY_EARG, "%s", err.text);
     out->template = number;
@@ -532,6 +534,8 @@ int ray_get_context(const ray_call *call, ray_context *out)
     struct task_id task;
     int rc = core_get_info(&info, &err);
 
+    if (rc == CORE_EFORKED)
+        return api_error_forked();
     if (rc != CORE_OK)
         return api_error((ray_code)rc, "%s", err.text);
     memset(out, 0, sizeof *out);

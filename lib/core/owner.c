@@ -363,6 +363,19 @@ static void request(const struct submit_action *a)
     peer_send(core.raylet, WIRE_LEASE_REQUEST, frame, size);
 }
 
+/* The raylet relays for us and that process; the GRANT or BEGIN that follows says which way. */
+static void on_route(const uint8_t *body, size_t size)
+{
+    struct wire_route w;
+
+    if (size < sizeof w || core.raylet == NULL || core.raylet->link == NULL)
+        return;
+    memcpy(&w, body, sizeof w);
+    struct peer *p = peer_create_routed(w.route);
+    p->id = w.peer;
+    p->process = w.peer_process;
+}
+
 static void on_grant(const uint8_t *body, size_t size, int fd)
 {
     struct wire_lease_grant g;
@@ -378,17 +391,19 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
             p->as_owner = true;
     } else if (fd == -1) {
         p = peer_find(&g.worker, true);
+        if (p != NULL && p->route > 0)
+            p->as_owner = true;
     }
     if (p == NULL) {
+        /* no descriptor left: from the next lease on the pair talks over a route */
+        struct wire_route lost = {.lease = g.lease};
+        peer_send(core.raylet, WIRE_ROUTE, &lost, sizeof lost);
         peer_send(core.raylet,
                   WIRE_LEASE_RETURN,
                   &(struct wire_lease_return){g.lease},
                   sizeof(struct wire_lease_return));
-        core.death_text = "no descriptor for a channel to the worker: this process is at its limit "
-                          "of open files (ulimit -n)";
-        submit_on_refused(core.submit, g.ticket, 1, &core.actions);
+        submit_on_busy(core.submit, g.ticket, 1, clock_now_ns(), &core.actions);
         owner_act();
-        core.death_text = NULL;
         return;
     }
     p->id = g.worker;
@@ -613,6 +628,9 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
         }
         break;
     }
+    case WIRE_ROUTE:
+        on_route(body, size);
+        break;
     case WIRE_LEASE_GRANT:
         on_grant(body, size, fd);
         return; /* the fd is the peer's now */

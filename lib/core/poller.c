@@ -38,6 +38,10 @@
 
 static uint64_t spin_budget_ns;
 
+/* Of the turn that runs; those still to be handled must not point to a peer that has ended. */
+static struct epoll_event events[EVENTS_PER_TURN];
+static int n_events;
+
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns)
 {
     struct timespec t = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
@@ -109,6 +113,9 @@ void poller_watch_fd(struct peer *peer)
 
 void poller_unwatch_fd(struct peer *peer)
 {
+    for (int i = 0; i < n_events; i++)
+        if (events[i].data.ptr == peer)
+            events[i].data.ptr = NULL;
     epoll_ctl(core.epoll_fd, EPOLL_CTL_DEL, unix_link_fd(peer->link), NULL);
 }
 
@@ -154,7 +161,6 @@ static void turn_over(void)
 /* One blocking or polling epoll_wait; reads each ready peer once. */
 static void wait_for_input(uint64_t timeout_ns)
 {
-    struct epoll_event events[EVENTS_PER_TURN];
     struct timespec t = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                          .tv_nsec = (long)(timeout_ns % 1000000000u)};
     int n;
@@ -171,8 +177,11 @@ static void wait_for_input(uint64_t timeout_ns)
     core_lock();
     if (timeout_ns > 0)
         core.counters.blocks++;
+    n_events = n;
     for (int i = 0; i < n; i++) {
         struct peer *p = events[i].data.ptr;
+        if (p == NULL)
+            continue; /* ended earlier in this turn */
         /* Only a turn frees peers, and no other turn can run: the pointer is good. */
         CHECK_MAGIC(p, PEER_MAGIC);
         if ((events[i].events & EPOLLOUT) != 0 && p->link != NULL)
@@ -180,6 +189,7 @@ static void wait_for_input(uint64_t timeout_ns)
         if ((events[i].events & ~EPOLLOUT) != 0 && p->link != NULL)
             peer_read(p);
     }
+    n_events = 0;
 }
 
 void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_run_ns)

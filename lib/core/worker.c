@@ -145,8 +145,12 @@ static void on_begin(const uint8_t *body, size_t size, int fd)
     atomic_store(&core.control->started, 0);
     atomic_store(&core.control->lease, w.lease);
     inbox_lease_begin(core.inbox, w.lease);
-    if (p == NULL) /* no way to its owner: nothing can be done for it */
+    if (p == NULL) { /* no descriptor left: the next lease of this owner comes with a route */
+        struct wire_route lost = {.lease = w.lease};
+        peer_send(core.raylet, WIRE_ROUTE, &lost, sizeof lost);
         inbox_revoke(core.inbox, w.lease, 0, clock_now_ns(), &core.inbox_actions);
+        worker_act();
+    }
 }
 
 void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size, int fd)

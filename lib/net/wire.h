@@ -102,7 +102,8 @@ struct wire_error {
 } __attribute__((packed));
 
 /* R -> O and R -> W: from now on frames with this route on this link go to and come from that
- * process. */
+ * process. O,W -> R with route 0: this process has no descriptor left for the channel of this
+ * lease; the lease is given up with nothing started, and the pair's next one comes with a route. */
 struct wire_route {
     uint32_t route;
     uint32_t peer_process;

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What lease.c decides becomes frames. A pair of owner and worker gets one channel, a socketpair
+ * whose ends travel with its first GRANT and BEGIN, and keeps it for all its leases. When an end
+ * cannot be made or was lost at a descriptor limit, the pair gets a route instead.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "lib/base/assert.h"
+#include "lib/base/log.h"
+#include "raylet/node_private.h"
+
+/* why NULL: the worker is dead. Else it lives, and has started nothing of this lease. */
+static void send_dead(struct node *n,
+                      uint32_t owner,
+                      uint64_t lease,
+                      const struct process *worker,
+                      int status,
+                      const char *why)
+{
+    uint8_t buf[sizeof(struct wire_worker_dead) + 512] = {0};
+    struct wire_worker_dead w = {.lease = lease, .pid = worker->pid, .wait_status = status};
+    char *text = (char *)buf + sizeof w;
+    size_t size;
+
+    if (why == NULL && worker->control != NULL) {
+        w.mask_lease = atomic_load(&worker->control->lease);
+        w.started = atomic_load(&worker->control->started);
+    }
+    memcpy(buf, &w, sizeof w);
+    if (why == NULL)
+        size = pool_run_describe_death(worker, status, text, sizeof buf - sizeof w);
+    else
+        size = (size_t)snprintf(text, sizeof buf - sizeof w, "%s", why);
+    node_send(n->processes[owner], WIRE_WORKER_DEAD, buf, sizeof w + size);
+}
+
+void lease_run_on_channel_lost(struct process *p, const uint8_t *body, size_t size)
+{
+    struct node *n = p->node;
+    struct wire_route w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    for (uint32_t s = 0; s < n->n_slots; s++) {
+        struct process *worker = n->processes[s];
+        if (worker == NULL || w.lease == 0 || worker->lease != w.lease)
+            continue;
+        struct process *owner = n->processes[worker->lease_owner];
+        if (owner == NULL || (p != owner && p != worker))
+            return;
+        log_warn("node", "channel_lost", "pid=%d lease=%llu", p->pid, (unsigned long long)w.lease);
+        worker->channels[owner->slot / 64] &= ~(1ull << owner->slot % 64);
+        router_bind(n->router, owner->slot, worker->slot);
+        if (p == worker)
+            send_dead(n,
+                      owner->slot,
+                      w.lease,
+                      worker,
+                      0,
+                      "the worker had no descriptor left for a channel");
+        return;
+    }
+}
+
+static void send_route(const struct process *to,
+                       const struct process *peer,
+                       uint32_t route,
+                       uint64_t lease)
+{
+    struct wire_route w = {.route = route,
+                           .peer_process = peer->number,
+                           .lease = lease,
+                           .peer = peer->id};
+
+    node_send(to->node->processes[to->slot], WIRE_ROUTE, &w, sizeof w);
+}
+
+/* Both get the lease, each with its end of a channel; a pair without one may have a route. */
+static void grant(struct node *n, const struct lease_action *a)
+{
+    struct process *o = n->processes[a->owner], *w = n->processes[a->worker];
+    int pair[2] = {-1, -1};
+
+    ASSERT(o != NULL && w != NULL);
+    w->lease = a->lease;
+    w->lease_owner = o->slot;
+    if ((w->channels[o->slot / 64] & 1ull << o->slot % 64) == 0) {
+        uint32_t route = router_find(n->router, o->slot, w->slot);
+        if (route == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+            log_warn("node",
+                     "no_channel",
+                     "errno=%d msg=\"%s; the pair gets a route\"",
+                     errno,
+                     strerror(errno));
+            route = router_bind(n->router, o->slot, w->slot);
+        }
+        w->channels[o->slot / 64] |= 1ull << o->slot % 64;
+        if (route > 0) {
+            send_route(w, o, route, a->lease);
+            send_route(o, w, route, a->lease);
+        }
+    }
+    struct wire_lease_begin b = {.lease = a->lease,
+                                 .owner_process = o->number,
+                                 .owner_slot = o->slot,
+                                 .owner_pid = o->pid,
+                                 .owner = o->id};
+    struct wire_lease_grant g = {.ticket = a->ticket,
+                                 .lease = a->lease,
+                                 .pid = w->pid,
+                                 .process = w->number,
+                                 .worker = w->id,
+                                 .slot = w->slot};
+    node_send_fd(w, WIRE_LEASE_BEGIN, &b, sizeof b, pair[0]);
+    node_send_fd(o, WIRE_LEASE_GRANT, &g, sizeof g, pair[1]);
+}
+
+static void send_count(struct node *n, const struct lease_action *a)
+{
+    uint8_t buf[sizeof(struct wire_lease_refused) + 512];
+
+    if (a->kind == LEASE_CANCELED) {
+        struct wire_lease_canceled w = {.ticket = a->ticket, .count = a->count};
+        node_send(n->processes[a->owner], WIRE_LEASE_CANCELED, &w, sizeof w);
+        return;
+    }
+    struct wire_lease_refused w = {.ticket = a->ticket, .count = a->count, .code = n->start_code};
+    size_t len = strnlen(a->text, 511);
+    memcpy(buf, &w, sizeof w);
+    memcpy(buf + sizeof w, a->text, len);
+    node_send(n->processes[a->owner], WIRE_LEASE_REFUSED, buf, sizeof w + len);
+}
+
+static void carry_out(struct node *n,
+                      const struct lease_action *a,
+                      int status,
+                      const struct process *dead)
+{
+    struct process *w = a->worker < BOARD_SLOTS ? n->processes[a->worker] : NULL;
+
+    switch (a->kind) {
+    case LEASE_START:
+        worker_pool_request(n->pool, loop_now_ms(), &n->pool_actions);
+        break;
+    case LEASE_UNSTART:
+        worker_pool_cancel(n->pool);
+        break;
+    case LEASE_GRANT:
+        grant(n, a);
+        break;
+    case LEASE_CANCELED:
+    case LEASE_REFUSED:
+        send_count(n, a);
+        break;
+    case LEASE_REVOKE: {
+        struct wire_lease_revoke r = {.lease = a->lease, .grace_ms = a->grace_ms};
+        node_send(w, WIRE_LEASE_REVOKE, &r, sizeof r);
+        break;
+    }
+    case LEASE_RELEASE:
+        if (w != NULL)
+            worker_pool_release(n->pool, w->token, loop_now_ms(), &n->pool_actions);
+        break;
+    case LEASE_KILL:
+        if (w != NULL && w->pid > 0)
+            kill(w->pid, SIGKILL);
+        break;
+    case LEASE_DEAD:
+        if (dead != NULL)
+            send_dead(n, a->owner, a->lease, dead, status, NULL);
+        break;
+    case LEASE_WARN:
+        log_warn("lease", "infeasible", "msg=\"%s\"", a->text);
+        log_forward_say(n, a->text);
+        break;
+    }
+}
+
+void lease_run(struct node *n, int status, const struct process *dead)
+{
+    for (size_t i = 0; i < n->lease_actions.n; i++) {
+        struct lease_action a = n->lease_actions.v[i];
+        carry_out(n, &a, status, dead);
+    }
+    n->lease_actions.n = 0;
+}

@@ -13,15 +13,17 @@ build=(
     pkg-config     # how users link
 )
 test=(
-    check             # unit tests
-    libsubunit-dev    # check's own dependency when linking
-    python3           # cluster tests
-    python3-pytest    # cluster tests
-    procps            # what runs, in the tests
-    clang-format-14   # make check-source
-    clang-14          # the public header under a second compiler
-    g++               # the public header in C++
-    shellcheck        # make check-source
+    check              # unit tests
+    libsubunit-dev     # check's own dependency when linking
+    python3            # cluster tests
+    python3-pytest     # cluster tests
+    procps             # what runs, in the tests
+    clang-format-14    # make check-source
+    clang-14           # a second compiler
+    libclang-rt-14-dev # its libFuzzer, for make fuzz
+    git                # make check-source asks it for the files of the tree
+    g++                # the public header in C++
+    shellcheck         # make check-source
 )
 
 want=()
@@ -39,11 +41,12 @@ for package in "${want[@]}"; do
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-run=()
+run=(env)
 if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || { echo "missing packages: ${missing[*]}; install them as root" >&2; exit 1; }
-    run=(sudo)
+    run=(sudo env)
 fi
 echo "installing: ${missing[*]}"
-"${run[@]}" apt-get update -qq
-DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+apt=("${run[@]}" DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+"${apt[@]}" update
+"${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null

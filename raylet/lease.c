@@ -24,8 +24,7 @@
 #define CLASS_NAME_MAX 48
 
 /* Interned: as long as the table. */
-struct class
-{
+struct task_class {
     struct list node;
     struct res_set need;
     char name[CLASS_NAME_MAX];
@@ -45,7 +44,7 @@ struct owner {
 struct request {
     struct list node;
     struct owner *owner;
-    struct class *class;
+    struct task_class *class;
     uint64_t ticket;
     uint32_t n_queued, n_promised; /* promised ones are among the queued */
     uint64_t promised_ms;          /* the first of them */
@@ -54,14 +53,14 @@ struct request {
 /* A unit that holds resources and waits for its worker. */
 struct start {
     struct list node;
-    struct class *class;
+    struct task_class *class;
     uint32_t owner;
     uint64_t ticket;
 };
 
 struct lease {
     struct list node;
-    struct class *class;
+    struct task_class *class;
     uint64_t id, granted_ms;
     uint32_t owner, worker;
     bool blocked, owner_gone;
@@ -115,23 +114,25 @@ void lease_table_destroy(struct lease_table *t)
     }
     list_for_each_safe(s, &t->starts) free(list_entry(s, struct start, node));
     list_for_each_safe(m, &t->leases) free(list_entry(m, struct lease, node));
-    list_for_each_safe(c, &t->classes) free(list_entry(c, struct class, node));
+    list_for_each_safe(c, &t->classes) free(list_entry(c, struct task_class, node));
     free(t);
 }
 
 /* --- finding --- */
 
-static struct class *intern(struct lease_table *t, const struct res_set *need, const char *name)
+static struct task_class *intern(struct lease_table *t,
+                                 const struct res_set *need,
+                                 const char *name)
 {
     char why[128];
 
     list_for_each(n, &t->classes)
     {
-        struct class *c = list_entry(n, struct class, node);
+        struct task_class *c = list_entry(n, struct task_class, node);
         if (strncmp(c->name, name, CLASS_NAME_MAX - 1) == 0 && res_set_eq(&c->need, need))
             return c;
     }
-    struct class *c = xcalloc(1, sizeof *c);
+    struct task_class *c = xcalloc(1, sizeof *c);
     c->need = *need;
     snprintf(c->name, sizeof c->name, "%s", name);
     c->feasible = resources_is_feasible(t->resources, need);

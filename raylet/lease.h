@@ -7,8 +7,8 @@
  * before a worker is asked for and freed on every way out (INV-16); only the worker's word or its
  * death ends a lease (INV-11).
  *
- *   unit:  QUEUED -> STARTING (holds resources, a worker is asked for) -> lease | canceled |
- * refused lease: LEASED <-> BLOCKED (holds no CPU) -> ended
+ *   unit:  QUEUED -> STARTING (holds resources, a worker is asked for) -> lease, or an answer
+ *   lease: LEASED <-> BLOCKED (holds no CPU) -> ended
  *
  * Owners take turns; an owner's requests are served in their order, those that do not fit are
  * passed over. Equal (name, resources) are one class. A unit that waits and would fit if leases of
@@ -21,10 +21,8 @@
 
 #include "raylet/resources.h"
 
-#define LEASE_TURN_MS 500 /* after this a busy lease makes way for others that wait */
-#define LEASE_PROMISE_MS                                                                           \
-    2000 /* how long freed resources are kept for a promise; as long, then, they are not; and so   \
-            on */
+#define LEASE_TURN_MS    500  /* after this a busy lease makes way for others that wait */
+#define LEASE_PROMISE_MS 2000 /* resources are kept for a promise; then, as long, they are not */
 #define LEASE_SURPLUS_MS 1000
 #define LEASE_WHEN_IDLE  UINT32_MAX /* as grace_ms: end it once it is idle */
 
@@ -47,8 +45,8 @@ struct lease_action {
     enum lease_kind kind;
     uint32_t owner, worker, count, grace_ms;
     uint64_t ticket, lease;
-    const char
-        *text; /* WARN: good as long as the table; REFUSED: until the next lease_worker_failed */
+    /* of WARN: as long as the table; of REFUSED: until the next lease_worker_failed */
+    const char *text;
 };
 
 struct lease_actions { /* the caller's: it frees v and sets n = 0 when it has carried them out */

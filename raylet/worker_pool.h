@@ -9,8 +9,7 @@
  *
  *     STARTING -> IDLE <-> LEASED      each of them -> gone, when its process is
  *        |         |
- *        +---------+-> EXITING         told to end, or killed: no HELLO in time; not to be had any
- * more (INV-5)
+ *        +---------+-> EXITING         told to end or killed: not to be had any more (INV-5)
  *
  * A start that fails (exit or timeout before HELLO) is tried again; WORKER_POOL_TRIES in a row are
  * a FAIL.
@@ -30,8 +29,7 @@ enum worker_state {
 
 enum worker_pool_kind {
     WORKER_POOL_SPAWN, /* token: start a process */
-    WORKER_POOL_GRANT, /* token: this worker answers one request; if it has died since, request
-                          again */
+    WORKER_POOL_GRANT, /* token: it answers one request; if it has died since, request again */
     WORKER_POOL_EXIT,  /* token: ask it to end */
     WORKER_POOL_KILL,  /* token: it did not register, or not end, in time; may come again */
     WORKER_POOL_FAIL, /* every waiting request; its text is the caller's, who saw the starts fail */

@@ -25,6 +25,8 @@
 #include "lib/core/core.h"
 #include "lib/net/wire.h"
 
+#define ACTIONS_ROOM 2048 /* what one read can cause at 32 full windows: warm work never grows it  \
+                           */
 #define MAX_TICKETS 16
 
 struct ticket {
@@ -63,7 +65,7 @@ struct submit {
 static void add(struct submit_actions *out, struct submit_action a)
 {
     if (out->n == out->room) {
-        out->room = out->room == 0 ? 128 : 2 * out->room;
+        out->room = out->room == 0 ? ACTIONS_ROOM : 2 * out->room;
         out->v = xrealloc(out->v, out->room * sizeof *out->v);
     }
     out->v[out->n++] = a;

@@ -25,9 +25,8 @@
 #include "lib/core/core.h"
 #include "lib/net/wire.h"
 
-#define ACTIONS_ROOM 2048 /* what one read can cause at 32 full windows: warm work never grows it  \
-                           */
-#define MAX_TICKETS 16
+#define ACTIONS_ROOM 2048 /* what one read can cause at 32 full windows */
+#define MAX_TICKETS  16
 
 struct ticket {
     uint64_t number;

@@ -10,9 +10,14 @@ finding() {
     bad=1
 }
 
-mapfile -t sources < <(git ls-files '*.c' '*.h')
-mapfile -t headers < <(git ls-files '*.h')
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+# Files of the tree, those not yet committed too; a removed one is none.
+files() {
+    git ls-files -co --exclude-standard -- "$@" | sort -u | while read -r f; do [ -f "$f" ] && echo "$f"; done
+}
+mapfile -t sources < <(files '*.c' '*.h')
+mapfile -t headers < <(files '*.h')
+mapfile -t scripts < <(files '*.sh' .ci/run)
+mapfile -t texts < <(files '*.c' '*.h' '*.py' '*.sh' '*.md' Makefile .ci/run)
 
 clang-format-14 --dry-run -Werror "${sources[@]}" || finding "formatting: clang-format-14 -i the files above"
 shellcheck "${scripts[@]}" || finding "shellcheck"
@@ -33,12 +38,21 @@ done
 
 # Banned calls, and sleeping in tests.
 grep -nE '\b(sprintf|strcpy|strcat|gets|atoi|system)\(' "${sources[@]}" && finding "a banned call"
-git ls-files 'tests/*.c' | xargs -r grep -nE '\b(sleep|usleep)\(' && finding "tests wait for conditions, they do not sleep"
+files 'tests/*.c' | xargs -r grep -nE '\b(sleep|usleep)\(' && finding "tests wait for conditions, they do not sleep"
+
+grep -nE '\b(TO''DO|X''XX|HA''CK)\b' "${texts[@]}" && finding "finish it, or say FIX""ME: with the consequence"
+grep -nE '\bFIX''ME($|[^:A-Z]|: *$)' "${texts[@]}" && finding "FIX""ME: names a known corner and its consequence"
+# shellcheck disable=SC2016
+sed -n '/^#include <ray\/ray.h>/,/^```/p' README.md | grep -v '^```' | diff - docs/examples/square.c || finding "README.md and docs/examples/square.c differ"
 
 # Arrows point one way; foreign interfaces are fenced.
 grep -nE '#include "(raylet|lib/core|lib/api|gcs)/' lib/base/*.[ch] lib/net/*.[ch] && finding "lib/base and lib/net know nobody above them"
 grep -nE '#include "(raylet|gcs|lib/api)/' lib/core/*.[ch] && finding "lib/core includes neither raylet nor the API"
 grep -nE '#include "lib/(core|api)/' raylet/*.[ch] && finding "raylet includes neither lib/core nor the API"
+grep -nE '#include "(raylet|lib/(core|api))/' gcs/*.[ch] && finding "gcs includes neither raylet, lib/core nor the API"
+grep -nE '#include "gcs/' raylet/*.[ch] cmd/raylet/*.[ch] | grep -v '"gcs/client.h"' && finding "of gcs only gcs/client.h is for others"
+grep -nE '#include "(raylet|gcs|lib/net)/' lib/api/*.[ch] && finding "lib/api stands on lib/core"
+grep -nE '#include "[^/"]+"' "${sources[@]}" | grep -v '^docs/examples/' && finding "paths of includes start at the root"
 grep -ln 'event2/' "${sources[@]}" | grep -v '^lib/net/loop.c$' && finding "libevent belongs to lib/net/loop.c"
 grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "msgpack belongs to lib/api/value.c"
 
@@ -46,12 +60,20 @@ grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "m
 grep -hoE '^#define [A-Z_]+_MAGIC +0x[0-9a-fA-F]+' "${sources[@]}" | awk '{print tolower($3)}' | sort | uniq -d | grep . && finding "two structs share a magic"
 
 # What decides touches no socket, clock, thread or file.
-for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/resources lib/net/frame; do
+for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/worker_policy raylet/resources lib/net/frame; do
     o=$build/obj/$m.o
     [ -f "$o" ] || { finding "$o is missing: make first"; continue; }
     nm -u "$o" | awk '{print $2}' |
         grep -vE '^(x(malloc|calloc|realloc|strdup)|try_alloc|free|assert_fail|err_set|mem(cpy|set|move|cmp)|str(cmp|ncmp|len|nlen)|snprintf|qsort|abort|__stack_chk_fail|__(asan|ubsan|tsan)_.*|_GLOBAL_OFFSET_TABLE_|res(ources|_set)_.*|ref_table_.*|record_.*|worker_policy_.*|__popcountdi2)$' &&
         finding "$m calls what a deciding module must not"
+done
+
+# The archives prove the arrows: what a lower box lacks is not found in a higher one.
+defined() { nm --defined-only "$build/lib/lib$1.a" 2>/dev/null | awk 'NF == 3 && $2 ~ /[TDBRVW]/ {print $3}' | sort -u; }
+for arrow in base:net base:core base:raylet base:gcs net:core net:raylet net:gcs core:raylet core:gcs gcs:raylet gcs:core raylet:core; do
+    low=${arrow%:*} high=${arrow#*:}
+    comm -12 <(nm -u "$build/lib/lib$low.a" | awk '$1 == "U" {print $2}' | sort -u | comm -23 - <(defined "$low")) \
+        <(defined "$high") | grep -vE '^(__(asan|odr_asan|ubsan|tsan)|DW\.ref)' && finding "lib$low.a calls up into lib$high.a"
 done
 
 # The library's face.

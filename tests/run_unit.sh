@@ -6,7 +6,7 @@ build=$1
 passed=0
 failed=0
 run() {
-    if "$@" >"$build/last.log" 2>&1; then
+    if timeout -k 5 300 "$@" >"$build/last.log" 2>&1; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1))

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef OBJSTORE_CLIENT_H
+#define OBJSTORE_CLIENT_H
+/*
+ * A process's side of the object store: maps the machine's memory once for its whole life, carves
+ * objects out of the regions it was lent, pins what it reads, and tells the raylet by its ring. No
+ * sockets: what must go by frame is told by return values. Not thread safe: the caller's lock
+ * guards it, except store_client_copy and reads and writes of the memory itself, which need none.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+#include "objstore/layout.h"
+
+struct store_client;
+
+/* Memory for one object, in a lent region; the caller's from alloc to seal or abort. */
+struct store_extent {
+    uint64_t place, offset, size; /* size as asked; the memory is rounded up to blocks */
+};
+
+/* Maps the index read-only, the arena read-only and once more writable (MADV_DONTFORK,
+ * MADV_DONTDUMP). The fds stay the caller's and may be closed after. share: the store's part of
+ * this process's control block, mapped by the caller for as long as the client lives. NULL: err
+ * says. */
+struct store_client *store_client_create(int index_fd,
+                                         int arena_fd,
+                                         struct store_share *share,
+                                         struct err *err);
+/* Unmaps. Nothing is returned to the raylet: the process is about to end. */
+void store_client_destroy(struct store_client *c);
+uint64_t store_client_capacity(const struct store_client *c); /* bytes of the arena */
+
+/* --- creating --- */
+/* size > 0 bytes from what was lent. false: ask the raylet first (store_client_request). */
+bool store_client_alloc(struct store_client *c, uint64_t size, struct store_extent *out);
+/* What to ask the raylet for, so that an alloc of size will succeed: need, want and n_places of
+ * store_lend. want grows while regions are used up quickly, to at most 1/64 of the store. */
+void store_client_request(struct store_client *c,
+                          uint64_t size,
+                          uint64_t *need,
+                          uint64_t *want,
+                          uint32_t *n_places);
+/* True once a region is half used up: ask ahead for the next, without waiting. Cleared by the
+ * call. */
+bool store_client_wants_more(struct store_client *c);
+/* The raylet's answer. The old region's rest is RETURNed. false: see post below. */
+bool store_client_on_lent(struct store_client *c,
+                          uint64_t offset,
+                          uint64_t size,
+                          const uint64_t *places,
+                          uint32_t n_places);
+/* The raylet wants back what is lent and not used: RETURNs all of it. */
+bool store_client_on_recall(struct store_client *c);
+
+/* Where to write an extent's bytes. */
+void *store_client_write(const struct store_client *c, const struct store_extent *e);
+/* Copy size bytes into the store: by the routine and the number of threads that were fastest for
+ * this size on this machine, measured by store_client_copy_measure or by default plain memcpy. Any
+ * thread, no lock. */
+void store_client_copy(void *to, const void *from, size_t size);
+
+/* --- the ring --- */
+/* Append a record; everything the process wrote before is visible to the raylet with it. false: the
+ * ring is full, nothing was appended: send the record as a frame instead (the raylet drains the
+ * ring first, so order is kept). *half (or NULL): set when the ring is half full: ring the
+ * doorbell with the next write. */
+bool store_client_post(struct store_client *c, const struct store_record *record, bool *half);
+
+/* --- reading --- */
+/* Pin a place: a pin slot 0 .. STORE_PINS - 1, or -1: it is not there any more, or -2: all slots
+ * are taken (post HOLDs and free some). */
+int store_client_pin(struct store_client *c, uint64_t place);
+/* true: the entry is being freed and waits for us: ring the doorbell. */
+bool store_client_unpin(struct store_client *c, int slot);
+/* size bytes at offset of the arena; NULL: that is outside (a foreign word was wrong). */
+const void *store_client_read(const struct store_client *c, uint64_t offset, uint64_t size);
+/* Does this place still name a readable object? Not a promise for the next moment. */
+bool store_client_is_there(const struct store_client *c, uint64_t place);
+
+#endif /* OBJSTORE_CLIENT_H */

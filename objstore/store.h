@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef OBJSTORE_STORE_H
+#define OBJSTORE_STORE_H
+/*
+ * The raylet's side of the object store: who has which memory. It owns the arena's allocator, the
+ * index, and per process what it was lent, holds and owns. Pure: events and the time come in,
+ * actions are appended to a list that the caller carries out before the next event; shared memory
+ * is given by the caller, never mapped here. On the loop thread.
+ *
+ *   region:  free -> lent -> carved into objects by SEALs; the rest RETURNed, or reclaimed when its
+ *            process has been reaped
+ *   entry:   FREE -> LENT -> SEALED -> FREEING -> FREE, generation + 1
+ *
+ * A process is named by its slot on the board, an owner by its process number, never used again.
+ * Everything read from a process's share is checked: a record that does not fit what was lent to it
+ * is counted and ignored.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "objstore/layout.h"
+
+struct store_config {
+    uint64_t capacity;         /* bytes of the arena, a multiple of STORE_BLOCK */
+    uint32_t n_entries;        /* of the index; entry 0 is never used */
+    struct index_entry *index; /* zeroed, writable */
+    uint32_t n_slots;          /* processes: slots 0 .. n_slots - 1 */
+    uint64_t wait_ms;          /* a request that cannot be served for so long is refused */
+};
+
+enum store_kind {
+    STORE_LENT,    /* to slot, for ticket: region offset, size and places[n_places] */
+    STORE_REFUSED, /* to slot, for ticket: too_large, or no memory within wait_ms */
+    STORE_RECALL,  /* to slot: return what you were lent and do not use, others wait for it */
+};
+struct store_action {
+    enum store_kind kind;
+    uint32_t slot;
+    uint64_t ticket, offset, size;
+    bool too_large; /* larger than the whole store */
+    uint32_t n_places;
+    uint64_t places[STORE_LENT_MAX];
+};
+/* Embedded, zeroed is empty; the caller sets n = 0 after carrying them out. */
+struct store_actions {
+    struct store_action *v;
+    size_t n, room;
+};
+
+struct store;
+
+struct store *store_create(const struct store_config *config);
+void store_destroy(struct store *s);
+
+/* A process joins: number is its process number, share its control block's part (read as foreign
+ * input). */
+void store_add_process(struct store *s, uint32_t slot, uint32_t number, struct store_share *share);
+/* It has been reaped (waitpid, not EOF) and cannot write any more: its ring is drained a last time,
+ * its pins and holds drop, what it was lent and did not seal is free, what it owned is freed, its
+ * requests are forgotten. The share may be unmapped after. */
+void store_remove_process(struct store *s,
+                          uint32_t slot,
+                          uint64_t now_ms,
+                          struct store_actions *out);
+/* That process number will never FREE anything again (its process died elsewhere, or before it
+ * joined). Objects it owns are freed, those sealed for it later too. */
+void store_owner_gone(struct store *s, uint32_t number, uint64_t now_ms, struct store_actions *out);
+
+/* At least `need` bytes in one extent, better `want` (>= need), and n_places (1 ..
+ * STORE_LENT_MAX) entries. Answered exactly once (INV-18), at once if memory is there. Else it
+ * waits: idle regions are recalled, all rings drained, and whoever fits is served, oldest first;
+ * one that fits may pass an older one that does not, until it was passed by as many bytes as it
+ * asks for (PIT-25 without starving it). */
+void store_lend(struct store *s,
+                uint32_t slot,
+                uint64_t ticket,
+                uint64_t need,
+                uint64_t want,
+                uint32_t n_places,
+                uint64_t now_ms,
+                struct store_actions *out);
+/* Read the process's ring; called before any frame of it is handled. */
+void store_drain(struct store *s, uint32_t slot, uint64_t now_ms, struct store_actions *out);
+/* One record that found the ring full and came by frame: behind what is in the ring. */
+void store_on_record(struct store *s,
+                     uint32_t slot,
+                     const struct store_record *record,
+                     uint64_t now_ms,
+                     struct store_actions *out);
+/* A reader has unpinned an entry that is FREEING: look again. */
+void store_on_doorbell(struct store *s, uint64_t now_ms, struct store_actions *out);
+/* Refuses what has waited too long. */
+void store_on_time(struct store *s, uint64_t now_ms, struct store_actions *out);
+/* When store_on_time has something to do; UINT64_MAX never. */
+uint64_t store_next_deadline(const struct store *s);
+
+struct store_stats {
+    uint64_t capacity;
+    uint64_t used; /* of sealed objects, rounded up to blocks, those being freed too */
+    uint64_t lent; /* of regions, what is not sealed yet */
+    uint64_t free, largest_free;
+    uint64_t data_bytes; /* of sealed objects as their creators gave them */
+    uint64_t peak;       /* of used + lent */
+    uint64_t touched;    /* arena[0 .. touched) has been lent at least once */
+    uint32_t n_sealed, n_lent, n_freeing, n_waiting;
+    uint64_t n_sealed_ever, n_freed_ever, n_bad_records, n_refused;
+};
+void store_get_stats(const struct store *s, struct store_stats *out);
+/* Pins and holds of an entry, by all processes. */
+struct store_use {
+    uint32_t n_pins, n_holds;
+};
+/* The next entry after `entry` (0 begins) that is not free; 0: none is left. */
+uint32_t store_next(const struct store *s, uint32_t entry, struct store_use *use);
+/* Arena, index, lists, counts and holds agree; asserts. */
+void store_selfcheck(const struct store *s);
+
+#endif /* OBJSTORE_STORE_H */

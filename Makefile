@@ -28,8 +28,10 @@ core := $(wildcard lib/core/*.c)
 api  := $(wildcard lib/api/*.c)
 raylet := $(wildcard raylet/*.c)
 gcs  := $(wildcard gcs/*.c)
+store_client := objstore/client.c
+objstore := $(filter-out $(store_client),$(wildcard objstore/*.c))
 lib := $(BUILD)/lib
-archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a
+archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libobjstore.a
 libray := $(lib)/libray.so
 
 unit     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c)) \
@@ -56,22 +58,23 @@ $(lib)/libnet.a: $(call objs,$(net))
 $(lib)/libcore.a: $(call objs,$(core))
 $(lib)/libraylet.a: $(call objs,$(raylet) $(loop))
 $(lib)/libgcs.a: $(call objs,$(gcs))
+$(lib)/libobjstore.a: $(call objs,$(objstore) $(wildcard $(store_client)))
 $(archives):
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
-$(libray): $(call objs,$(api) $(core) $(net) $(base)) lib/api/libray.map
+$(libray): $(call objs,$(api) $(core) $(wildcard $(store_client)) $(net) $(base)) lib/api/libray.map
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@.1 $(filter %.o,$^) $(LDFLAGS) -Wl,-soname,libray.so.1 \
 	    -Wl,--version-script=lib/api/libray.map -lmsgpackc -lpthread -lm
 	ln -sf libray.so.1 $@
 
-$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
 
-$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
 
@@ -86,7 +89,7 @@ $(BUILD)/examples/parallel_map: docs/examples/parallel_map/main.c $(wildcard doc
 $(BUILD)/tests/drivers/%: tests/drivers/%.c $(libray)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $< $(LDFLAGS) $(call user,../../lib)
-unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
+unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
 $(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lpthread -lm
@@ -98,7 +101,7 @@ $(BUILD)/tests/unit/%: tests/contract/%.c $(unit_deps)
 $(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c tests/fuzz/run_corpus.c $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS)
-$(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libobjstore.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
 $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(libray)
@@ -137,7 +140,7 @@ install: all
 	install -m 644 lib/api/include/ray/*.h $(DESTDIR)$(PREFIX)/include/ray
 	sed 's|@PREFIX@|$(abspath $(PREFIX))|' deploy/ray.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ray.pc
 
-sources := $(base) $(loop) $(net) $(core) $(api) $(raylet) $(gcs) \
+sources := $(base) $(loop) $(net) $(core) $(api) $(raylet) $(gcs) $(wildcard objstore/*.c) \
            $(wildcard cmd/*/*.c docs/examples/*.c docs/examples/*/*.c tests/*/*.c)
 compile_commands.json: FORCE
 	@printf '%s\n' $(sources) | awk -v q='"' 'BEGIN { printf "[" } { printf "%s\n{%sdirectory%s:%s$(CURDIR)%s,%sfile%s:%s%s%s,%scommand%s:%s%s -c %s%s}", \

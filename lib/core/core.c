@@ -407,7 +407,7 @@ static struct record *make_returns(unsigned n, uint64_t *refs_out)
             refs_out[i] = record_word(r);
     }
     if (n == 0) {
-        first->hidden = 1;
+        first->flags |= REF_HIDDEN;
         first->count = 0;
     }
     first->n_returns = (uint16_t)n;
@@ -488,7 +488,7 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
     if (code == CORE_OK) {
         struct task *task = &first->u.task;
         task->retries_left = t->max_retries;
-        task->counter = ++core.task_counter;
+        first->counter = ++core.task_counter;
         task->n_args = (uint16_t)n_args;
         first->template = (uint16_t) template;
         first->class = (uint32_t)t->class;

@@ -257,7 +257,7 @@ static void push(const struct submit_action *a)
         && send_template(p, r->template) != 0)
         return;
     struct wire_push w = {.lease = a->lease->id,
-                          .counter = t->counter,
+                          .counter = r->counter,
                           .template = r->template,
                           .slot = t->window_slot,
                           .phase = (uint8_t)a->count,
@@ -442,10 +442,10 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
     if (p->in_flight > 0)
         p->in_flight--;
     struct task t = first->u.task;
-    uint32_t slot = first->hidden ? 0 : first->slot;
+    uint32_t slot = (first->flags & REF_HIDDEN) != 0 ? 0 : first->slot;
     const uint8_t *at = body + sizeof d, *end = body + size;
     core.n_pending--;
-    if (first->hidden)
+    if ((first->flags & REF_HIDDEN) != 0)
         ref_table_set(core.refs, first, 0, NULL, 0);
     for (unsigned i = 0; slot != 0; i++) {
         struct record *r = ref_table_at(core.refs, slot);

@@ -29,6 +29,10 @@ struct ref_table {
     void **slabs;
     size_t n_slabs, slab_room;
     size_t value_bytes, block_bytes, slab_bytes;
+    ref_table_end_f on_end;
+    void *on_end_arg;
+    uint32_t dying; /* slot, linked by next_return: to be ended by whoever is at it */
+    bool ending;
 };
 
 struct ref_table *ref_table_create(void)
@@ -127,6 +131,13 @@ void ref_table_destroy(struct ref_table *t)
         struct record *r = ref_table_at(t, s);
         if (r->state == REF_READY && r->size > REF_INLINE_MAX && class_of(r->size) > CLASS_MAX)
             free(r->u.block);
+        if (r->state != REF_FREE && r->extra != NULL) {
+            const struct ref_extra *x = r->extra;
+            if (class_of(x->n_inner * sizeof *x->inner) > CLASS_MAX)
+                free(x->inner);
+            if (class_of(x->borrower_room * sizeof *x->borrowers) > CLASS_MAX)
+                free(x->borrowers);
+        }
         if (r->state == REF_PENDING && r->u.task.spec != NULL
             && class_of(r->u.task.spec_size) > CLASS_MAX)
             free(r->u.task.spec);
@@ -192,34 +203,145 @@ struct record *ref_table_find(const struct ref_table *t, uint64_t word)
         return NULL;
     struct record *r = ref_table_at(t, slot);
     if (r->generation != (uint32_t)(word >> 32) || r->state == REF_FREE || r->count == 0
-        || r->hidden)
+        || (r->flags & REF_HIDDEN) != 0)
         return NULL;
     return r;
 }
 
-static void free_record(struct ref_table *t, struct record *r)
+struct record *ref_table_find_shown(const struct ref_table *t, uint64_t word)
+{
+    uint32_t slot = (uint32_t)word;
+
+    if (slot == 0 || slot >= t->n_used)
+        return NULL;
+    struct record *r = ref_table_at(t, slot);
+    if (r->generation != (uint32_t)(word >> 32) || r->state == REF_FREE
+        || (r->flags & (REF_HIDDEN | REF_DYING | REF_SHOWN)) != REF_SHOWN)
+        return NULL;
+    return r;
+}
+
+uint32_t ref_table_end(const struct ref_table *t)
+{
+    return t->n_used;
+}
+
+void ref_table_on_end(struct ref_table *t, ref_table_end_f f, void *arg)
+{
+    t->on_end = f;
+    t->on_end_arg = arg;
+}
+
+struct ref_extra *ref_table_extra(struct ref_table *t, struct record *r)
+{
+    if (r->extra == NULL) {
+        r->extra = ref_table_alloc(t, sizeof *r->extra);
+        if (r->extra != NULL)
+            memset(r->extra, 0, sizeof *r->extra);
+    }
+    return r->extra;
+}
+
+bool ref_table_set_inner(struct ref_table *t, struct record *r, const uint32_t *slots, uint32_t n)
+{
+    if (n == 0)
+        return true;
+    struct ref_extra *x = ref_table_extra(t, r);
+    uint32_t *inner = x != NULL ? ref_table_alloc(t, n * sizeof *inner) : NULL;
+    if (inner == NULL)
+        return false;
+    ASSERT(x->n_inner == 0);
+    memcpy(inner, slots, n * sizeof *inner);
+    x->inner = inner;
+    x->n_inner = n;
+    return true;
+}
+
+static void let_inner_go(struct ref_table *t, struct record *r)
+{
+    struct ref_extra *x = r->extra;
+
+    if (x == NULL || x->n_inner == 0)
+        return;
+    uint32_t *inner = x->inner, n = x->n_inner;
+    x->inner = NULL;
+    x->n_inner = 0;
+    for (uint32_t i = 0; i < n; i++)
+        ref_table_unhold(t, ref_table_at(t, inner[i]));
+    ref_table_free(t, inner, n * sizeof *inner);
+}
+
+static void drop_value(struct ref_table *t, struct record *r)
 {
     if (r->size > REF_INLINE_MAX)
         ref_table_free(t, r->u.block, r->size);
     t->value_bytes -= r->size;
-    r->state = REF_FREE;
     r->size = 0;
+}
+
+/* Neither handles nor holds are left. */
+static void end_record(struct ref_table *t, struct record *r)
+{
+    if ((r->flags & (REF_STORED | REF_BORROWED)) != 0 && t->on_end != NULL)
+        t->on_end(t->on_end_arg, r);
+    let_inner_go(t, r);
+    if (r->extra != NULL) {
+        ASSERT(r->extra->n_borrowers == 0); /* each has a hold */
+        ref_table_free(t,
+                       r->extra->borrowers,
+                       r->extra->borrower_room * sizeof *r->extra->borrowers);
+        ref_table_free(t, r->extra, sizeof *r->extra);
+        r->extra = NULL;
+    }
+    drop_value(t, r);
+    r->state = REF_FREE;
+    r->flags = 0;
     r->next_return = t->free_head;
     t->free_head = r->slot;
     t->n_live--;
 }
 
+/* Ending one record may leave others without holds: they wait in a list for whoever is at it. */
+static void free_record(struct ref_table *t, struct record *r)
+{
+    if (r->flags == 0 && r->extra == NULL && !t->ending) {
+        end_record(t, r);
+        return;
+    }
+    r->flags |= REF_DYING;
+    r->next_return = t->dying;
+    t->dying = r->slot;
+    if (t->ending)
+        return;
+    t->ending = true;
+    while (t->dying != 0) {
+        struct record *next = ref_table_at(t, t->dying);
+        t->dying = next->next_return;
+        end_record(t, next);
+    }
+    t->ending = false;
+}
+
+/* A task's result is still to come; a borrowed value need not come any more. */
+static bool may_end(const struct record *r)
+{
+    return r->count == 0 && r->held == 0
+           && (r->state == REF_READY || (r->flags & REF_BORROWED) != 0);
+}
+
 void ref_table_drop(struct ref_table *t, struct record *r)
 {
     ASSERT(r->count > 0);
-    if (--r->count == 0 && r->held == 0 && r->state == REF_READY)
+    r->count--;
+    if (may_end(r))
         free_record(t, r);
 }
 
 void ref_table_unhold(struct ref_table *t, struct record *r)
 {
     ASSERT(r->held > 0);
-    if (--r->held == 0 && r->count == 0 && r->state == REF_READY)
+    r->held--;
+    if (may_end(r))
         free_record(t, r);
 }
 
@@ -228,8 +350,8 @@ static void set_no_memory(struct ref_table *t, struct record *r)
 {
     static const struct {
         struct wire_failure failure;
-        char strings[20]; /* text, function, file, log */
-    } value = {{.code = CORE_ENOMEM}, "out of memory"};
+        char strings[16]; /* text, function, file, log */
+    } value = {{.code = CORE_ENOMEM}, "no memory"};
     _Static_assert(sizeof value <= REF_INLINE_MAX, "needs no block");
 
     memcpy(r->u.bytes, &value, sizeof value);
@@ -238,37 +360,82 @@ static void set_no_memory(struct ref_table *t, struct record *r)
     t->value_bytes += sizeof value;
 }
 
-bool ref_table_set(struct ref_table *t,
-                   struct record *r,
-                   uint8_t meta,
-                   const void *bytes,
-                   uint32_t size)
+static void set_value(struct ref_table *t,
+                      struct record *r,
+                      uint8_t meta,
+                      const void *bytes,
+                      uint32_t size)
 {
-    ASSERT(r->state == REF_PENDING);
-    r->state = REF_READY;
-    r->next_return = 0;
-    if (r->count == 0 && r->held == 0) {
-        free_record(t, r);
-        return false;
-    }
     r->meta = meta;
     if (size <= REF_INLINE_MAX) {
         if (size > 0)
             memcpy(r->u.bytes, bytes, size);
         r->size = size;
         t->value_bytes += size;
-        return true;
+        return;
     }
     void *block = ref_table_alloc(t, size);
     if (block == NULL) {
         set_no_memory(t, r);
-        return true;
+        return;
     }
     memcpy(block, bytes, size);
     r->u.block = block;
     r->size = size;
     t->value_bytes += size;
+}
+
+/* Pending no more; false: nobody wants the value. */
+static bool make_ready(struct record *r)
+{
+    ASSERT(r->state == REF_PENDING);
+    r->state = REF_READY;
+    r->next_return = 0;
+    return r->count > 0 || r->held > 0;
+}
+
+bool ref_table_set(struct ref_table *t,
+                   struct record *r,
+                   uint8_t meta,
+                   const void *bytes,
+                   uint32_t size)
+{
+    if (!make_ready(r)) {
+        free_record(t, r);
+        return false;
+    }
+    set_value(t, r, meta, bytes, size);
     return true;
+}
+
+bool ref_table_set_stored(struct ref_table *t,
+                          struct record *r,
+                          uint8_t meta,
+                          const struct ref_stored *stored)
+{
+    bool wanted = make_ready(r);
+
+    r->meta = meta;
+    r->u.stored = *stored;
+    r->flags |= REF_STORED;
+    if (!wanted)
+        free_record(t, r);
+    return wanted;
+}
+
+void ref_table_replace(struct ref_table *t,
+                       struct record *r,
+                       uint8_t meta,
+                       const void *bytes,
+                       uint32_t size)
+{
+    ASSERT(r->state == REF_READY);
+    drop_value(t, r);
+    r->flags &= (uint16_t)~REF_STORED;
+    r->held++; /* letting go what it contains must not end it */
+    let_inner_go(t, r);
+    set_value(t, r, meta, bytes, size);
+    ref_table_unhold(t, r);
 }
 
 const void *record_value(const struct record *r)

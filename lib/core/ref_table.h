@@ -2,17 +2,23 @@
 #ifndef LIB_CORE_REF_TABLE_H
 #define LIB_CORE_REF_TABLE_H
 /*
- * The refs this process owns: one 128-byte record each (DESIGN D1). A ref's word is generation <<
- * 32 | slot; a slot that is used again has another generation, so a stale word is found out. The
- * first return of a task is also the task's record while it is pending; value and task share their
- * bytes, since one follows the other. Records never move. Pure: under the caller's lock; freed
- * records, specs and values are kept in free lists, so warm work allocates nothing.
+ * The refs of this process, its own and those it borrows: one 128-byte record each (DESIGN D1). A
+ * ref's word is generation << 32 | slot; a slot that is used again has another generation, so a
+ * stale word is found out. The first return of a task is also the task's record while it is
+ * pending; value and task share their bytes, since one follows the other. Records never move. Pure:
+ * under the caller's lock; freed records, specs and values are kept in free lists, so warm work
+ * allocates nothing.
+ *
+ * A value may contain refs: its record holds each once, so that they live as long as it does. A
+ * record ends when it is ready and has neither handles nor holds; then what it held is let go, one
+ * after the other (no recursion: chains may be long), and the owner of the table is told of what it
+ * must undo outside (free store memory, end a borrow).
  */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define REF_INLINE_MAX 80 /* longest value that stays in its record */
+#define REF_INLINE_MAX 56 /* longest value that stays in its record */
 
 enum ref_state {
     REF_FREE,
@@ -27,7 +33,6 @@ struct task {
     struct record *next;        /* in its class's queue */
     uint8_t *spec;              /* packed arguments: pool block of spec_size bytes */
     struct submit_lease *lease; /* pushed there, or NULL */
-    uint64_t counter;           /* TaskID = (process, counter) */
     uint32_t spec_size;
     uint32_t n_deps;      /* arguments that are refs not yet ready */
     int32_t retries_left; /* -1: for ever */
@@ -39,23 +44,64 @@ struct task {
     uint32_t ref_bytes; /* of the values of arguments that are refs */
 };
 
+enum ref_flag {
+    REF_HIDDEN = 1,   /* the record of a task without returns: no ref */
+    REF_STORED = 2,   /* the value is in the object store: u.stored */
+    REF_BORROWED = 4, /* owned by another process: extra->owner */
+    REF_SHOWN = 8,    /* its place or word went to another process */
+    REF_FREED = 16,   /* by the program, before its time: the value is an error */
+    REF_DYING = 32,   /* on its way to the free list */
+};
+
+/* A value in the object store. */
+struct ref_stored {
+    uint64_t place, offset, size;
+    uint32_t n_refs;
+    int32_t pin; /* of this process: slot, REF_PIN_HELD at the raylet, or REF_NO_PIN */
+};
+#define REF_NO_PIN   (-1)
+#define REF_PIN_HELD (-2)
+
+struct ref_borrower {
+    uint32_t process;
+};
+
+/* What few records need. A pool block. */
+struct ref_extra {
+    uint32_t *inner; /* slots of the refs inside the value, each held once; a pool block */
+    uint32_t n_inner;
+    /* owned: who borrows it, each with one hold; a pool block */
+    uint32_t n_borrowers, borrower_room;
+    struct ref_borrower *borrowers;
+    /* borrowed */
+    uint32_t owner;     /* process number */
+    uint8_t registered; /* the owner was told of us */
+    uint8_t wanted;     /* and asked for the value */
+    uint64_t owner_word;
+    uint32_t next; /* slot: in the hash of borrowed records */
+};
+
 struct record {
     uint32_t generation;
     uint32_t count; /* handles of the program; at 0 its words are stale */
-    uint32_t held;  /* pending tasks that take it as argument, getters that look at it */
+    uint32_t held;  /* pending tasks, getters, views, values that contain it, borrowers */
     uint32_t class; /* of the task */
     uint32_t slot;
     uint32_t next_return; /* slot of the task's next return, or 0 */
     uint32_t first;       /* slot of the task's first return: itself for most */
-    uint32_t size;        /* of the value */
+    uint32_t size;        /* of an inline value */
     uint8_t state;        /* enum ref_state */
     uint8_t meta;         /* enum wire_meta of the value */
     uint16_t n_returns;   /* of the task, 0 for one without; in the first record */
     uint16_t template;
-    uint16_t hidden; /* 1: the record of a task without returns */
-    void *waiters;   /* the core's: whom to tell when it is ready */
+    uint16_t flags;          /* enum ref_flag */
+    void *waiters;           /* the core's: whom to tell when it is ready */
+    uint64_t counter;        /* ObjectID = (process, counter, index) */
+    const char *site;        /* "file.c:12" that made it, or NULL; not ours */
+    struct ref_extra *extra; /* or NULL */
     union {
         struct task task;
+        struct ref_stored stored;      /* value, REF_STORED */
         uint8_t bytes[REF_INLINE_MAX]; /* value, size <= REF_INLINE_MAX */
         uint8_t *block;                /* else: a pool block */
     } u;
@@ -75,9 +121,23 @@ static inline uint64_t record_word(const struct record *r)
 
 /* A pending record with count 1, everything else zero; NULL when memory is out. */
 struct record *ref_table_new(struct ref_table *t);
+/* Told of each record that ends with REF_STORED or REF_BORROWED, while it is still whole. It may
+ * unhold others. */
+typedef void (*ref_table_end_f)(void *arg, struct record *r);
+void ref_table_on_end(struct ref_table *t, ref_table_end_f f, void *arg);
 /* NULL: stale, or never a ref. */
 struct record *ref_table_find(const struct ref_table *t, uint64_t word);
+/* As another process names it: also one whose handles are all gone, but that still lives. NULL:
+ * stale, or foreign nonsense. */
+struct record *ref_table_find_shown(const struct ref_table *t, uint64_t word);
 struct record *ref_table_at(const struct ref_table *t, uint32_t slot);
+/* Slots are 1 .. ref_table_end - 1; some are free. */
+uint32_t ref_table_end(const struct ref_table *t);
+/* Its extra, made if it has none; NULL: no memory. */
+struct ref_extra *ref_table_extra(struct ref_table *t, struct record *r);
+/* The value of r contains these refs, whose holds (one each) become r's. false: no memory, nothing
+ * was taken. */
+bool ref_table_set_inner(struct ref_table *t, struct record *r, const uint32_t *slots, uint32_t n);
 /* One handle (drop) or one hold (unhold) less; with neither left a ready record is freed with its
  * value. A pending one stays until it is ready. */
 void ref_table_drop(struct ref_table *t, struct record *r);
@@ -89,6 +149,18 @@ bool ref_table_set(struct ref_table *t,
                    uint8_t meta,
                    const void *bytes,
                    uint32_t size);
+/* The same with a value in the object store. */
+bool ref_table_set_stored(struct ref_table *t,
+                          struct record *r,
+                          uint8_t meta,
+                          const struct ref_stored *stored);
+/* A ready value is replaced by this one (an error): what it contained is let go. */
+void ref_table_replace(struct ref_table *t,
+                       struct record *r,
+                       uint8_t meta,
+                       const void *bytes,
+                       uint32_t size);
+/* Of an inline value. */
 const void *record_value(const struct record *r);
 
 /* Blocks from free lists of powers of two; size must be given back. NULL when memory is out. */

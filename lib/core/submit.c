@@ -608,7 +608,7 @@ static void back_to_queue(struct class *c, struct submit_lease *l, uint64_t mask
     for (mask &= l->busy; mask != 0; mask &= mask - 1) {
         struct record *r = take_out(c, l, (unsigned)__builtin_ctzll(mask));
         int k = n++;
-        for (; k > 0 && v[k - 1]->u.task.counter > r->u.task.counter; k--)
+        for (; k > 0 && v[k - 1]->counter > r->counter; k--)
             v[k] = v[k - 1];
         v[k] = r;
     }

@@ -172,7 +172,7 @@ static void run_raylet(struct node *n);
 
 static void task_ended(struct node *n, struct record *r, bool failed)
 {
-    uint64_t i = r->u.task.counter;
+    uint64_t i = r->counter;
 
     n->spent[i] = r->u.task.attempt;
     if (n->ended[i]++ > 0)
@@ -195,7 +195,7 @@ static void run_submit(struct node *n)
             e.id = a.lease->id;
             e.slot = a.task->u.task.window_slot;
             e.phase = (uint8_t)a.count;
-            e.task = a.task->u.task.counter;
+            e.task = a.task->counter;
             send(&w->to_worker, e);
             break;
         case SUBMIT_TAKE_BACK:
@@ -368,7 +368,7 @@ static void submit_one(struct node *n, uint64_t i)
     struct record *r = ref_table_new(n->refs);
 
     r->u.task.retries_left = RETRIES;
-    r->u.task.counter = i;
+    r->counter = i;
     r->class = i % CLASSES;
     submit_task(n->submit, r, sim.now, &n->sa);
 }

@@ -139,7 +139,7 @@ START_TEST(the_hidden_record_of_a_task_without_returns_is_no_ref)
 {
     struct record *r = ref_table_new(t);
 
-    r->hidden = 1;
+    r->flags |= REF_HIDDEN;
     ck_assert_ptr_null(ref_table_find(t, record_word(r)));
     r->count = 0;
     ck_assert(!ref_table_set(t, r, 0, NULL, 0));
@@ -192,7 +192,7 @@ START_TEST(inv_15_a_value_that_finds_no_memory_becomes_an_error)
     ck_assert_int_eq(r->meta, WIRE_META_ERROR);
     memcpy(&f, record_value(r), sizeof f);
     ck_assert_uint_eq(f.code, CORE_ENOMEM);
-    ck_assert_str_eq((const char *)record_value(r) + sizeof f, "out of memory");
+    ck_assert_str_eq((const char *)record_value(r) + sizeof f, "no memory");
 }
 END_TEST
 

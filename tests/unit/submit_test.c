@@ -53,7 +53,7 @@ static struct record *task_of(uint32_t in_class, int retries, uint32_t bytes)
     struct record *r = ref_table_new(refs);
 
     r->class = in_class;
-    r->u.task.counter = ++counter;
+    r->counter = ++counter;
     r->u.task.retries_left = retries;
     r->u.task.spec = ref_table_alloc(refs, bytes);
     r->u.task.spec_size = bytes;
@@ -590,7 +590,7 @@ START_TEST(what_comes_back_goes_in_front_in_the_order_of_submission)
     submit_selfcheck(s);
     ck_assert_uint_eq(l->n_in_window, 1);
     struct record *running = l->window[0];
-    first = running->u.task.counter;
+    first = running->counter;
     clear();
     done(l, running, US);
     uint64_t next = 0;
@@ -598,8 +598,8 @@ START_TEST(what_comes_back_goes_in_front_in_the_order_of_submission)
         a = out.v[i];
         if (a.kind != SUBMIT_PUSH)
             continue;
-        ck_assert_uint_gt(a.task->u.task.counter, next);
-        next = a.task->u.task.counter;
+        ck_assert_uint_gt(a.task->counter, next);
+        next = a.task->counter;
         ck_assert_uint_ne(next, first);
     }
     ck_assert_uint_eq(next, 66);
@@ -881,7 +881,7 @@ static struct world_lease *world_lease_of(const struct submit_lease *l)
 
 static struct world_task *world_task_of(const struct record *r)
 {
-    return &w.t[r->u.task.counter];
+    return &w.t[r->counter];
 }
 
 static void carry_out(void)
@@ -1089,7 +1089,7 @@ START_TEST(ten_thousand_random_steps_lose_nothing_and_answer_everything_once)
                     task_of((uint32_t)random() % 3,
                             retries,
                             8 + (uint32_t)random() % (random() % 9 == 0 ? 600000 : 99));
-                submitted = r->u.task.counter;
+                submitted = r->counter;
                 w.t[submitted] = (struct world_task){.r = r, .state = WAITING, .retries = retries};
                 submit_task(s, r, now, &out);
             }

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LIB_CORE_BORROW_H
+#define LIB_CORE_BORROW_H
+/*
+ * Who borrows what this process owns, and whose refs this process borrows (DESIGN §7). Pure: an
+ * event and the time come in, actions are appended to a list that the caller carries out in order
+ * before the next event. Under the caller's lock.
+ *
+ * A borrowed record tells its owner ADD when it must outlive what brought it, and DROP when it
+ * ends. What brought it, its *guardian*, is kept until the owner has acknowledged the ADD, so the
+ * object is in somebody's count at any moment (INV-28):
+ *
+ *   brought by                        kept meanwhile                      by
+ *   an argument of a running task     the caller's hold on the argument   DONE is sent after the
+ * ack a result (DONE)                   the executor's hold on the reply    SEEN is sent after the
+ * ack a value that was got              the record of that value            a hold of ours
+ *
+ * ADDs and DROPs to one owner are numbered; the owner handles them in that order whatever carrier
+ * brings them, and acknowledges by number. Borrows of a process that died are released five seconds
+ * later: what it handed on may still be travelling. Adding or dropping twice does nothing (INV-30).
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/core/ref_table.h"
+
+#define BORROW_GRACE_NS 5000000000u
+#define BORROW_DROP     0x80000000u /* in a word's slot: DROP, else ADD */
+
+enum borrow_kind {
+    BORROW_SEND_OPS,  /* to process: words[n], numbered sequence */
+    BORROW_SEND_ACK,  /* to process: all up to sequence is done; words[n] are gone */
+    BORROW_SEND_SEEN, /* to process: reply `counter` need not be held any more */
+    BORROW_TASK_FREE, /* the running task's borrows are registered: DONE may be sent */
+    BORROW_LOST,      /* record at slot will get no value: code (CORE_EOWNER, CORE_ELOST) */
+};
+struct borrow_action {
+    enum borrow_kind kind;
+    uint32_t process, sequence, slot;
+    int code;
+    uint64_t counter;
+    uint64_t *words; /* from malloc: the caller frees it, or hands it on */
+    uint32_t n;
+};
+/* Embedded, zeroed is empty; the caller sets n = 0 after carrying them out. */
+struct borrow_actions {
+    struct borrow_action *v;
+    size_t n, room;
+};
+
+enum borrow_guardian {
+    BORROW_GUARD_TASK,  /* the task that runs here */
+    BORROW_GUARD_REPLY, /* reply `counter` of process */
+    BORROW_GUARD_VALUE, /* the record at slot; held until then */
+};
+
+struct borrow;
+
+/* process: our own number. */
+struct borrow *borrow_create(struct ref_table *refs, uint32_t process);
+void borrow_destroy(struct borrow *b);
+
+/* --- refs that come in --- */
+/* The record of that ref, made if it is new here, with one more hold, the caller's. NULL: it is our
+ * own and does not live any more, or memory is out. */
+struct record *borrow_learn(struct borrow *b, uint32_t owner, uint64_t word);
+/* These records (our own are skipped) must outlive what brought them: register those that are not.
+ * The guardian is released, by an action or by dropping its hold, once all are acknowledged; at
+ * once if none needs it. process and counter name a reply; of a TASK process is its caller, to
+ * which DONE will be sent behind the ops, on the same carrier; slot is the record of a VALUE. */
+void borrow_guard(struct borrow *b,
+                  enum borrow_guardian kind,
+                  uint32_t process,
+                  uint64_t counter,
+                  uint32_t slot,
+                  const uint32_t *slots,
+                  uint32_t n,
+                  struct borrow_actions *out);
+/* A borrowed record ends: from ref_table_on_end. */
+void borrow_end(struct borrow *b, struct record *r);
+/* Send what has gathered; call it at the end of a turn and before DONE. */
+void borrow_flush(struct borrow *b, struct borrow_actions *out);
+/* Does borrow_flush have anything to send? */
+bool borrow_has_news(const struct borrow *b);
+
+/* --- as owner, or as giver --- */
+/* These records go out in a reply to process: holds (one each, taken over) are kept until it has
+ * SEEN it, or is dead. */
+void borrow_hold_reply(struct borrow *b,
+                       uint32_t process,
+                       uint64_t counter,
+                       const uint32_t *slots,
+                       uint32_t n);
+
+/* --- frames --- */
+/* Foreign input: words that name nothing are answered as gone; false: malformed (a sequence far
+ * ahead), the sender is broken. */
+bool borrow_on_ops(struct borrow *b,
+                   uint32_t from,
+                   uint32_t sequence,
+                   const uint64_t *words,
+                   uint32_t n);
+void borrow_on_ack(struct borrow *b,
+                   uint32_t from,
+                   uint32_t sequence,
+                   const uint64_t *gone,
+                   uint32_t n,
+                   struct borrow_actions *out);
+void borrow_on_seen(struct borrow *b, uint32_t from, uint64_t counter);
+/* Death is final: nothing of it comes after this. Ours that it owned are LOST. */
+void borrow_on_process_dead(struct borrow *b,
+                            uint32_t process,
+                            uint64_t now_ns,
+                            struct borrow_actions *out);
+/* Releases borrows of the dead whose time has come. */
+void borrow_on_time(struct borrow *b, uint64_t now_ns);
+/* UINT64_MAX: never. */
+uint64_t borrow_next_deadline(const struct borrow *b);
+
+struct borrow_stats {
+    uint64_t n_borrowed;  /* records of others' objects here */
+    uint64_t n_borrowers; /* (object, process) pairs of ours */
+    uint64_t n_replies;   /* not yet SEEN */
+    uint64_t n_waiting;   /* guardians */
+};
+void borrow_get_stats(const struct borrow *b, struct borrow_stats *out);
+void borrow_selfcheck(const struct borrow *b);
+
+#endif /* LIB_CORE_BORROW_H */

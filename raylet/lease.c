@@ -77,8 +77,9 @@ struct lease_table {
     struct list classes, owners, starts;
     struct list leases; /* oldest first */
     uint64_t last_id, pass, quiet_since_ms;
-    uint64_t now_ms;    /* of the last event */
-    unsigned n_waiting; /* queued units that are feasible */
+    uint64_t surplus_ms; /* when leases were last asked to end for there being too many workers */
+    uint64_t now_ms;     /* of the last event */
+    unsigned n_waiting;  /* queued units that are feasible */
     char failure[192];
 };
 
@@ -715,11 +716,27 @@ void lease_on_time(struct lease_table *t,
     }
     pump(t, now_ms, out); /* a promise may have ceased to be kept */
     if (t->n_waiting == 0 && list_empty(&t->starts)
-        && now_ms - t->quiet_since_ms >= LEASE_SURPLUS_MS && n_workers > n_cpus)
+        && now_ms - t->quiet_since_ms >= LEASE_SURPLUS_MS && n_workers > n_cpus) {
+        t->surplus_ms = now_ms;
         ask_surplus(t, n_workers - n_cpus, now_ms, out);
+    }
 }
 
-uint64_t lease_next_deadline(const struct lease_table *t)
+/* Some lease may be asked to end: not all workers beyond n_cpus are on their way out or blocked. */
+static bool has_surplus(const struct lease_table *t, unsigned n_workers, unsigned n_cpus)
+{
+    unsigned n_going = 0, n_leases = 0;
+
+    list_for_each(n, &t->leases)
+    {
+        const struct lease *l = list_entry(n, struct lease, node);
+        n_going += l->revoked || l->blocked;
+        n_leases++;
+    }
+    return n_going < n_leases && n_workers > n_cpus + n_going;
+}
+
+uint64_t lease_next_deadline(const struct lease_table *t, unsigned n_workers, unsigned n_cpus)
 {
     uint64_t at = UINT64_MAX;
 
@@ -738,11 +755,10 @@ uint64_t lease_next_deadline(const struct lease_table *t)
         }
         if (soon < at)
             at = soon;
-    } else if (!list_empty(&t->leases)) {
-        bool is_quiet = t->now_ms - t->quiet_since_ms >= LEASE_SURPLUS_MS;
-        uint64_t surplus = (is_quiet ? t->now_ms : t->quiet_since_ms) + LEASE_SURPLUS_MS;
-        if (surplus < at)
-            at = surplus;
+    } else if (list_empty(&t->starts) && has_surplus(t, n_workers, n_cpus)) {
+        uint64_t since = t->surplus_ms > t->quiet_since_ms ? t->surplus_ms : t->quiet_since_ms;
+        if (since + LEASE_SURPLUS_MS < at)
+            at = since + LEASE_SURPLUS_MS;
     }
     return at;
 }

@@ -121,9 +121,9 @@ void lease_on_time(struct lease_table *t,
                    uint64_t now_ms,
                    struct lease_actions *out);
 
-/* When to call lease_on_time next; after the last event's time unless a kill is overdue;
- * UINT64_MAX: after an event. */
-uint64_t lease_next_deadline(const struct lease_table *t);
+/* When to call lease_on_time next, by the same numbers; it may be past when a kill or a surplus is
+ * overdue, and is ahead once lease_on_time has run. UINT64_MAX: after an event. */
+uint64_t lease_next_deadline(const struct lease_table *t, unsigned n_workers, unsigned n_cpus);
 void lease_get_stats(const struct lease_table *t, struct lease_stats *out);
 /* Ledger against units and leases; one lease a worker; asserts. */
 void lease_selfcheck(const struct lease_table *t);

@@ -8,6 +8,7 @@
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 
+#define TICK_MS     100
 #define LOG_PENDING (256u << 10) /* a driver that does not read stops its logs, not the tasks */
 
 static void send_lines(struct node *n,
@@ -82,22 +83,31 @@ static void on_inotify(void *arg, bool readable, bool writable)
     }
 }
 
+static void on_tick(void *arg)
+{
+    read_all(arg);
+}
+
 void log_forward_init(struct node *n)
 {
     n->inotify_fd = n->config.log_to_driver ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
     if (n->inotify_fd >= 0)
         n->inotify_watch = loop_watch_fd(n->loop, n->inotify_fd, on_inotify, n);
-    else if (n->config.log_to_driver)
+    else if (n->config.log_to_driver) {
         log_warn("log",
                  "no_inotify",
-                 "errno=%d msg=\"%s; logs are read every tick (fs.inotify.max_user_instances)\"",
+                 "errno=%d msg=\"%s; logs are read every %d ms (fs.inotify.max_user_instances)\"",
                  errno,
-                 strerror(errno));
+                 strerror(errno),
+                 TICK_MS);
+        n->log_tick = loop_every(n->loop, TICK_MS, on_tick, n);
+    }
 }
 
 void log_forward_fini(struct node *n)
 {
     loop_unwatch(n->inotify_watch);
+    loop_timer_end(n->log_tick);
     if (n->inotify_fd >= 0)
         close(n->inotify_fd);
 }
@@ -115,9 +125,11 @@ void log_forward_remove(struct process *p)
             inotify_rm_watch(p->node->inotify_fd, p->log_wd[i]);
 }
 
-void log_forward_on_tick(struct node *n)
+void log_forward_resume(const struct process *p)
 {
-    if (!n->config.log_to_driver || (n->inotify_fd >= 0 && !n->logs_stalled) || !driver_reads(n))
+    struct node *n = p->node;
+
+    if (p != n->driver || !n->logs_stalled || !driver_reads(n))
         return;
     n->logs_stalled = false;
     read_all(n);

@@ -28,14 +28,8 @@
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 
-extern char **environ;
-
-#define TICK_MS         100
-#define TICKS_A_SECOND  10
-#define END_MS          1000
-#define WORKERS_MAX     (BOARD_SLOTS - 1)
-#define PROCESSES_BLOCK 256 /* process numbers taken at once */
-#define IDLE_PERCENT    80  /* of the machine, to measure it */
+#define END_MS      1000
+#define WORKERS_MAX (BOARD_SLOTS - 1)
 
 /* --- sending --- */
 
@@ -45,13 +39,13 @@ static void mark_dirty(struct process *p)
         list_append(&p->node->dirty, &p->dirty_node);
 }
 
-static void cut_off(struct process *p)
+void node_cut_off(struct process *p)
 {
     p->cut = true;
     mark_dirty(p);
 }
 
-static void say_error(struct process *p, enum err_code code, const char *text)
+void node_say_error(struct process *p, enum err_code code, const char *text)
 {
     uint8_t buf[sizeof(struct wire_error) + 256];
     struct wire_error w = {.code = code};
@@ -72,7 +66,7 @@ static void does_not_read(struct process *p)
                 "pid=%d pending=%zu",
                 p->pid,
                 unix_link_pending(p->link));
-    cut_off(p);
+    node_cut_off(p);
 }
 
 void node_send(struct process *p, uint8_t type, const void *body, size_t size)
@@ -201,143 +195,6 @@ static void link_lost(struct process *p)
         kill(p->pid, SIGKILL);
 }
 
-/* --- HELLO and WELCOME --- */
-
-static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count);
-
-static void welcome(struct process *p)
-{
-    struct node *n = p->node;
-    uint8_t buf[sizeof(struct wire_welcome) + 1024];
-    struct wire_welcome w = {.protocol = WIRE_PROTOCOL,
-                             .job = n->job,
-                             .n_cpus = (uint32_t)n->config.num_cpus,
-                             .wake_ns = n->machine.wake_ns,
-                             .cluster = n->cluster,
-                             .node = n->id,
-                             .worker = p->id,
-                             .slot = p->slot};
-    size_t size = sizeof w;
-    const char *strings[] = {n->session.dir, "head", p->log_base};
-
-    p->welcomed = true;
-    w.process = p->number = n->next_process++;
-    n->n_processes--;
-    snprintf(w.build, sizeof w.build, NODE_BUILD);
-    memcpy(buf, &w, sizeof w);
-    for (int i = 0; i < 3; i++) {
-        size_t k = strlen(strings[i]) + 1;
-        memcpy(buf + size, strings[i], k);
-        size += k;
-    }
-    node_send_fd(p, WIRE_WELCOME, buf, size, p->kind == WIRE_DRIVER ? dup(n->board_fd) : -1);
-    if (p->kind == WIRE_WORKER) /* now it can take a task (INV-5) */
-        worker_pool_on_registered(n->pool, p->token, loop_now_ms(), &n->pool_actions);
-}
-
-/* Each that said HELLO gets a number of its own, as soon as there are some. */
-static void welcome_all(struct node *n)
-{
-    for (uint32_t s = 0; s < n->n_slots && n->n_processes > 0; s++) {
-        struct process *p = n->processes[s];
-        if (p != NULL && p->registered && !p->welcomed && p->link != NULL)
-            welcome(p);
-    }
-    if (n->n_processes > 0 || n->job == 0 || n->asked_processes)
-        return;
-    n->asked_processes = true;
-    gcs_client_take_processes(n->gcs, n->job, PROCESSES_BLOCK, on_processes, n);
-}
-
-static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count)
-{
-    struct node *n = arg;
-
-    n->asked_processes = false;
-    if (code == ERR_CANCELED)
-        return;
-    if (code != ERR_NONE) {
-        log_err("node", "no_process_numbers", "code=%s", err_code_name(code));
-        n->asked_processes = true; /* for good: the job has used all it can have */
-        return;
-    }
-    n->next_process = first;
-    n->n_processes = count;
-    welcome_all(n);
-}
-
-static void on_job(void *arg, enum err_code code, uint32_t job)
-{
-    struct node *n = arg;
-
-    if (code != ERR_NONE) {
-        if (code != ERR_CANCELED)
-            log_err("node", "no_job_number", "code=%s", err_code_name(code));
-        return;
-    }
-    n->job = job;
-    welcome_all(n);
-}
-
-static void on_registered_node(void *arg, enum err_code code)
-{
-    const struct node *n = arg;
-
-    if (code != ERR_NONE && code != ERR_CANCELED)
-        log_err("node",
-                "not_registered",
-                "pid=%d code=%s",
-                n->config.driver_pid,
-                err_code_name(code));
-}
-
-static const char *check_hello(struct process *p, const struct wire_hello *h, enum err_code *code)
-{
-    const struct node *n = p->node;
-
-    *code = ERR_PROTOCOL;
-    if (p->registered)
-        return "a second HELLO";
-    if (h->kind != (uint32_t)p->kind)
-        return "HELLO of another kind of process";
-    if (p->kind == WIRE_WORKER && h->token != p->token)
-        return "unknown start-up token";
-    *code = ERR_VERSION;
-    if (h->protocol != WIRE_PROTOCOL)
-        return "libray and raylet are of different versions: install one of them again";
-    if (p->kind == WIRE_WORKER && n->driver_build[0] != '\0'
-        && strncmp(h->build, n->driver_build, sizeof h->build) != 0)
-        return "libray was replaced while the program runs: start the program again";
-    return NULL;
-}
-
-static void on_hello(struct process *p, const uint8_t *body, size_t size)
-{
-    struct node *n = p->node;
-    struct wire_hello h;
-    enum err_code code = ERR_PROTOCOL;
-    const char *wrong = "malformed HELLO";
-
-    if (size >= sizeof h) {
-        memcpy(&h, body, sizeof h);
-        wrong = check_hello(p, &h, &code);
-    }
-    if (wrong != NULL) {
-        log_err("node", "refused_hello", "pid=%d msg=\"%s\"", p->pid, wrong);
-        if (p->kind == WIRE_WORKER)
-            snprintf(n->why, sizeof n->why, "%s", wrong);
-        say_error(p, code, wrong);
-        cut_off(p);
-        return;
-    }
-    if (p->kind == WIRE_DRIVER) {
-        p->pid = h.pid;
-        memcpy(n->driver_build, h.build, sizeof n->driver_build);
-    }
-    p->registered = true;
-    welcome_all(n);
-}
-
 /* --- frames --- */
 
 static void on_request(struct process *p, const uint8_t *body, size_t size)
@@ -352,8 +209,8 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
     memcpy(&w, body, size < sizeof w ? size : sizeof w);
     if (size < sizeof w || w.n_resources > RESOURCES_MAX
         || size < sizeof w + w.n_resources * sizeof(struct wire_resource) || w.count > 4096) {
-        say_error(p, ERR_PROTOCOL, "malformed LEASE_REQUEST");
-        cut_off(p);
+        node_say_error(p, ERR_PROTOCOL, "malformed LEASE_REQUEST");
+        node_cut_off(p);
         return;
     }
     memset(&need, 0, sizeof need);
@@ -416,15 +273,15 @@ static void handle(struct process *p, const struct frame *f)
     uint64_t now = loop_now_ms(), lease = 0;
 
     if (!p->registered && f->h.type != WIRE_HELLO) {
-        say_error(p, ERR_PROTOCOL, "the first frame must be HELLO");
-        cut_off(p);
+        node_say_error(p, ERR_PROTOCOL, "the first frame must be HELLO");
+        node_cut_off(p);
         return;
     }
     if (f->body_size >= sizeof lease)
         memcpy(&lease, f->body, sizeof lease);
     switch (f->h.type) {
     case WIRE_HELLO:
-        on_hello(p, f->body, f->body_size);
+        node_join_on_hello(p, f->body, f->body_size);
         break;
     case WIRE_LEASE_REQUEST:
         on_request(p, f->body, f->body_size);
@@ -466,14 +323,22 @@ static void on_frame(struct process *p, const struct frame *f)
     if (f->h.route > 0 && p->registered) {
         if (router_on_frame(p->node->router, p->slot, f, &err) == 0)
             return;
-        say_error(p, ERR_PROTOCOL, err.text);
-        cut_off(p);
+        node_say_error(p, ERR_PROTOCOL, err.text);
+        node_cut_off(p);
     } else if ((f->h.flags & FRAME_MORE) != 0) {
-        say_error(p, ERR_PROTOCOL, "no message to a raylet is longer than a frame");
-        cut_off(p);
+        node_say_error(p, ERR_PROTOCOL, "no message to a raylet is longer than a frame");
+        node_cut_off(p);
     } else {
         handle(p, f);
     }
+}
+
+/* The driver is asked to be writable also for what its logs still hold. */
+static void flush_link(struct process *p)
+{
+    bool more = unix_link_flush(p->link, NULL) == 0;
+
+    loop_want_write(p->watch, more || (p == p->node->driver && p->node->logs_stalled));
 }
 
 static void on_link(void *arg, bool readable, bool writable)
@@ -484,8 +349,10 @@ static void on_link(void *arg, bool readable, bool writable)
     int rc = 0;
 
     CHECK_MAGIC(p, PROCESS_MAGIC);
-    if (writable)
-        loop_want_write(p->watch, unix_link_flush(p->link, &err) == 0);
+    if (writable) {
+        flush_link(p);
+        log_forward_resume(p);
+    }
     if (!readable)
         return;
     long got = unix_link_read(p->link, &err);
@@ -496,7 +363,7 @@ static void on_link(void *arg, bool readable, bool writable)
     }
     if (rc < 0) {
         log_warn("node", "malformed_frame", "pid=%d msg=\"%s\"", p->pid, err.text);
-        say_error(p, ERR_PROTOCOL, err.text);
+        node_say_error(p, ERR_PROTOCOL, err.text);
     }
     if (got < 0 || rc < 0)
         link_lost(p);
@@ -509,8 +376,7 @@ static void flush(struct process *p)
     list_remove(&p->dirty_node);
     if (p->link == NULL)
         return;
-    if (unix_link_pending(p->link) > 0)
-        loop_want_write(p->watch, unix_link_flush(p->link, NULL) == 0);
+    flush_link(p);
     if (p->cut)
         link_lost(p);
 }
@@ -527,89 +393,10 @@ void node_turn_end(void *arg)
     zygote_flush(n->zygote);
     while (!list_empty(&n->dirty))
         flush(list_entry(n->dirty.next, struct process, dirty_node));
+    node_time_arm(n);
 }
 
-/* --- the machine's facts, off the critical path --- */
-
-/* Percent of the last second in which no process ran, by /proc/stat. */
-static unsigned idle_percent(struct node *n)
-{
-    unsigned long long v[8] = {0};
-    uint64_t now[2] = {0, 0};
-    char text[256] = "";
-    int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0 || read(fd, text, sizeof text - 1) < 0)
-        text[0] = '\0';
-    if (fd >= 0)
-        close(fd);
-    if (sscanf(text,
-               "cpu %llu %llu %llu %llu %llu %llu %llu %llu",
-               &v[0],
-               &v[1],
-               &v[2],
-               &v[3],
-               &v[4],
-               &v[5],
-               &v[6],
-               &v[7])
-        != 8)
-        return 0;
-    now[0] = v[3] + v[4];
-    for (int i = 0; i < 8; i++)
-        now[1] += v[i];
-    uint64_t idle = now[0] - n->idle_total[0], all = now[1] - n->idle_total[1];
-    bool is_first = n->idle_total[1] == 0;
-    memcpy(n->idle_total, now, sizeof now);
-    return is_first || all == 0 ? 0 : (unsigned)(100 * idle / all);
-}
-
-static void start_measuring(struct node *n)
-{
-    char temp[128];
-    char *argv[] = {(char *)"raylet", (char *)"--measure", temp, NULL};
-
-    snprintf(temp, sizeof temp, "--temp-dir=%s", n->session.temp);
-    n->measured = true; /* once */
-    if (posix_spawn(&n->measuring, "/proc/self/exe", NULL, NULL, argv, environ) != 0)
-        n->measuring = 0;
-}
-
-static void measure_when_idle(struct node *n)
-{
-    int status;
-
-    if (n->measuring > 0 && waitpid(n->measuring, &status, WNOHANG) != 0) {
-        struct err err;
-        n->measuring = 0;
-        if (machine_load(&n->machine, n->session.temp, &err) != 0)
-            log_warn("node", "not_measured", "msg=\"%s\"", err.text);
-    }
-    if (!n->measured && ++n->n_ticks % TICKS_A_SECOND == 0 && idle_percent(n) >= IDLE_PERCENT)
-        start_measuring(n);
-}
-
-/* --- time, start and end --- */
-
-static void on_tick(void *arg)
-{
-    struct node *n = arg;
-    uint64_t now = loop_now_ms();
-    struct worker_pool_stats stats;
-
-    worker_pool_get_stats(n->pool, &stats);
-    lease_on_time(n->leases,
-                  stats.n_leased + stats.n_idle,
-                  (unsigned)n->config.num_cpus,
-                  now,
-                  &n->lease_actions);
-    worker_pool_on_time(n->pool, now, &n->pool_actions);
-    log_forward_on_tick(n);
-    measure_when_idle(n);
-    if (!n->swept)
-        session_sweep(&n->session);
-    n->swept = true;
-}
+/* --- start and end --- */
 
 static void on_driver_gone(void *arg, bool readable, bool writable)
 {
@@ -626,6 +413,7 @@ static int open_session(struct node *n, struct err *err)
 
     if (session_create(&n->session, n->config.temp_dir, err) != 0)
         return -1;
+    session_sweep(&n->session);
     snprintf(path, sizeof path, "%s/raylet.err", n->session.logs);
     int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log >= 0)
@@ -633,7 +421,7 @@ static int open_session(struct node *n, struct err *err)
     n->board_fd = memfd_create("ray-board", MFD_CLOEXEC);
     if (n->board_fd < 0 || ftruncate(n->board_fd, BOARD_SLOTS * sizeof(struct board_line)) != 0)
         return err_sys(err, "make the board");
-    n->measured = machine_load(&n->machine, n->session.temp, NULL) == 0;
+    machine_run_init(n);
     return 0;
 }
 
@@ -662,31 +450,12 @@ static int watch_driver(struct node *n, struct err *err)
     if (n->pidfd < 0)
         return err_sys(err, "watch the driver (pid %d)", n->config.driver_pid);
     n->pidfd_watch = loop_watch_fd(n->loop, n->pidfd, on_driver_gone, n);
-    n->tick = loop_every(n->loop, TICK_MS, on_tick, n);
-    bool ok = n->pidfd_watch != NULL && n->tick != NULL;
+    bool ok = n->pidfd_watch != NULL;
     for (int i = 0; i < 3; i++) {
         n->signals[i] = loop_on_signal(n->loop, signals[i], on_driver_gone, n);
         ok = ok && n->signals[i] != NULL;
     }
     return ok ? 0 : err_set(err, ERR_NO_MEMORY, "no memory to watch the driver");
-}
-
-static void join_gcs(struct node *n)
-{
-    struct node_row node = {.id = n->id,
-                            .state = NODE_ALIVE,
-                            .pid = getpid(),
-                            .start_ms = n->start_ms,
-                            .n_cpus = (uint32_t)n->config.num_cpus,
-                            .name = "head"};
-    struct job_row job = {.start_ms = n->start_ms, .driver_pid = n->config.driver_pid};
-    char path[40];
-
-    snprintf(path, sizeof path, "/proc/%d/exe", n->config.driver_pid);
-    if (readlink(path, job.entry, sizeof job.entry - 1) < 0)
-        job.entry[0] = '\0';
-    gcs_client_register_node(n->gcs, &node, on_registered_node, n);
-    gcs_client_add_job(n->gcs, &job, on_job, n);
 }
 
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err)
@@ -697,9 +466,10 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
 
     n->loop = loop;
     n->config = *config;
-    n->board_fd = n->inotify_fd = n->pidfd = -1;
+    n->board_fd = n->inotify_fd = n->pidfd = n->measuring_pidfd = -1;
     n->session.lock_fd = -1;
     n->start_code = ERR_START_FAILED;
+    n->due_ms = UINT64_MAX;
     list_init(&n->dirty);
     clock_gettime(CLOCK_REALTIME, &t);
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
@@ -725,14 +495,14 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     if (open_session(n, err) != 0 || open_zygote(n, err) != 0 || watch_driver(n, err) != 0)
         goto fail;
     log_forward_init(n);
-    join_gcs(n);
+    node_join_gcs(n);
     gcs_client_run(n->gcs); /* the job's number is in the names of logs */
     worker_pool_prestart(n->pool, n_cpus, loop_now_ms(), &n->pool_actions);
     node_turn_end(n);
     return n;
 fail:
     if (n->driver != NULL)
-        say_error(n->driver, err->code, err->text);
+        node_say_error(n->driver, err->code, err->text);
     node_destroy(n);
     return NULL;
 }
@@ -769,7 +539,8 @@ void node_destroy(struct node *n)
     loop_unwatch(n->pidfd_watch);
     for (int i = 0; i < 3; i++)
         loop_unwatch(n->signals[i]);
-    loop_timer_end(n->tick);
+    machine_run_fini(n);
+    loop_timer_end(n->due);
     if (n->pidfd >= 0)
         close(n->pidfd);
     if (n->board_fd >= 0)

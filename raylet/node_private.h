@@ -5,9 +5,12 @@
  * What the files of the node share. All on the loop thread.
  *
  *   node.c             links and frames, start and end
+ *   node_join.c        HELLO, numbers and WELCOME
+ *   node_time.c        the timer of what is due
  *   lease_run.c        grants, channels and notices: what lease.c decides
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
  *   log_forward.c      prints of tasks on their way to the driver's terminal
+ *   machine_run.c      measures the machine when it is idle
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -79,17 +82,21 @@ struct node {
     bool asked_processes;
     int board_fd, pidfd, inotify_fd;
     struct loop_watch *pidfd_watch, *inotify_watch, *signals[3];
-    struct loop_timer *tick;
-    bool logs_stalled, swept;
+    struct loop_timer *due; /* fires at due_ms, UINT64_MAX: does not */
+    uint64_t due_ms;
+    struct loop_timer *log_tick; /* of logs without inotify */
+    bool logs_stalled;           /* the driver does not read: on it goes when it does */
     uint64_t start_ms;
     char why[400];            /* why the last worker could not start */
     enum err_code start_code; /* what a refusal for that reason says */
     /* the machine's facts */
-    struct machine machine; /* zero until known */
+    struct machine machine;  /* zero until known */
+    struct loop_timer *look; /* is the machine idle? every look_ms */
+    uint32_t look_ms;
+    uint64_t idle_total[2]; /* /proc/stat at the last look: idle, all */
     int32_t measuring;      /* pid of `raylet --measure` */
-    bool measured;
-    uint64_t idle_total[2]; /* /proc/stat a second ago: idle, all */
-    unsigned n_ticks;
+    int measuring_pidfd;
+    struct loop_watch *measuring_watch;
 };
 
 /* --- node.c --- */
@@ -99,6 +106,23 @@ void node_free_process(struct process *p);
 void node_send(struct process *p, uint8_t type, const void *body, size_t size);
 /* The same with a descriptor (-1: none), which is closed in any case. */
 void node_send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd);
+
+/* Its last frame: then say why not and cut it off, at the turn's end. */
+void node_say_error(struct process *p, enum err_code code, const char *text);
+void node_cut_off(struct process *p);
+
+/* --- node_join.c --- */
+void node_join_on_hello(struct process *p, const uint8_t *body, size_t size);
+/* Register this node and its driver's job; whoever said HELLO is welcome once there is a number. */
+void node_join_gcs(struct node *n);
+
+/* --- node_time.c --- */
+/* At each turn's end: what changed may be due earlier. */
+void node_time_arm(struct node *n);
+
+/* --- machine_run.c --- */
+void machine_run_init(struct node *n);
+void machine_run_fini(struct node *n);
 
 /* --- lease_run.c --- */
 /* Carry out what lease.c decided. dead, status: the worker whose death is carried out, or NULL. */
@@ -118,14 +142,15 @@ size_t pool_run_describe_death(const struct process *p, int status, char *out, s
 void pool_run_kill_all(struct node *n);
 
 /* --- log_forward.c --- */
-/* Watch the logs, by inotify if the user has an instance left, else by the tick. */
+/* Watch the logs, by inotify if the user has an instance left, else by a tick. */
 void log_forward_init(struct node *n);
 void log_forward_fini(struct node *n);
 void log_forward_add(struct process *p);
 void log_forward_remove(struct process *p);
 /* New lines of a process's logs; last: a line without an end too. */
 void log_forward_read(struct process *p, bool last);
-void log_forward_on_tick(struct node *n);
+/* p may be the driver, and reads again. */
+void log_forward_resume(const struct process *p);
 /* A line of the raylet's own for the terminal. */
 void log_forward_say(struct node *n, const char *text);
 

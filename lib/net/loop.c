@@ -184,6 +184,13 @@ struct loop_timer *loop_after(struct loop *l, uint32_t ms, loop_f cb, void *arg)
     return add_timer(l, ms, 0, cb, arg);
 }
 
+void loop_timer_again(struct loop_timer *t, uint32_t ms)
+{
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000};
+
+    event_add(t->event, &tv);
+}
+
 void loop_timer_end(struct loop_timer *t)
 {
     if (t == NULL)

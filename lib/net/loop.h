@@ -36,6 +36,8 @@ void loop_unwatch(struct loop_watch *w); /* NULL is fine; also from its own call
 struct loop_timer *loop_every(struct loop *l, uint32_t ms, loop_f cb, void *arg);
 /* Once; end it also after it has fired. */
 struct loop_timer *loop_after(struct loop *l, uint32_t ms, loop_f cb, void *arg);
+/* The timer of loop_after fires ms from now, and not when it would have. */
+void loop_timer_again(struct loop_timer *t, uint32_t ms);
 void loop_timer_end(struct loop_timer *t); /* NULL is fine; also from its own callback */
 /* The signal becomes an event; one callback a signal. */
 struct loop_watch *loop_on_signal(struct loop *l, int signo, loop_fd_f cb, void *arg);

@@ -51,6 +51,20 @@ static int spin_a_millisecond(ray_call *call)
 }
 RAY_REMOTE(spin_a_millisecond);
 
+/* As many workers as levels, each waiting for the next. */
+RAY_DECLARE(descend);
+static int descend(ray_call *call)
+{
+    int64_t levels, x = 0;
+
+    if (ray_arg(call, 0, &levels) != RAY_OK)
+        return -1;
+    if (levels > 1 && ray_take(ray_remote(descend, levels - 1), &x, RAY_FOREVER) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, x + 1);
+}
+RAY_REMOTE(descend);
+
 _Noreturn static void pause_for_ever(void)
 {
     for (;;)
@@ -127,6 +141,10 @@ static void obey(char *line)
         answer(code, getpid());
     } else if (strcmp(what, "task") == 0) {
         int code = ray_take(ray_remote(add_one, 41), &x, RAY_FOREVER);
+        answer(code, x);
+    } else if (strcmp(what, "descend") == 0) {
+        n = (int)strtol(word, NULL, 10);
+        int code = ray_take(ray_remote(descend, n), &x, RAY_FOREVER);
         answer(code, x);
     } else if (strcmp(what, "start") == 0) {
         start(word, n);

@@ -271,7 +271,7 @@ START_TEST(a_request_of_no_units_is_nothing)
 {
     request(A, 1, 0, "f");
     ck_assert_str_eq(seen(), "");
-    ck_assert_uint_eq(lease_next_deadline(t), UINT64_MAX);
+    ck_assert_uint_eq(lease_next_deadline(t, 2, 2), UINT64_MAX);
 }
 END_TEST
 
@@ -443,7 +443,7 @@ START_TEST(a_lease_is_not_revoked_before_its_first_task_can_have_come)
     ready(1);
     lease_cancel(t, B, 3, now, &out);
     ck_assert_str_eq(seen(), "start, grant 10/1 lease 1 worker 1, canceled 11/3 x1");
-    ck_assert_uint_eq(lease_next_deadline(t), now + LEASE_SETTLE_MS);
+    ck_assert_uint_eq(lease_next_deadline(t, 2, 2), now + LEASE_SETTLE_MS);
     pass(LEASE_SETTLE_MS);
     ck_assert_str_eq(seen(), "revoke 1 worker 1 in 498");
 }
@@ -589,7 +589,7 @@ START_TEST(inv_7_a_body_that_runs_for_a_dead_owner_is_killed_once_when_grace_is_
     ck_assert_str_eq(seen(), "revoke 1 worker 1 in 0, revoke 2 worker 2 in 0");
     ended(1, 1);
     ck_assert_str_eq(seen(), "release 1");
-    ck_assert_uint_eq(lease_next_deadline(t), now + LEASE_TURN_MS);
+    ck_assert_uint_eq(lease_next_deadline(t, 2, 2), now + LEASE_TURN_MS);
     pass(LEASE_TURN_MS - 1);
     ck_assert_str_eq(seen(), "");
     pass(1);
@@ -802,17 +802,32 @@ END_TEST
 
 START_TEST(the_next_deadline_lies_ahead_of_the_time_it_was_reached)
 {
-    ck_assert_uint_eq(lease_next_deadline(t), UINT64_MAX);
+    ck_assert_uint_eq(lease_next_deadline(t, 3, 2), UINT64_MAX);
     have_two();
+    now += LEASE_SURPLUS_MS;
     for (int i = 0; i < 10; i++) {
-        uint64_t at = lease_next_deadline(t);
+        lease_on_time(t, 3, 2, now, &out);
+        uint64_t at = lease_next_deadline(t, 3, 2);
         ck_assert_uint_gt(at, now);
+        ck_assert_uint_le(at, now + LEASE_SURPLUS_MS);
         now = at;
-        lease_on_time(t, 2, 2, now, &out);
         if (i == 5)
             request(B, 1, 1, "f");
     }
-    ck_assert_str_eq(seen(), "revoke 1 worker 1 in 0, revoke 2 worker 2 in 0");
+    ck_assert_str_eq(seen(),
+                     "revoke 1 worker 1 in -1, revoke 2 worker 2 in -1, revoke 1 worker 1 in -1, "
+                     "revoke 2 worker 2 in -1, revoke 1 worker 1 in -1, revoke 2 worker 2 in -1, "
+                     "revoke 1 worker 1 in 0, revoke 2 worker 2 in 0");
+}
+END_TEST
+
+START_TEST(leases_that_nobody_else_wants_need_no_time)
+{
+    have_two();
+    ck_assert_uint_eq(lease_next_deadline(t, 2, 2), UINT64_MAX);
+    ck_assert_uint_lt(lease_next_deadline(t, 3, 2), UINT64_MAX);
+    lease_blocked(t, 1, 1, now, &out); /* worth the third */
+    ck_assert_uint_eq(lease_next_deadline(t, 3, 2), UINT64_MAX);
 }
 END_TEST
 
@@ -1148,6 +1163,7 @@ int main(void)
     tcase_add_test(c, one_that_was_asked_to_end_when_idle_can_still_be_made_to_make_way);
     tcase_add_test(c, there_is_no_surplus_while_something_waits_or_workers_are_blocked);
     tcase_add_test(c, the_next_deadline_lies_ahead_of_the_time_it_was_reached);
+    tcase_add_test(c, leases_that_nobody_else_wants_need_no_time);
     tcase_add_loop_test(c, ten_thousand_random_events_keep_each_promise, 0, 4);
     suite_add_tcase(s, c);
     SRunner *runner = srunner_create(s);

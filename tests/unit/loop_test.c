@@ -155,6 +155,28 @@ START_TEST(test_a_timer_may_be_replaced_from_its_callback)
 }
 END_TEST
 
+static void on_far(void *arg)
+{
+    unsigned *n = arg;
+
+    note("f");
+    if (++*n == 3)
+        loop_stop(l);
+    else
+        loop_timer_again(timer, 1);
+}
+
+START_TEST(test_a_timer_may_be_set_anew_before_and_after_it_fires)
+{
+    unsigned n = 0;
+
+    timer = loop_after(l, 3600000, on_far, &n);
+    loop_timer_again(timer, 1);
+    loop_run(l, turn_end, NULL);
+    ck_assert_str_eq(trace, "f|f|f|");
+}
+END_TEST
+
 static void on_signal(void *arg, bool readable, bool writable)
 {
     (void)arg;
@@ -226,6 +248,7 @@ int main(void)
     tcase_add_test(t, test_a_callback_may_end_its_own_watch);
     tcase_add_test(t, test_a_timer_comes_again);
     tcase_add_test(t, test_a_timer_may_be_replaced_from_its_callback);
+    tcase_add_test(t, test_a_timer_may_be_set_anew_before_and_after_it_fires);
     tcase_add_test(t, test_a_signal_is_an_event);
     tcase_add_test(t, test_stopped_before_it_runs);
     tcase_add_test(t, test_a_slow_callback_is_logged);

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One timer for all that becomes due by itself, armed for the nearest deadline; without a deadline
+ * there is none, and the raylet sleeps until somebody speaks to it. A deadline that moves away is
+ * noticed when the timer fires: in most turns there is nothing to do.
+ */
+#include "raylet/node_private.h"
+
+static unsigned count_workers(const struct node *n)
+{
+    struct worker_pool_stats stats;
+
+    worker_pool_get_stats(n->pool, &stats);
+    return stats.n_leased + stats.n_idle;
+}
+
+static void on_due(void *arg)
+{
+    struct node *n = arg;
+    unsigned n_workers = count_workers(n), n_cpus = (unsigned)n->config.num_cpus;
+    uint64_t now = loop_now_ms();
+
+    n->due_ms = UINT64_MAX; /* armed anew at the turn's end */
+    if (now >= lease_next_deadline(n->leases, n_workers, n_cpus))
+        lease_on_time(n->leases, n_workers, n_cpus, now, &n->lease_actions);
+    if (now >= worker_pool_next_deadline(n->pool))
+        worker_pool_on_time(n->pool, now, &n->pool_actions);
+}
+
+void node_time_arm(struct node *n)
+{
+    uint64_t at = lease_next_deadline(n->leases, count_workers(n), (unsigned)n->config.num_cpus);
+    uint64_t pool = worker_pool_next_deadline(n->pool), now;
+
+    if (pool < at)
+        at = pool;
+    if (at >= n->due_ms)
+        return;
+    now = loop_now_ms();
+    uint32_t ms = at > now ? (uint32_t)(at - now) : 1;
+    if (n->due == NULL)
+        n->due = loop_after(n->loop, ms, on_due, n);
+    else
+        loop_timer_again(n->due, ms);
+    if (n->due != NULL)
+        n->due_ms = at;
+}

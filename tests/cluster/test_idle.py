@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A raylet with nothing to do does nothing: no timer is armed, nothing wakes it."""
+import os
+import re
+from pathlib import Path
+
+import pytest
+from conftest import slow, wait_until
+
+
+def timer_of(pid):
+    """What the loop's timer descriptor is armed for, (seconds, nanoseconds); None if it has none."""
+    for fd in os.listdir(f"/proc/{pid}/fdinfo"):
+        found = re.search(r"^it_value: \((\d+), (\d+)\)$", Path(f"/proc/{pid}/fdinfo/{fd}").read_text(), re.M)
+        if found:
+            return int(found.group(1)), int(found.group(2))
+    return None
+
+
+def status(pid):
+    text = Path(f"/proc/{pid}/status").read_text()
+    return (re.search(r"^State:\s+(\S)", text, re.M).group(1),
+            sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)$", text, re.M))))
+
+
+def sleeps_without_a_timer(pid):
+    if timer_of(pid) is None:
+        pytest.skip("this libevent keeps its timeouts out of /proc")
+    return timer_of(pid) == (0, 0) and status(pid)[0] == "S"
+
+
+def tell_the_machine(cluster):
+    """Its facts, so that no raylet looks for an idle moment to measure it."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    path = cluster.temp / f"machine-{boot}-{os.geteuid()}"
+    path.write_text("layout 1\nn_cpus 2\nwake_ns 20000\ntrip_ns 40000\ncopy_mb_per_s 5000\n")
+
+
+def test_an_idle_raylet_never_wakes(cluster):
+    tell_the_machine(cluster)
+    idle, busy = cluster.start("hold"), cluster.start("hold")
+    for program in (idle, busy):
+        program.say("init 2")
+        program.say("start spin 4")
+        program.say("get 3")  # leases, which stay with the program
+        program.expect(r"^ok 1$")
+    raylet = cluster.zygotes(idle)[0].parent
+    wait_until(lambda: sleeps_without_a_timer(raylet) or None, 10 * slow(), "no timer is armed")
+    before = status(raylet)
+    for _ in range(300):  # the span of time: another program's work
+        busy.say("task")
+    wait_until(lambda: busy.out.count("ok 42\n") == 300 or None, 30 * slow(), busy)
+    assert status(raylet) == before
+    assert timer_of(raylet) == (0, 0)
+    idle.say("task")
+    idle.expect(r"^ok 42$")
+    for program in (idle, busy):
+        program.say("shutdown")
+        program.say("exit 0")
+        assert program.wait() == 0
+
+
+def test_surplus_workers_are_retired_though_nobody_speaks(cluster):
+    """Tasks that wait for each other need more workers than there are CPUs; a timer ends them."""
+    tell_the_machine(cluster)
+    program = cluster.start("hold")
+    program.say("init 2")
+    program.say("descend 6")
+    program.expect(r"^ok 6$")
+    assert len(cluster.workers(program)) > 2
+    wait_until(lambda: len(cluster.workers(program)) <= 2 or None, 10 * slow(), "two workers")
+    raylet = cluster.zygotes(program)[0].parent
+    wait_until(lambda: sleeps_without_a_timer(raylet) or None, 10 * slow(), "no timer is armed")
+    program.say("task")
+    program.expect(r"^ok 42$")
+    program.say("shutdown")
+    program.say("exit 0")
+    assert program.wait() == 0

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "raylet/machine.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -17,6 +18,7 @@
 #include "lib/base/clock.h"
 
 #define LAYOUT     1
+#define BOOT_SIZE  64
 #define N_TRIPS    600
 #define COPY_BYTES (32u << 20)
 #define N_COPIES   4
@@ -159,17 +161,23 @@ int machine_measure(struct machine *m, struct err *err)
     return 0;
 }
 
-static int path_of(char *path, size_t size, const char *temp, struct err *err)
+static int read_boot(char *boot, size_t size)
 {
-    char boot[64] = "";
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, boot, sizeof boot - 1) : -1;
+    ssize_t n = fd >= 0 ? read(fd, boot, size - 1) : -1;
 
     if (fd >= 0)
         close(fd);
     boot[n > 0 ? n : 0] = '\0';
     boot[strcspn(boot, "\n")] = '\0';
-    if (boot[0] == '\0')
+    return boot[0] != '\0' ? 0 : -1;
+}
+
+static int path_of(char *path, size_t size, const char *temp, struct err *err)
+{
+    char boot[BOOT_SIZE];
+
+    if (read_boot(boot, sizeof boot) != 0)
         return err_set(err, ERR_SYSTEM, "this system tells no boot id: is /proc mounted?");
     if (snprintf(path, size, "%s/machine-%s-%u", temp, boot, (unsigned)geteuid()) >= (int)size)
         return err_set(err, ERR_INVALID, "the temp folder's path is too long");
@@ -236,4 +244,25 @@ int machine_store(const struct machine *m, const char *temp, struct err *err)
     err_sys(err, "keep machine facts in %s", path);
     unlink(draft);
     return -1;
+}
+
+void machine_sweep(const char *temp)
+{
+    char boot[BOOT_SIZE];
+    DIR *d = read_boot(boot, sizeof boot) == 0 ? opendir(temp) : NULL;
+    const struct dirent *e;
+
+    if (d == NULL)
+        return;
+    while ((e = readdir(d)) != NULL) {
+        char of[BOOT_SIZE] = "";
+        struct stat st;
+        unsigned uid;
+        if (sscanf(e->d_name, "machine-%36[0-9a-f-]-%u", of, &uid) == 2
+            && strlen(of) == strlen(boot) && strcmp(of, boot) != 0
+            && fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)
+            && st.st_uid == geteuid())
+            unlinkat(dirfd(d), e->d_name, 0);
+    }
+    closedir(d);
 }

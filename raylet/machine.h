@@ -21,5 +21,7 @@ int machine_measure(struct machine *m, struct err *err);
 /* What was measured since the last boot. -1 with ERR_NOT_FOUND: nothing yet. */
 int machine_load(struct machine *m, const char *temp, struct err *err);
 int machine_store(const struct machine *m, const char *temp, struct err *err);
+/* Remove this user's facts of earlier boots. */
+void machine_sweep(const char *temp);
 
 #endif /* RAYLET_MACHINE_H */

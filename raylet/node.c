@@ -414,6 +414,7 @@ static int open_session(struct node *n, struct err *err)
     if (session_create(&n->session, n->config.temp_dir, err) != 0)
         return -1;
     session_sweep(&n->session);
+    machine_sweep(n->session.temp);
     snprintf(path, sizeof path, "%s/raylet.err", n->session.logs);
     int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log >= 0)

@@ -90,18 +90,18 @@ int session_create(struct session *s, const char *temp, struct err *err)
     return 0;
 }
 
+static void remove_session(const char *temp, const char *dir)
+{
+    char link[300];
+
+    snprintf(link, sizeof link, "%s/session_latest", temp);
+    remove_link_to(dir, link);
+    remove_tree(dir);
+}
+
 void session_remove(struct session *s)
 {
-    char link[300], to[300];
-
-    snprintf(link, sizeof link, "%s/session_latest", s->temp);
-    ssize_t n = readlink(link, to, sizeof to - 1);
-    if (n > 0) {
-        to[n] = '\0';
-        if (strcmp(to, s->dir) == 0)
-            unlink(link);
-    }
-    remove_tree(s->dir);
+    remove_session(s->temp, s->dir);
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     s->lock_fd = -1;
@@ -126,7 +126,7 @@ void session_sweep(const struct session *s)
         if (fd < 0 && time(NULL) - st.st_mtime < BEING_MADE_S)
             continue;
         if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
-            remove_tree(dir);
+            remove_session(s->temp, dir);
         if (fd >= 0)
             close(fd);
     }

@@ -15,9 +15,9 @@ struct session {
 
 /* temp NULL: RAY_TMPDIR, else /tmp/ray. -1 leaves nothing behind. */
 int session_create(struct session *s, const char *temp, struct err *err);
-/* Remove the folder and all in it. */
+/* Remove the folder and all in it, and session_latest if it points there. */
 void session_remove(struct session *s);
-/* Remove stale folders of this user. */
+/* Remove stale folders of this user: of raylets that were killed. */
 void session_sweep(const struct session *s);
 
 #endif /* RAYLET_SESSION_H */

@@ -3,6 +3,8 @@
 
 #include <ftw.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
@@ -16,4 +18,14 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 void remove_tree(const char *path)
 {
     nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+void remove_link_to(const char *path, const char *link)
+{
+    char to[512];
+    ssize_t n = readlink(link, to, sizeof to - 1);
+
+    to[n > 0 ? n : 0] = '\0';
+    if (n > 0 && strcmp(to, path) == 0)
+        unlink(link);
 }

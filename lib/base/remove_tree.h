@@ -5,5 +5,7 @@
 /* Remove a folder with all in it, on its file system, following no links. What cannot be removed
  * stays. */
 void remove_tree(const char *path);
+/* Remove the symbolic link if it points to this very path. */
+void remove_link_to(const char *path, const char *link);
 
 #endif /* LIB_BASE_REMOVE_TREE_H */

@@ -180,8 +180,17 @@ _Noreturn static void end(void)
     /* a process that is killed closes its files first and stops being our parent a little later */
     for (int i = 0; link_ended && i < KILL_MS && getppid() == raylet_pid; i++)
         poll(NULL, 0, 1);
-    if (getppid() != raylet_pid)
-        remove_tree(session); /* the raylet was killed: nobody else is left to do it */
+    if (getppid() != raylet_pid) { /* it was killed: nobody else is left to remove its session */
+        const char *slash = strrchr(session, '/');
+        char latest[300];
+        snprintf(latest,
+                 sizeof latest,
+                 "%.*s/session_latest",
+                 slash != NULL ? (int)(slash - session) : 0,
+                 session);
+        remove_link_to(session, latest);
+        remove_tree(session);
+    }
     _exit(0);
 }
 

@@ -5,7 +5,6 @@
  * cannot be made or was lost at a descriptor limit, the pair gets a route instead.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -168,8 +167,8 @@ static void carry_out(struct node *n,
             worker_pool_release(n->pool, w->token, loop_now_ms(), &n->pool_actions);
         break;
     case LEASE_KILL:
-        if (w != NULL && w->pid > 0)
-            kill(w->pid, SIGKILL);
+        if (w != NULL)
+            pool_run_kill(w);
         break;
     case LEASE_DEAD:
         if (dead != NULL)

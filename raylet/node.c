@@ -132,7 +132,7 @@ struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
     p->slot = slot;
     p->kind = kind;
     p->logs[0].fd = p->logs[1].fd = -1;
-    p->log_wd[0] = p->log_wd[1] = -1;
+    p->log_wd[0] = p->log_wd[1] = p->pidfd = -1;
     list_init(&p->dirty_node);
     struct loop_watch *watch = NULL;
     if (unique_id_random(&p->id) == 0)
@@ -169,6 +169,8 @@ void node_free_process(struct process *p)
     worker_log_close(&p->logs[1]);
     if (p->control != NULL)
         munmap(p->control, sizeof *p->control);
+    if (p->pidfd >= 0)
+        close(p->pidfd);
     n->processes[p->slot] = NULL;
     if (n->driver == p)
         n->driver = NULL;
@@ -191,8 +193,7 @@ static void link_lost(struct process *p)
     }
     /* EOF is no death yet (DESIGN D6): kill, and wait for the zygote's word. */
     close_link(p);
-    if (p->pid > 0)
-        kill(p->pid, SIGKILL);
+    pool_run_kill(p);
 }
 
 /* --- frames --- */

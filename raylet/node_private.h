@@ -45,6 +45,7 @@ struct process {
     bool welcomed;
     bool cut;        /* link_lost at the turn's end */
     int32_t pid;     /* of a worker: 0 until SPAWNED */
+    int pidfd;       /* of a worker: what is killed is this process, not who has its number now */
     uint32_t number; /* in the job (D14) */
     uint64_t token;
     uint64_t lease; /* last one of this worker */
@@ -138,7 +139,9 @@ extern const struct zygote_ops pool_run_zygote_ops; /* arg: the node */
 void pool_run(struct node *n);
 /* "worker pid=7 was killed by signal 9 (Killed)" \0 its log \0; returns the size of both. */
 size_t pool_run_describe_death(const struct process *p, int status, char *out, size_t size);
-/* SIGKILL all that live. */
+/* SIGKILL; nothing if it is dead or has no process yet. */
+void pool_run_kill(const struct process *p);
+/* All that live. */
 void pool_run_kill_all(struct node *n);
 
 /* --- log_forward.c --- */

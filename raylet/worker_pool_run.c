@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -157,14 +158,18 @@ static void gone(struct process *p, int status)
 
 /* --- the zygote's word --- */
 
-static void on_spawned(void *arg, const struct wire_spawned *w)
+static void on_spawned(void *arg, const struct wire_spawned *w, int pidfd)
 {
     struct node *n = arg;
     struct process *p = by_token(n, w->token);
     char id[ID_HEX_MAX], path[320];
 
-    if (p == NULL || p->pid > 0)
+    if (p == NULL || p->pid > 0) {
+        if (pidfd >= 0)
+            close(pidfd);
         return;
+    }
+    p->pidfd = pidfd;
     if (w->pid <= 0) {
         snprintf(n->why,
                  sizeof n->why,
@@ -193,7 +198,7 @@ static void on_spawned(void *arg, const struct wire_spawned *w)
     }
     log_forward_add(p);
     if (p->link == NULL)
-        kill(p->pid, SIGKILL); /* it closed its link before we knew its pid */
+        pool_run_kill(p); /* it closed its link before we knew its pid */
 }
 
 static void on_exited(void *arg, int32_t pid, int status)
@@ -230,12 +235,23 @@ const struct zygote_ops pool_run_zygote_ops = {
     .died = on_zygote_died,
 };
 
+/* Without a pidfd, at the limit of descriptors: the number is its own as long as its parent has not
+ * reaped it, and its parent is the zygote or, when that has died, this process. */
+void pool_run_kill(const struct process *p)
+{
+    if (p->pid <= 0)
+        return;
+    if (p->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
+    else if (zygote_is_parent(p->node->zygote, p->pid))
+        kill(p->pid, SIGKILL);
+}
+
 void pool_run_kill_all(struct node *n)
 {
     for (uint32_t s = 0; s < n->n_slots; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
-            && n->processes[s]->pid > 0)
-            kill(n->processes[s]->pid, SIGKILL);
+        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER)
+            pool_run_kill(n->processes[s]);
 }
 
 /* --- what the pool decides --- */
@@ -285,8 +301,8 @@ static void run(struct node *n, const struct worker_pool_action *a)
         node_send(p, WIRE_EXIT, NULL, 0);
         break;
     case WORKER_POOL_KILL:
-        if (p != NULL && p->pid > 0)
-            kill(p->pid, SIGKILL);
+        if (p != NULL)
+            pool_run_kill(p);
         break;
     case WORKER_POOL_FAIL:
         fail_starts(n);

@@ -346,7 +346,8 @@ static void on_dead(struct zygote *z, const char *how)
     z->ops->died(z->arg);
 }
 
-static void on_frame(struct zygote *z, const struct frame *f)
+/* true: the frame's descriptor has been taken. */
+static bool on_frame(struct zygote *z, const struct frame *f)
 {
     struct wire_spawned spawned;
     struct wire_exited exited;
@@ -357,7 +358,8 @@ static void on_frame(struct zygote *z, const struct frame *f)
         memcpy(&spawned, f->body, sizeof spawned);
         if (spawned.pid > 0)
             z->n_failed = 0;
-        z->ops->spawned(z->arg, &spawned);
+        z->ops->spawned(z->arg, &spawned, f->fd);
+        return true;
     } else if (f->h.type == WIRE_EXITED && f->body_size >= sizeof exited) {
         memcpy(&exited, f->body, sizeof exited);
         z->ops->exited(z->arg, exited.pid, exited.status);
@@ -369,6 +371,7 @@ static void on_frame(struct zygote *z, const struct frame *f)
                  (int)n,
                  (const char *)f->body + sizeof(struct wire_error));
     }
+    return false;
 }
 
 static void on_link(void *arg, bool readable, bool writable)
@@ -385,8 +388,7 @@ static void on_link(void *arg, bool readable, bool writable)
         return;
     long n = unix_link_read(z->link, &err);
     while ((rc = unix_link_next(z->link, &f, &err)) == 1) {
-        on_frame(z, &f);
-        if (f.fd >= 0)
+        if (!on_frame(z, &f) && f.fd >= 0)
             close(f.fd);
     }
     if (n < 0 || rc < 0)
@@ -452,6 +454,16 @@ static pid_t parent_of(const char *pid)
     return end != NULL && sscanf(end + 1, " %c %d", &state, &parent) == 2 ? parent : 0;
 }
 
+bool zygote_is_parent(const struct zygote *z, int32_t pid)
+{
+    char text[16];
+
+    snprintf(text, sizeof text, "%d", pid);
+    pid_t parent = parent_of(text);
+    return parent == getpid() || (z != NULL && parent > 0 && parent == z->pid);
+}
+
+/* What is our child keeps its number until we reap it. */
 static void kill_children(void)
 {
     DIR *d = opendir("/proc");

@@ -25,7 +25,8 @@ struct zygote_config {
 };
 
 struct zygote_ops {
-    void (*spawned)(void *arg, const struct wire_spawned *w);
+    /* pidfd is the callee's; -1: the fork failed, or no descriptor was left. */
+    void (*spawned)(void *arg, const struct wire_spawned *w, int pidfd);
     void (*exited)(void *arg, int32_t pid, int status);
     /* It is gone and has been reaped; its workers are children of this process now, if they live,
      * and forks that were asked for will not be made. */
@@ -56,6 +57,8 @@ void zygote_flush(struct zygote *z);
 /* Why the last one could not serve, with what can be done about it; empty: nothing is known. */
 const char *zygote_why(const struct zygote *z);
 
+/* A child of the zygote or of this process, dead or alive, not reaped. */
+bool zygote_is_parent(const struct zygote *z, int32_t pid);
 /* SIGKILL and reap all children of this process: what dead ones left behind came to us, a
  * subreaper. Not while a zygote runs. */
 void zygote_sweep(void);

@@ -77,12 +77,13 @@ static int spawn(const char *path,
                  const struct arguments *a,
                  int link_fd,
                  int exe_fd,
-                 int *pid,
+                 int *pidfd,
                  struct err *err)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
     sigset_t none, all;
+    pid_t pid;
     int rc = posix_spawn_file_actions_init(&actions);
 
     if (rc == 0)
@@ -104,17 +105,24 @@ static int spawn(const char *path,
     posix_spawnattr_setflags(&attr,
                              POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
                                  | POSIX_SPAWN_SETPGROUP);
-    rc = posix_spawn(pid, path, &actions, &attr, (char *const *)a->v, environ);
+    rc = posix_spawn(&pid, path, &actions, &attr, (char *const *)a->v, environ);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attr);
     if (rc != 0) {
         errno = rc;
         return err_sys(err, "start %s", path);
     }
-    return 0;
+    *pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (*pidfd >= 0)
+        return 0;
+    err_sys(err, "watch the raylet (ulimit -n)");
+    kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    return -1;
 }
 
-int cluster_start(const struct core_config *config, int *pid, int *link_fd, struct err *err)
+int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err)
 {
     char path[PATH_SIZE];
     struct arguments a = {.n = 0};
@@ -145,7 +153,7 @@ int cluster_start(const struct core_config *config, int *pid, int *link_fd, stru
             "--resource=%s:%lld",
             config->resources[i].name,
             (long long)config->resources[i].units);
-    rc = spawn(path, &a, pair[1], exe, pid, err);
+    rc = spawn(path, &a, pair[1], exe, pidfd, err);
     close(pair[1]);
     close(exe);
     if (rc != 0) {
@@ -156,36 +164,36 @@ int cluster_start(const struct core_config *config, int *pid, int *link_fd, stru
     return 0;
 }
 
-void cluster_reap(int pid, int timeout_ms)
+/* 1 when it has ended, 0 after timeout_ms. */
+static int await_end(int pidfd, int timeout_ms)
 {
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    int rc;
 
-    if (fd >= 0) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        int rc;
-        do
-            rc = poll(&p, 1, timeout_ms);
-        while (rc < 0 && errno == EINTR);
-        if (rc == 0)
-            kill(pid, SIGKILL);
-        close(fd);
-    }
-    /* ECHILD: the program reaps its children itself, and with them ours */
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        continue;
+    do
+        rc = poll(&p, 1, timeout_ms);
+    while (rc < 0 && errno == EINTR);
+    return rc;
 }
 
-void cluster_fate(int pid, char *out, size_t size)
+void cluster_reap(int pidfd, int timeout_ms)
+{
+    siginfo_t info;
+
+    if (await_end(pidfd, timeout_ms) == 0)
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    /* ECHILD: the program reaps its children itself, and with them ours */
+    while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR)
+        continue;
+    close(pidfd);
+}
+
+void cluster_fate(int pidfd, char *out, size_t size)
 {
     siginfo_t info = {.si_pid = 0};
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
 
-    if (fd >= 0) { /* its link may have ended a moment before itself */
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        poll(&p, 1, FATE_MS);
-        close(fd);
-    }
-    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
+    await_end(pidfd, FATE_MS); /* its link may have ended a moment before itself */
+    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
         snprintf(out, size, "closed the link");
     else if (info.si_code == CLD_EXITED)
         snprintf(out, size, "exited with status %d", info.si_status);

@@ -9,16 +9,17 @@
 #include "lib/base/err.h"
 #include "lib/core/core.h"
 
-/* Spawn the raylet. *link_fd is the connected socket, the caller's. 0 or -1 (no raylet binary, no
- * memory, fds or processes): nothing remains. */
-int cluster_start(const struct core_config *config, int *pid, int *link_fd, struct err *err);
+/* Spawn the raylet. *pidfd is for the other two (its number may be another's once a program that
+ * reaps all its children has reaped it); *link_fd is the connected socket, the caller's. 0 or -1
+ * (no raylet binary, no memory, fds or processes): nothing remains. */
+int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err);
 
 /* Wait until the raylet has ended, at most timeout_ms, then SIGKILL it. It removes its session
- * itself. */
-void cluster_reap(int pid, int timeout_ms);
+ * itself. Closes pidfd. */
+void cluster_reap(int pidfd, int timeout_ms);
 
 /* Why it ended, for the error of whoever lost it: "exited with status 1", "killed by SIGKILL", "is
  * still running". */
-void cluster_fate(int pid, char *out, size_t size);
+void cluster_fate(int pidfd, char *out, size_t size);
 
 #endif /* LIB_CORE_CLUSTER_H */

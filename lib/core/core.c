@@ -141,7 +141,7 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
     bool ok = core.connected && core.raylet->link != NULL;
     if (!ok && core.lost.code == ERR_DIED && kind == WIRE_DRIVER) {
         char fate[96];
-        cluster_fate(core.raylet_pid, fate, sizeof fate);
+        cluster_fate(core.raylet_pidfd, fate, sizeof fate);
         err_set(
             err,
             ERR_DIED,
@@ -222,12 +222,12 @@ int core_init(const struct core_config *config, struct err *err)
     pthread_mutex_lock(&once);
     if (core.n_inits > 0) {
         core.n_inits++;
-    } else if (cluster_start(config != NULL ? config : &defaults, &core.raylet_pid, &fd, err)
+    } else if (cluster_start(config != NULL ? config : &defaults, &core.raylet_pidfd, &fd, err)
                != 0) {
         code = CORE_ELINK;
     } else if (core_connect(fd, WIRE_DRIVER, 0, err) != 0) {
         clear();
-        cluster_reap(core.raylet_pid, SHUTDOWN_MS);
+        cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
         code = CORE_ELINK;
     } else {
         core.n_inits = 1;
@@ -252,7 +252,7 @@ int core_shutdown(struct err *err)
         peer_flush(core.raylet);
     }
     core_unlock();
-    cluster_reap(core.raylet_pid, SHUTDOWN_MS);
+    cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
     /* what tasks printed last is in the link's buffer */
     core_lock();
     while (core.raylet->link != NULL && peer_read(core.raylet))

@@ -102,7 +102,7 @@ struct core {
     /* life */
     unsigned n_inits;
     bool connected, worker, stopping;
-    int raylet_pid;
+    int raylet_pidfd;
     _Atomic bool forked; /* set in a forked child: the library is inert there */
     struct peer *raylet;
     struct list peers;

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,14 +61,33 @@ static size_t n_workers;
 /* --- talking to the raylet --- */
 
 /* The link's end is noticed by the next read. */
-static void send_now(uint8_t type, const void *body, size_t size)
+static void flush(void)
 {
     struct pollfd p = {.fd = unix_link_fd(raylet), .events = POLLOUT};
 
-    if (unix_link_send(raylet, FRAME_CONTROL, type, 0, body, size) != 0)
-        return;
     while (unix_link_flush(raylet, NULL) == 0)
         poll(&p, 1, -1);
+}
+
+static void send_now(uint8_t type, const void *body, size_t size)
+{
+    if (unix_link_send(raylet, FRAME_CONTROL, type, 0, body, size) == 0)
+        flush();
+}
+
+/* With a descriptor, which is closed in any case; -1: none. */
+static void send_spawned(const struct wire_spawned *w, int pidfd)
+{
+    void *out = unix_link_reserve(raylet, FRAME_CONTROL, WIRE_SPAWNED, 0, sizeof *w);
+
+    if (out == NULL) {
+        if (pidfd >= 0)
+            close(pidfd);
+        return;
+    }
+    memcpy(out, w, sizeof *w);
+    unix_link_commit(raylet, sizeof *w, pidfd);
+    flush();
 }
 
 static void send_error(enum err_code code, const char *text)
@@ -307,7 +327,7 @@ static void do_spawn(const struct spawn *s)
 {
     struct wire_spawned reply = {.token = s->token, .pid = -1, .error = EMFILE};
     pid_t self = getpid();
-    int n_threads = count_threads();
+    int pidfd = -1, n_threads = count_threads();
 
     if (n_threads > OWN_THREADS)
         refuse_threads(n_threads);
@@ -319,10 +339,12 @@ static void do_spawn(const struct spawn *s)
         reply.pid = pid;
         if (pid == 0)
             become_worker(s, self);
-        if (pid > 0)
+        if (pid > 0) { /* while it is not reaped its number is its own */
             workers[n_workers++] = pid;
+            pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        }
     }
-    send_now(WIRE_SPAWNED, &reply, sizeof reply);
+    send_spawned(&reply, pidfd);
 }
 
 /* --- the loop --- */

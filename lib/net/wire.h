@@ -271,6 +271,7 @@ struct wire_spawn {
     uint32_t part; /* 0 link, 1 stdout, 2 stderr, 3 control block; the fork happens at part 3 */
     uint32_t slot;
 } __attribute__((packed));
+/* FRAME_HAS_FD: a pidfd of the worker. */
 struct wire_spawned {
     uint64_t token;
     int32_t pid; /* -1: fork failed, error holds errno */

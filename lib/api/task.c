@@ -529,23 +529,23 @@ ray_ref ray_submit(ray_function *f, const ray_options *options, const ray_value 
 
 int ray_get_context(const ray_call *call, ray_context *out)
 {
-    struct core_info info;
+    struct core_facts facts;
     struct err err = {0};
     struct task_id task;
-    int rc = core_get_info(&info, &err);
+    int rc = core_get_facts(&facts, &err);
 
     if (rc == CORE_EFORKED)
         return api_error_forked();
     if (rc != CORE_OK)
         return api_error((ray_code)rc, "%s", err.text);
     memset(out, 0, sizeof *out);
-    uint32_t job = info.job;
+    uint32_t job = facts.job;
     task = call != NULL ? call->core->task : task_id_driver((struct job_id){job});
     id_hex(&job, sizeof job, out->job);
     id_hex(task.bytes, sizeof task.bytes, out->task);
-    id_hex(info.node.bytes, sizeof info.node.bytes, out->node);
-    id_hex(info.worker.bytes, sizeof info.worker.bytes, out->worker);
+    id_hex(facts.node.bytes, sizeof facts.node.bytes, out->node);
+    id_hex(facts.worker.bytes, sizeof facts.worker.bytes, out->worker);
     out->attempt = call != NULL ? call->core->attempt : 0;
-    snprintf(out->session_dir, sizeof out->session_dir, "%s", info.session_dir);
+    snprintf(out->session_dir, sizeof out->session_dir, "%s", facts.session_dir);
     return RAY_OK;
 }

@@ -847,6 +847,32 @@ int core_poll(struct core_event *events, size_t max, int64_t timeout_ms)
 
 /* --- facts --- */
 
+int core_get_facts(struct core_facts *out, struct err *err)
+{
+    int code = CORE_OK;
+
+    if (unusable())
+        return CORE_EFORKED;
+    core_lock();
+    if (!core.connected) {
+        err_set(err, ERR_INVALID, "call ray_init first");
+        code = CORE_EARG;
+    } else if (core.raylet->link == NULL) {
+        err_set(err, ERR_DIED, "the raylet is gone: %s", core.lost.text);
+        code = CORE_ELINK;
+    } else {
+        *out = (struct core_facts){.cluster = core.welcome.cluster,
+                                   .node = core.welcome.node,
+                                   .worker = core.welcome.worker,
+                                   .job = core.welcome.job,
+                                   .process = core.welcome.process,
+                                   .n_cpus = core.welcome.n_cpus};
+        memcpy(out->session_dir, core.session_dir, sizeof out->session_dir);
+    }
+    core_unlock();
+    return code;
+}
+
 int core_get_info(struct core_info *out, struct err *err)
 {
     struct waiter w = {.n_missing = 1};
@@ -870,13 +896,6 @@ int core_get_info(struct core_info *out, struct err *err)
     poller_leave();
     if (core.info_ready && core.raylet->link != NULL) {
         *out = core.info;
-        out->cluster = core.welcome.cluster;
-        out->node = core.welcome.node;
-        out->worker = core.welcome.worker;
-        out->job = core.welcome.job;
-        out->process = core.welcome.process;
-        out->n_cpus = core.welcome.n_cpus;
-        out->session_dir = core.session_dir;
     } else {
         err_set(err, ERR_DIED, "the raylet is gone: %s", core.lost.text);
         code = CORE_ELINK;

@@ -156,11 +156,16 @@ int core_poll(struct core_event *events, size_t max, int64_t timeout_ms); /* num
 int core_poll_fd(void); /* readable while events wait; -1 */
 
 /* --- facts --- */
-struct core_info {
+struct core_facts { /* as WELCOME told them: they stay until the cluster ends */
     struct unique_id cluster, node, worker;
     uint32_t job, process;
-    uint32_t n_cpus, n_nodes, n_workers;
-    const char *session_dir;
+    uint32_t n_cpus;
+    char session_dir[256];
+};
+/* Asks nobody. CORE_EARG: not connected. CORE_ELINK: the raylet is known to be gone. */
+int core_get_facts(struct core_facts *out, struct err *err);
+struct core_info {
+    uint32_t n_nodes, n_workers;
     unsigned n_resources;
     struct {
         char name[48];

@@ -31,3 +31,8 @@ def test_synchronous_trips(cluster):
     assert number(program, "worker hops") == 0, repr(program)
     assert number(program, "driver allocs") == 0, repr(program)
     assert number(program, "worker allocs") == 0, repr(program)
+
+
+def test_the_context_of_a_call_is_not_asked_for(cluster):
+    program = cluster.run("counters", "context")
+    assert number(program, "writes") == 0, repr(program)

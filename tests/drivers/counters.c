@@ -97,7 +97,27 @@ static void trips(int argc, char **argv)
     fflush(stdout);
 }
 
+/* What cannot change is not asked for. */
+static void context(int argc, char **argv)
+{
+    struct core_counters a, b;
+    ray_context first, c;
+
+    (void)argc;
+    (void)argv;
+    CHECK_CODE(ray_get_context(NULL, &first), RAY_OK);
+    core_get_counters(&a);
+    for (int i = 0; i < TRIPS; i++) {
+        CHECK_CODE(ray_get_context(NULL, &c), RAY_OK);
+        CHECK(memcmp(&c, &first, sizeof c) == 0);
+    }
+    core_get_counters(&b);
+    printf("writes %lu\n", (unsigned long)(b.writes - a.writes));
+    fflush(stdout);
+}
+
 static const struct scenario scenarios[] = {
+    {"context", 1, NULL, context},
     {"windows", 2, NULL, windows},
     {"trips", 1, NULL, trips},
 };

@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How this works. Each class has one contiguous buffer of whole frames; head..tail waits to be
- * sent. A flush is one sendmsg over the three buffers. A short write may cut a frame: the class it
- * was cut in goes first next time. An fd must arrive with the first byte of its frame, so a flush
- * stops before each frame that carries one and sends from there.
+ * sent. A flush is one sendmsg over the three buffers. A short write may cut a frame: what is left
+ * of it goes first next time, then control again, so that control waits behind one frame at most.
+ * An fd must arrive with the first byte of its frame, so a flush stops before each frame that
+ * carries one and sends from there.
+ *
+ * Sequence numbers are given at commit. Those of route 0 count by one; the other routes share a
+ * counter, so theirs grow with gaps.
+ *
+ * The receiver pairs fds with frames by order alone, so both ends keep the two fifos in step: a
+ * sender that has no room to remember an fd refuses the frame, a receiver that the kernel denied
+ * one puts -1 in its place, and an fd that no frame asks for is an error of the link.
  */
 #include "lib/net/unix_link.h"
 
@@ -20,7 +28,8 @@
 #define READ_ROOM   (2 * FRAME_SIZE_MAX)
 #define OUT_DEFAULT (64u << 20)
 #define OUT_ROOM    FRAME_SIZE_MAX /* at least: a burst does not grow it */
-#define FDS_MAX     64             /* waiting, each way */
+#define IN_FDS_MAX  64             /* arrived, not yet taken by a frame */
+#define IOV_MAX_N   (FRAME_N_CLASSES + 1)
 
 struct out_class {
     uint8_t *bytes;
@@ -41,12 +50,12 @@ struct unix_link {
     size_t out_max;
     struct out_class out[FRAME_N_CLASSES];
     unsigned reserved_class;
-    uint32_t sequence;
-    struct out_fd out_fds[FDS_MAX];
-    unsigned n_out_fds;
+    uint32_t sequence[2]; /* next: of route 0, of the others */
+    struct out_fd *out_fds;
+    unsigned n_out_fds, out_fds_room;
     uint8_t *in;
     size_t in_head, in_tail;
-    int in_fds[FDS_MAX];
+    int in_fds[IN_FDS_MAX];
     unsigned n_in_fds;
     struct unix_link_stats stats;
 };
@@ -84,6 +93,7 @@ void unix_link_destroy(struct unix_link *l)
         close(l->in_fds[i]);
     for (int i = 0; i < FRAME_N_CLASSES; i++)
         free(l->out[i].bytes);
+    free(l->out_fds);
     free(l->in);
     close(l->fd);
     l->magic = 0;
@@ -132,6 +142,20 @@ static bool make_room(struct unix_link *l, unsigned class, size_t n)
     return true;
 }
 
+/* Room for one more fd, so that commit cannot fail. */
+static bool make_fd_room(struct unix_link *l)
+{
+    if (l->n_out_fds < l->out_fds_room)
+        return true;
+    unsigned room = l->out_fds_room > 0 ? 2 * l->out_fds_room : 8;
+    struct out_fd *p = try_alloc(l->out_fds, room * sizeof *p);
+    if (p == NULL)
+        return false;
+    l->out_fds = p;
+    l->out_fds_room = room;
+    return true;
+}
+
 void *unix_link_reserve(struct unix_link *l,
                         enum frame_class class,
                         uint8_t type,
@@ -142,7 +166,7 @@ void *unix_link_reserve(struct unix_link *l,
 
     if (size > FRAME_BODY_MAX || unix_link_pending(l) + size + FRAME_HEADER_SIZE > l->out_max)
         return NULL;
-    if (!make_room(l, class, FRAME_HEADER_SIZE + size))
+    if (!make_room(l, class, FRAME_HEADER_SIZE + size) || !make_fd_room(l))
         return NULL;
     frame_write_header(o->bytes + o->tail, type, 0, route, 0, size);
     o->reserved = size;
@@ -159,15 +183,12 @@ static void commit(struct unix_link *l, size_t size, int fd, uint8_t flags)
     ASSERT(size <= o->reserved);
     memcpy(&h, o->bytes + o->tail, sizeof h);
     h.length = (uint32_t)(FRAME_HEADER_SIZE + size);
-    h.sequence = l->sequence++;
+    h.sequence = l->sequence[h.route != 0]++;
     h.flags = flags;
     if (fd >= 0) {
         h.flags |= FRAME_HAS_FD;
-        if (l->n_out_fds < FDS_MAX)
-            l->out_fds[l->n_out_fds++] =
-                (struct out_fd){.fd = fd, .class = l->reserved_class, .at = o->tail};
-        else
-            close(fd); /* arrives as lost: the receiver says so */
+        l->out_fds[l->n_out_fds++] =
+            (struct out_fd){.fd = fd, .class = l->reserved_class, .at = o->tail};
     }
     memcpy(o->bytes + o->tail, &h, sizeof h);
     o->tail += h.length;
@@ -192,7 +213,7 @@ int unix_link_send(struct unix_link *l,
 
     if (size > FRAME_MESSAGE_MAX
         || unix_link_pending(l) + size + n_frames * FRAME_HEADER_SIZE > l->out_max
-        || !make_room(l, class, size + n_frames * FRAME_HEADER_SIZE))
+        || !make_room(l, class, size + n_frames * FRAME_HEADER_SIZE) || !make_fd_room(l))
         return -1;
     do {
         size_t n = size < FRAME_BODY_MAX ? size : FRAME_BODY_MAX;
@@ -239,38 +260,32 @@ static struct out_fd *first_fd(struct unix_link *l, unsigned class)
 static int plan(struct unix_link *l, struct iovec *iov, unsigned *classes, struct out_fd **fd)
 {
     int n = 0;
-    unsigned order[FRAME_N_CLASSES], k = 0;
 
-    for (unsigned c = 0; c < FRAME_N_CLASSES; c++)
-        if (l->out[c].cut > 0)
-            order[k++] = c;
-    for (unsigned c = 0; c < FRAME_N_CLASSES; c++)
-        if (l->out[c].cut == 0)
-            order[k++] = c;
     *fd = NULL;
-    for (unsigned i = 0; i < k; i++) {
-        unsigned c = order[i];
+    for (unsigned c = 0; c < FRAME_N_CLASSES; c++)
+        if (l->out[c].cut > 0) {
+            iov[n] = (struct iovec){l->out[c].bytes + l->out[c].head, l->out[c].cut};
+            classes[n++] = c;
+        }
+    for (unsigned c = 0; c < FRAME_N_CLASSES; c++) {
         struct out_class *o = &l->out[c];
-        size_t end = o->tail;
-        bool stop = false;
-        if (o->head == o->tail)
+        size_t start = o->head + o->cut, end = o->tail;
+        if (start == end)
             continue;
         struct out_fd *f = l->n_out_fds > 0 ? first_fd(l, c) : NULL;
-        if (f != NULL && f->at == o->head && o->cut == 0) {
+        if (f != NULL && f->at == start) {
             struct frame_header h;
             if (n > 0)
                 return n;
-            memcpy(&h, o->bytes + o->head, sizeof h);
+            memcpy(&h, o->bytes + start, sizeof h);
             *fd = f;
-            end = o->head + h.length;
-            stop = true;
+            end = start + h.length;
         } else if (f != NULL) {
             end = f->at;
-            stop = true;
         }
-        iov[n] = (struct iovec){.iov_base = o->bytes + o->head, .iov_len = end - o->head};
+        iov[n] = (struct iovec){o->bytes + start, end - start};
         classes[n++] = c;
-        if (stop)
+        if (f != NULL)
             return n;
     }
     return n;
@@ -279,8 +294,8 @@ static int plan(struct unix_link *l, struct iovec *iov, unsigned *classes, struc
 int unix_link_flush(struct unix_link *l, struct err *err)
 {
     for (;;) {
-        struct iovec iov[FRAME_N_CLASSES];
-        unsigned classes[FRAME_N_CLASSES];
+        struct iovec iov[IOV_MAX_N];
+        unsigned classes[IOV_MAX_N];
         struct out_fd *fd;
         union {
             struct cmsghdr header;
@@ -301,12 +316,13 @@ int unix_link_flush(struct unix_link *l, struct err *err)
         }
         ssize_t sent = sendmsg(l->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
-            if (errno == EINTR)
+            int e = errno;
+            if (e == EINTR)
                 continue;
-            if (errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS)
+            if (e == EAGAIN || e == ENOBUFS || e == ENOMEM || e == ETOOMANYREFS)
                 return 0;
             err_sys(err, "write to the peer");
-            if (err != NULL && (errno == EPIPE || errno == ECONNRESET))
+            if (err != NULL && (e == EPIPE || e == ECONNRESET))
                 err->code = ERR_DIED;
             return -1;
         }
@@ -332,6 +348,7 @@ int unix_link_flush(struct unix_link *l, struct err *err)
     }
 }
 
+/* One read brings at most one message's fds: IN_FDS_MAX is checked before it. */
 static void take_fds(struct unix_link *l, struct msghdr *m)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c != NULL; c = CMSG_NXTHDR(m, c)) {
@@ -341,15 +358,19 @@ static void take_fds(struct unix_link *l, struct msghdr *m)
         for (size_t i = 0; i < n; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-            if (l->n_in_fds < FDS_MAX)
+            if (l->n_in_fds < IN_FDS_MAX)
                 l->in_fds[l->n_in_fds++] = fd;
             else
-                close(fd);
+                close(fd); /* several in one message: not sent by a link; next says so */
         }
     }
-    if ((m->msg_flags & MSG_CTRUNC) != 0 && l->n_in_fds < FDS_MAX)
-        l->in_fds[l->n_in_fds++] =
-            -1; /* dropped by the kernel at our fd limit: keeps the fifo in step */
+    if ((m->msg_flags & MSG_CTRUNC) != 0 && l->n_in_fds < IN_FDS_MAX)
+        l->in_fds[l->n_in_fds++] = -1; /* denied by the kernel at our fd limit */
+}
+
+static int refuse_fds(struct err *err)
+{
+    return err_set(err, ERR_PROTOCOL, "the peer sent a descriptor that no frame asks for");
 }
 
 long unix_link_read(struct unix_link *l, struct err *err)
@@ -359,13 +380,22 @@ long unix_link_read(struct unix_link *l, struct err *err)
         char bytes[CMSG_SPACE(8 * sizeof(int))];
     } control;
 
-    if (l->in_head > 0) {
+    if (l->in_head == l->in_tail) {
+        l->in_head = l->in_tail = 0;
+    } else if (l->in_head > 0 && READ_ROOM - l->in_tail < FRAME_SIZE_MAX) {
         memmove(l->in, l->in + l->in_head, l->in_tail - l->in_head);
         l->in_tail -= l->in_head;
         l->in_head = 0;
     }
     if (l->in_tail == READ_ROOM)
         return 0; /* whole frames wait to be taken */
+    if (l->n_in_fds == IN_FDS_MAX) {
+        struct frame f;
+        size_t need;
+        if (frame_parse(l->in + l->in_head, l->in_tail - l->in_head, &f, &need, NULL) != 0)
+            return 0; /* the same, or next will say what is wrong */
+        return refuse_fds(err);
+    }
     struct iovec iov = {.iov_base = l->in + l->in_tail, .iov_len = READ_ROOM - l->in_tail};
     struct msghdr m = {.msg_iov = &iov,
                        .msg_iovlen = 1,
@@ -398,6 +428,8 @@ int unix_link_next(struct unix_link *l, struct frame *out, struct err *err)
     size_t need = 0;
     int rc = frame_parse(l->in + l->in_head, l->in_tail - l->in_head, out, &need, err);
 
+    if (rc == 0 && l->in_head == l->in_tail && l->n_in_fds > 0)
+        return refuse_fds(err); /* it came with the first byte of its frame, and all are taken */
     if (rc != 1)
         return rc;
     l->in_head += out->h.length;

@@ -12,7 +12,7 @@
  * recvmsg of up to 64 KiB (more if more was buffered); next walks whole frames in place. fds that
  * arrive wait in a fifo for the frames that are flagged with one. An fd the kernel dropped at this
  * process's fd limit (MSG_CTRUNC) makes the frame arrive with fd = -1 and FRAME_HAS_FD set: the
- * handler says so.
+ * handler says so. A peer that sends fds no frame asks for has its link ended (ERR_PROTOCOL).
  */
 #include <stdbool.h>
 #include <stddef.h>

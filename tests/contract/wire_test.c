@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The golden table: every frame of lib/net/wire.h byte by byte, header and body. Encoding must give
+ * these bytes and decoding the fields back, so a changed layout fails with the name of the frame
+ * and field. A new type fails to compile until name_of knows it, and fails here until it has a row.
+ * A row changes only with WIRE_PROTOCOL.
+ */
+#include "lib/net/wire.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/net/frame.h"
+
+#define ROUTE    0x0a0b0c0du
+#define SEQUENCE 0xfffffffeu
+#define LEASE    0x1122334455667788u
+#define TICKET   0x99aabbccddeeff01u
+
+static struct unique_id id_of(uint8_t first)
+{
+    struct unique_id id;
+
+    for (size_t i = 0; i < sizeof id.bytes; i++)
+        id.bytes[i] = (uint8_t)(first + i);
+    return id;
+}
+
+/* --- the fields of each struct: N number, S string, I id --- */
+
+/* clang-format off */
+#define FIELDS_hello(N, S, I)                                                                      \
+    N(protocol, 1)                                                                                 \
+    N(kind, 2) N(token, 0x0102030405060708u) N(pid, -2) N(spare, 0x5a5a5a5a) S(build, "ray-c 0.1")
+#define FIELDS_welcome(N, S, I)                                                                    \
+    N(protocol, 1)                                                                                 \
+    N(job, 0x01020304)                                                                             \
+    N(process, 7)                                                                                  \
+    N(n_cpus, 4) N(wake_ns, 20000) I(cluster, 0x10) I(node, 0x40) I(worker, 0x70)                  \
+        S(build, "ray-c 0.1") N(slot, 0x3ff)
+#define FIELDS_error(N, S, I) N(code, 2)
+#define FIELDS_route(N, S, I) N(route, 0x21222324) N(peer_process, 9) N(lease, LEASE) I(peer, 0x30)
+#define FIELDS_lease_request(N, S, I)                                                              \
+    N(ticket, TICKET) N(count, 3) N(depth, 0x31323334) N(n_resources, 1)
+#define FIELDS_resource(N, S, I)     S(name, "CPU") N(units, 15000)
+#define FIELDS_lease_cancel(N, S, I) N(ticket, TICKET)
+#define FIELDS_lease_return(N, S, I) N(lease, LEASE)
+#define FIELDS_lease_grant(N, S, I)                                                                \
+    N(ticket, TICKET) N(lease, LEASE) N(pid, 4711) N(process, 5) I(worker, 0x70) N(slot, 6)
+#define FIELDS_lease_canceled(N, S, I) N(ticket, TICKET) N(count, 2)
+#define FIELDS_lease_refused(N, S, I)  N(ticket, TICKET) N(count, 2) N(code, 11)
+#define FIELDS_worker_dead(N, S, I)                                                                \
+    N(lease, LEASE)                                                                                \
+    N(mask_lease, LEASE + 1) N(started, 0x8000000000000001u) N(pid, 4711) N(wait_status, 9)
+#define FIELDS_lease_begin(N, S, I)                                                                \
+    N(lease, LEASE) N(owner_process, 8) N(owner_slot, 0) N(owner_pid, 4712) I(owner, 0x90)
+#define FIELDS_lease_revoke(N, S, I) N(lease, LEASE) N(grace_ms, 500)
+#define FIELDS_lease_ended(N, S, I)  N(lease, LEASE)
+#define FIELDS_blocked(N, S, I)      N(lease, LEASE)
+#define FIELDS_template(N, S, I)     N(template, 0x103) N(n_returns, 2) N(flags, WIRE_TEMPLATE_NO_RETRY)
+#define FIELDS_push(N, S, I)                                                                       \
+    N(lease, LEASE)                                                                                \
+    N(counter, 42) N(template, 0x103) N(slot, 63) N(phase, 1) N(n_args, 1) N(attempt, 2)
+#define FIELDS_arg(N, S, I)       N(size, 3) N(meta, WIRE_META_RAW)
+#define FIELDS_take_back(N, S, I) N(lease, LEASE) N(count, 5)
+#define FIELDS_done(N, S, I)                                                                       \
+    N(lease, LEASE) N(slot, 63) N(failed, 1) N(n_returns, 1) N(run_ns, 0x7eadbeef)
+#define FIELDS_returned(N, S, I) N(lease, LEASE) N(mask, 0x8000000000000003u) N(asked, 1)
+#define FIELDS_bounced(N, S, I)  N(lease, LEASE) N(slot, 17) N(reason, WIRE_BOUNCE_TEMPLATE)
+#define FIELDS_failure(N, S, I)  N(code, 3) N(pid, 4711) N(signal, 11) I(node, 0x40)
+#define FIELDS_log(N, S, I)      N(pid, 4711) N(stream, 2)
+#define FIELDS_info_reply(N, S, I)                                                                 \
+    N(n_nodes, 1) N(n_workers, 2) N(n_resources, 1) N(start_ms, 1700000000000u)
+#define FIELDS_info_resource(N, S, I) S(name, "accelerator") N(total, 40000) N(available, -10000)
+#define FIELDS_spawn(N, S, I)         N(token, TICKET) N(part, 3) N(slot, 12)
+#define FIELDS_spawned(N, S, I)       N(token, TICKET) N(pid, -1) N(error, 11)
+#define FIELDS_exited(N, S, I)        N(pid, 4711) N(status, 0x8b)
+/* clang-format on */
+
+#define PUT_N(f, v) w.f = (v);
+#define PUT_S(f, v) memcpy(w.f, v, sizeof v);
+#define PUT_I(f, v) w.f = id_of(v);
+#define GET_N(f, v)                                                                                \
+    if (w.f != (v))                                                                                \
+        return #f;
+#define GET_S(f, v)                                                                                \
+    if (strncmp(w.f, v, sizeof w.f) != 0)                                                          \
+        return #f;
+#define GET_I(f, v)                                                                                \
+    if (memcmp(w.f.bytes, id_of(v).bytes, sizeof w.f.bytes) != 0)                                  \
+        return #f;
+
+/* put: the struct with its fields; get: the first field that differs, or NULL. */
+#define PART(tag)                                                                                  \
+    static void put_##tag(uint8_t *out)                                                            \
+    {                                                                                              \
+        struct wire_##tag w;                                                                       \
+        memset(&w, 0, sizeof w);                                                                   \
+        FIELDS_##tag(PUT_N, PUT_S, PUT_I) memcpy(out, &w, sizeof w);                               \
+    }                                                                                              \
+    static const char *get_##tag(const uint8_t *in)                                                \
+    {                                                                                              \
+        struct wire_##tag w;                                                                       \
+        memcpy(&w, in, sizeof w);                                                                  \
+        FIELDS_##tag(GET_N, GET_S, GET_I) return NULL;                                             \
+    }
+/* clang-format off */
+PART(hello) PART(welcome) PART(error) PART(route) PART(lease_request) PART(resource)
+PART(lease_cancel) PART(lease_return) PART(lease_grant) PART(lease_canceled) PART(lease_refused)
+PART(worker_dead) PART(lease_begin) PART(lease_revoke) PART(lease_ended) PART(blocked)
+PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PART(bounced)
+PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
+    /* clang-format on */
+
+    struct part {
+    size_t size;
+    void (*put)(uint8_t *out);
+    const char *(*get)(const uint8_t *in);
+    const char *text; /* instead of put and get */
+};
+#define P(tag)                                                                                     \
+    {                                                                                              \
+        .size = sizeof(struct wire_##tag), .put = put_##tag, .get = get_##tag                      \
+    }
+#define TEXT(s)                                                                                    \
+    {                                                                                              \
+        .size = sizeof(s) - 1, .text = s                                                           \
+    }
+
+#define PARTS_MAX 4
+struct row {
+    const char *name;
+    uint8_t type, flags;
+    struct part parts[PARTS_MAX];
+    const char *hex;
+};
+
+/* --- the table --- */
+
+/* clang-format off */
+static const struct row rows[] = {
+    {"HELLO", WIRE_HELLO, 0, {P(hello)},
+     "48000000010000000d0c0b0afeffffff"
+     "01000000020000000807060504030201feffffff5a5a5a5a7261792d6320302e3100000000000000"
+     "00000000000000000000000000000000"},
+    {"WELCOME", WIRE_WELCOME, FRAME_HAS_FD, {P(welcome), TEXT("/tmp/session\0head\0/tmp/worker\0")},
+     "be000000020100000d0c0b0afeffffff"
+     "01000000040302010700000004000000204e000000000000101112131415161718191a1b1c1d1e1f"
+     "202122232425262728292a2b404142434445464748494a4b4c4d4e4f505152535455565758595a5b"
+     "707172737475767778797a7b7c7d7e7f808182838485868788898a8b7261792d6320302e31000000"
+     "0000000000000000000000000000000000000000ff0300002f746d702f73657373696f6e00686561"
+     "64002f746d702f776f726b657200"},
+    {"ERROR", WIRE_ERROR, 0, {P(error), TEXT("malformed HELLO")},
+     "23000000030000000d0c0b0afeffffff"
+     "020000006d616c666f726d65642048454c4c4f"},
+    {"GOODBYE", WIRE_GOODBYE, 0, {{0}},
+     "10000000040000000d0c0b0afeffffff"},
+    {"ROUTE", WIRE_ROUTE, 0, {P(route)},
+     "3c000000050000000d0c0b0afeffffff"
+     "24232221090000008877665544332211303132333435363738393a3b3c3d3e3f4041424344454647"
+     "48494a4b"},
+    {"LEASE_REQUEST", WIRE_LEASE_REQUEST, 0, {P(lease_request), P(resource), TEXT("square")},
+     "62000000100000000d0c0b0afeffffff"
+     "01ffeeddccbbaa990300000034333231010000004350550000000000000000000000000000000000"
+     "00000000000000000000000000000000000000000000000000000000983a00000000000073717561"
+     "7265"},
+    {"LEASE_CANCEL", WIRE_LEASE_CANCEL, 0, {P(lease_cancel)},
+     "18000000110000000d0c0b0afeffffff"
+     "01ffeeddccbbaa99"},
+    {"LEASE_RETURN", WIRE_LEASE_RETURN, 0, {P(lease_return)},
+     "18000000120000000d0c0b0afeffffff"
+     "8877665544332211"},
+    {"LEASE_GRANT", WIRE_LEASE_GRANT, FRAME_HAS_FD, {P(lease_grant)},
+     "48000000130100000d0c0b0afeffffff"
+     "01ffeeddccbbaa9988776655443322116712000005000000707172737475767778797a7b7c7d7e7f"
+     "808182838485868788898a8b06000000"},
+    {"LEASE_CANCELED", WIRE_LEASE_CANCELED, 0, {P(lease_canceled)},
+     "1c000000140000000d0c0b0afeffffff"
+     "01ffeeddccbbaa9902000000"},
+    {"LEASE_REFUSED", WIRE_LEASE_REFUSED, 0, {P(lease_refused), TEXT("no worker")},
+     "29000000150000000d0c0b0afeffffff"
+     "01ffeeddccbbaa99020000000b0000006e6f20776f726b6572"},
+    {"WORKER_DEAD", WIRE_WORKER_DEAD, 0, {P(worker_dead), TEXT("killed by signal 9\0/tmp/w.err")},
+     "4d000000160000000d0c0b0afeffffff"
+     "88776655443322118977665544332211010000000000008067120000090000006b696c6c65642062"
+     "79207369676e616c2039002f746d702f772e657272"},
+    {"LEASE_BEGIN", WIRE_LEASE_BEGIN, FRAME_HAS_FD, {P(lease_begin)},
+     "40000000170100000d0c0b0afeffffff"
+     "8877665544332211080000000000000068120000909192939495969798999a9b9c9d9e9fa0a1a2a3"
+     "a4a5a6a7a8a9aaab"},
+    {"LEASE_REVOKE", WIRE_LEASE_REVOKE, 0, {P(lease_revoke)},
+     "1c000000180000000d0c0b0afeffffff"
+     "8877665544332211f4010000"},
+    {"LEASE_ENDED", WIRE_LEASE_ENDED, 0, {P(lease_ended)},
+     "18000000190000000d0c0b0afeffffff"
+     "8877665544332211"},
+    {"BLOCKED", WIRE_BLOCKED, 0, {P(blocked)},
+     "180000001a0000000d0c0b0afeffffff"
+     "8877665544332211"},
+    {"UNBLOCKED", WIRE_UNBLOCKED, 0, {P(blocked)},
+     "180000001b0000000d0c0b0afeffffff"
+     "8877665544332211"},
+    {"EXIT", WIRE_EXIT, 0, {{0}},
+     "100000001c0000000d0c0b0afeffffff"},
+    {"TEMPLATE", WIRE_TEMPLATE, 0, {P(template), TEXT("square\0my square\0")},
+     "29000000280000000d0c0b0afeffffff"
+     "0301020001000000737175617265006d792073717561726500"},
+    {"PUSH", WIRE_PUSH, 0, {P(push), P(arg), TEXT("abc")},
+     "30000000290000000d0c0b0afeffffff"
+     "88776655443322112a0000000000000003013f01010002000300000001616263"},
+    {"TAKE_BACK", WIRE_TAKE_BACK, 0, {P(take_back)},
+     "1c0000002a0000000d0c0b0afeffffff"
+     "887766554433221105000000"},
+    {"DONE", WIRE_DONE, FRAME_MORE, {P(done), P(arg), P(failure), TEXT("text\0f\0a.c:1\0log\0")},
+     "5e0000002b0200000d0c0b0afeffffff"
+     "88776655443322113f010100efbead7e030000000103000000671200000b00000040414243444546"
+     "4748494a4b4c4d4e4f505152535455565758595a5b74657874006600612e633a31006c6f6700"},
+    {"RETURNED", WIRE_RETURNED, 0, {P(returned)},
+     "240000002c0000000d0c0b0afeffffff"
+     "8877665544332211030000000000008001000000"},
+    {"BOUNCED", WIRE_BOUNCED, 0, {P(bounced)},
+     "1a0000002d0000000d0c0b0afeffffff"
+     "88776655443322111102"},
+    {"OWNER_LEASE_ENDED", WIRE_OWNER_LEASE_ENDED, 0, {P(lease_ended)},
+     "180000002e0000000d0c0b0afeffffff"
+     "8877665544332211"},
+    {"LOG", WIRE_LOG, 0, {P(log), TEXT("square\0a line\n")},
+     "260000003c0000000d0c0b0afeffffff"
+     "67120000020000007371756172650061206c696e650a"},
+    {"LEAVE", WIRE_LEAVE, 0, {{0}},
+     "100000003d0000000d0c0b0afeffffff"},
+    {"INFO", WIRE_INFO, 0, {{0}},
+     "100000003e0000000d0c0b0afeffffff"},
+    {"INFO_REPLY", WIRE_INFO_REPLY, 0, {P(info_reply), P(info_resource)},
+     "640000003f0000000d0c0b0afeffffff"
+     "0100000002000000010000000068e5cf8b010000616363656c657261746f72000000000000000000"
+     "00000000000000000000000000000000000000000000000000000000409c000000000000f0d8ffff"
+     "ffffffff"},
+    {"SPAWN", WIRE_SPAWN, FRAME_HAS_FD, {P(spawn)},
+     "20000000500100000d0c0b0afeffffff"
+     "01ffeeddccbbaa99030000000c000000"},
+    {"SPAWNED", WIRE_SPAWNED, 0, {P(spawned)},
+     "20000000510000000d0c0b0afeffffff"
+     "01ffeeddccbbaa99ffffffff0b000000"},
+    {"EXITED", WIRE_EXITED, 0, {P(exited)},
+     "18000000520000000d0c0b0afeffffff"
+     "671200008b000000"},
+};
+/* clang-format on */
+#define N_ROWS (sizeof rows / sizeof rows[0])
+
+/* NULL: no such type. No default: the compiler names a type that is missing here. */
+static const char *name_of(enum wire_type type)
+{
+#define NAME(x)                                                                                    \
+    case WIRE_##x:                                                                                 \
+        return #x;
+    switch (type) {
+        NAME(HELLO)
+        NAME(WELCOME)
+        NAME(ERROR)
+        NAME(GOODBYE)
+        NAME(ROUTE)
+        NAME(LEASE_REQUEST)
+        NAME(LEASE_CANCEL)
+        NAME(LEASE_RETURN)
+        NAME(LEASE_GRANT)
+        NAME(LEASE_CANCELED)
+        NAME(LEASE_REFUSED)
+        NAME(WORKER_DEAD)
+        NAME(LEASE_BEGIN)
+        NAME(LEASE_REVOKE)
+        NAME(LEASE_ENDED)
+        NAME(BLOCKED)
+        NAME(UNBLOCKED)
+        NAME(EXIT)
+        NAME(TEMPLATE)
+        NAME(PUSH)
+        NAME(TAKE_BACK)
+        NAME(DONE)
+        NAME(RETURNED)
+        NAME(BOUNCED)
+        NAME(OWNER_LEASE_ENDED)
+        NAME(LOG)
+        NAME(LEAVE)
+        NAME(INFO)
+        NAME(INFO_REPLY)
+        NAME(SPAWN)
+        NAME(SPAWNED)
+        NAME(EXITED)
+    }
+    return NULL;
+}
+
+static size_t encode(const struct row *r, uint8_t *out)
+{
+    size_t n = FRAME_HEADER_SIZE;
+
+    for (int i = 0; i < PARTS_MAX; n += r->parts[i++].size)
+        if (r->parts[i].put != NULL)
+            r->parts[i].put(out + n);
+        else if (r->parts[i].size > 0)
+            memcpy(out + n, r->parts[i].text, r->parts[i].size);
+    frame_write_header(out, r->type, r->flags, ROUTE, SEQUENCE, n - FRAME_HEADER_SIZE);
+    return n;
+}
+
+static size_t from_hex(const char *hex, uint8_t *out)
+{
+    char two[3] = "";
+    size_t n = 0;
+
+    for (; hex[0] != '\0'; hex += 2) {
+        char *end;
+        memcpy(two, hex, 2);
+        out[n++] = (uint8_t)strtoul(two, &end, 16);
+        ck_assert_ptr_eq(end, two + 2);
+    }
+    return n;
+}
+
+START_TEST(encoding_gives_the_golden_bytes)
+{
+    const struct row *r = &rows[_i];
+    uint8_t bytes[512];
+    char hex[2 * sizeof bytes + 1] = "";
+    size_t n = encode(r, bytes);
+
+    for (size_t i = 0; i < n; i++)
+        snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+    ck_assert_msg(strcmp(hex, r->hex) == 0,
+                  "%s is written as\n%s, by the table\n%s",
+                  r->name,
+                  hex,
+                  r->hex);
+}
+END_TEST
+
+START_TEST(decoding_gives_the_fields)
+{
+    const struct row *r = &rows[_i];
+    uint8_t bytes[512];
+    struct frame f;
+    size_t need, n = from_hex(r->hex, bytes), at = 0;
+
+    ck_assert_int_eq(frame_parse(bytes, n, &f, &need, NULL), 1);
+    ck_assert_msg(f.h.length == n && f.h.type == r->type && f.h.flags == r->flags
+                      && f.h.route == ROUTE && f.h.sequence == SEQUENCE,
+                  "the header of %s",
+                  r->name);
+    for (int i = 0; i < PARTS_MAX; at += r->parts[i++].size) {
+        const struct part *p = &r->parts[i];
+        ck_assert_msg(at + p->size <= f.body_size, "the size of %s", r->name);
+        if (p->get != NULL)
+            ck_assert_msg(p->get(f.body + at) == NULL,
+                          "%s, part %d: field %s",
+                          r->name,
+                          i,
+                          p->get(f.body + at));
+        else if (p->size > 0)
+            ck_assert_msg(memcmp(f.body + at, p->text, p->size) == 0, "the text of %s", r->name);
+    }
+    ck_assert_msg(at == f.body_size, "the size of %s", r->name);
+}
+END_TEST
+
+START_TEST(each_type_has_one_row)
+{
+    for (int type = 0; type <= UINT8_MAX; type++) {
+        const char *name = name_of((enum wire_type)type);
+        size_t n = 0;
+        for (size_t i = 0; i < N_ROWS; i++)
+            if (rows[i].type == type) {
+                n++;
+                ck_assert_str_eq(rows[i].name, name);
+            }
+        ck_assert_msg(n == (name != NULL), "type %d, %s, has %zu rows", type, name, n);
+    }
+}
+END_TEST
+
+/* What travels inside bodies, and the version itself. */
+START_TEST(other_numbers_are_pinned)
+{
+    static const int numbers[][2] = {
+        {WIRE_PROTOCOL, 1},
+        {WIRE_DRIVER, 1},
+        {WIRE_WORKER, 2},
+        {WIRE_ZYGOTE, 3},
+        {WIRE_META_XLANG, 0},
+        {WIRE_META_RAW, 1},
+        {WIRE_META_ERROR, 2},
+        {WIRE_TEMPLATE_NO_RETRY, 1},
+        {WIRE_BOUNCE_OLD_LEASE, 1},
+        {WIRE_BOUNCE_TEMPLATE, 2},
+        {FRAME_HAS_FD, 1},
+        {FRAME_MORE, 2},
+        {FRAME_HEADER_SIZE, 16},
+        {FRAME_SIZE_MAX, 65536},
+    };
+
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        ck_assert_msg(numbers[i][0] == numbers[i][1], "number %zu is %d", i, numbers[i][0]);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("wire");
+    TCase *t = tcase_create("wire");
+
+    tcase_add_loop_test(t, encoding_gives_the_golden_bytes, 0, N_ROWS);
+    tcase_add_loop_test(t, decoding_gives_the_fields, 0, N_ROWS);
+    tcase_add_test(t, each_type_has_one_row);
+    tcase_add_test(t, other_numbers_are_pinned);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? 0 : 1;
+}

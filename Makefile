@@ -98,9 +98,9 @@ $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)
 $(BUILD)/tests/unit/%: tests/contract/%.c $(unit_deps)
 	$(unit_link)
-$(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c tests/fuzz/run_corpus.c $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(if $(FUZZ_MAIN),,$(call objs,tests/fuzz/run_corpus.c)) $(unit_deps)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS)
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) $(FUZZ_MAIN) -lmsgpackc -levent_core -lpthread -lm
 $(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libobjstore.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
@@ -116,15 +116,21 @@ unit: $(unit) $(fuzzers) $(sim)
 test: all tests
 	tests/run_unit.sh $(BUILD)
 	SAN=$(SAN) RAY_TEST_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/cluster
-# New inputs for the fuzzers, by clang's libFuzzer; what they find is kept in $(BUILD)/fuzz/NAME.
-fuzz: $(patsubst tests/fuzz/%_fuzz.c,fuzz-%,$(wildcard tests/fuzz/*_fuzz.c))
-fuzz-%: $(BUILD)/fuzz/%_fuzz
+# New inputs for the fuzzers, by libFuzzer if clang has it, else by run_corpus.c; what libFuzzer finds is kept in
+# BUILD-fuzz/fuzz/NAME, what ends a run beside it. One target: make fuzz FUZZERS=frame.
+FUZZERS ?= $(patsubst tests/fuzz/%_fuzz.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+clang_fuzz := CC=clang-14 SANFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" \
+              FUZZ_MAIN=-fsanitize=fuzzer
+fuzz:
+	+@if printf 'int LLVMFuzzerTestOneInput(void){return 0;}' | clang-14 -fsanitize=fuzzer -x c -o /dev/null - 2>/dev/null; \
+	then $(MAKE) BUILD=$(BUILD)-fuzz $(clang_fuzz) $(addprefix fuzz-,$(FUZZERS)); \
+	else $(MAKE) BUILD=$(BUILD)-fuzz SAN=address $(addprefix fuzz-,$(FUZZERS)); fi
+fuzz-%: $(BUILD)/tests/fuzz/%_fuzz
 	@mkdir -p $(BUILD)/fuzz/$*
-	cd $(BUILD)/fuzz && ./$*_fuzz -max_total_time=$(FUZZ_SECONDS) $* $(wildcard $(CURDIR)/tests/fuzz/corpus/$*)
-.PRECIOUS: $(BUILD)/fuzz/%_fuzz
-$(BUILD)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(net) $(base) $(wildcard lib/net/*.h lib/base/*.h)
-	@mkdir -p $(@D)
-	clang-14 $(filter-out -MMD -MP,$(ALL_CFLAGS)) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.c,$^) $(LDFLAGS)
+	cd $(BUILD)/fuzz && $(abspath $<) -max_total_time=$(FUZZ_SECONDS) -timeout=20 -close_fd_mask=3 -print_final_stats=1 \
+	    $(abspath $(BUILD))/fuzz/$* $(CURDIR)/tests/fuzz/corpus/$* >$*.log 2>&1 || { tail -n 60 $*.log; exit 1; }
+	@grep -hE '^stat::number_of_executed_units|runs$$' $(BUILD)/fuzz/$*.log | sed 's/^/$*: /'
+.PRECIOUS: $(BUILD)/tests/fuzz/%_fuzz
 bench: all $(bench)
 	$(BUILD)/tests/bench/bench $(ARGS)
 check-source: all

@@ -237,5 +237,9 @@ void worker_unblock(void);
 void worker_act(void);
 /* Ends a revoked lease whose time has come, or returns what it has not started. */
 void worker_on_time(void);
+/* Claim and run the oldest task; false: there is none. An answer older than wake_ns is written
+ * first. *now_ns: the time, and that of the body's end. The caller holds the lock, but for the
+ * body. */
+bool worker_run_one(uint64_t wake_ns, uint64_t *now_ns);
 
 #endif /* LIB_CORE_CORE_PRIVATE_H */

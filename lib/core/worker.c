@@ -352,7 +352,7 @@ static void answer(const struct wire_push *w, const struct core_call *call, uint
     for (unsigned i = 0; i < call->n_returns; i++) {
         const struct given *g = &reply.returns[i];
         struct wire_arg a = {.size = g->size, .meta = g->meta};
-        const uint8_t *bytes = reply.bytes + g->offset;
+        const uint8_t *bytes = g->size > 0 ? reply.bytes + g->offset : NULL;
         if (reply.failed) {
             a = (struct wire_arg){.size = (uint32_t)reply.failure_size, .meta = WIRE_META_ERROR};
             bytes = reply.failure;
@@ -446,6 +446,20 @@ static uint64_t execute(const struct inbox_task *t, uint64_t start_ns)
     return now;
 }
 
+bool worker_run_one(uint64_t wake_ns, uint64_t *now_ns)
+{
+    uint64_t started;
+    const struct inbox_task *t = inbox_claim(core.inbox, &started);
+
+    if (t == NULL)
+        return false;
+    atomic_store_explicit(&core.control->started, started, memory_order_seq_cst);
+    if (core.oldest_reply_ns != 0 && *now_ns - core.oldest_reply_ns > wake_ns)
+        peer_flush_all();
+    *now_ns = execute(t, *now_ns);
+    return true;
+}
+
 _Noreturn static void serve(void)
 {
     struct waiter w = {.n_missing = 1};
@@ -456,22 +470,16 @@ _Noreturn static void serve(void)
     core_lock();
     uint64_t now = clock_now_ns();
     for (bool worked = false;;) {
-        uint64_t started;
-        const struct inbox_task *t = inbox_claim(core.inbox, &started);
-        if (t == NULL) {
-            worker_on_time();
-            /* spin only right after work: a worker that has been idle sleeps */
-            poller_wait(&w, UINT64_MAX, worked ? core.lease_peer : NULL, 0);
-            poller_leave();
-            worked = false;
-            now = clock_now_ns();
+        if (worker_run_one(wake_ns, &now)) {
+            worked = true;
             continue;
         }
-        atomic_store_explicit(&core.control->started, started, memory_order_seq_cst);
-        if (core.oldest_reply_ns != 0 && now - core.oldest_reply_ns > wake_ns)
-            peer_flush_all();
-        now = execute(t, now);
-        worked = true;
+        worker_on_time();
+        /* spin only right after work: a worker that has been idle sleeps */
+        poller_wait(&w, UINT64_MAX, worked ? core.lease_peer : NULL, 0);
+        poller_leave();
+        worked = false;
+        now = clock_now_ns();
     }
 }
 

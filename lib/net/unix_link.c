@@ -219,10 +219,11 @@ int unix_link_send(struct unix_link *l,
         size_t n = size < FRAME_BODY_MAX ? size : FRAME_BODY_MAX;
         void *out = unix_link_reserve(l, class, type, route, n);
         ASSERT(out != NULL);
-        if (n > 0)
+        if (n > 0) { /* p may be NULL */
             memcpy(out, p, n);
+            p += n;
+        }
         commit(l, n, -1, n < size ? FRAME_MORE : 0);
-        p += n;
         size -= n;
     } while (size > 0);
     return 0;

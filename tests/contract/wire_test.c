@@ -241,8 +241,8 @@ static const struct row rows[] = {
     {"SPAWN", WIRE_SPAWN, FRAME_HAS_FD, {P(spawn)},
      "20000000500100000d0c0b0afeffffff"
      "01ffeeddccbbaa99030000000c000000"},
-    {"SPAWNED", WIRE_SPAWNED, 0, {P(spawned)},
-     "20000000510000000d0c0b0afeffffff"
+    {"SPAWNED", WIRE_SPAWNED, FRAME_HAS_FD, {P(spawned)},
+     "20000000510100000d0c0b0afeffffff"
      "01ffeeddccbbaa99ffffffff0b000000"},
     {"EXITED", WIRE_EXITED, 0, {P(exited)},
      "18000000520000000d0c0b0afeffffff"

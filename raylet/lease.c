@@ -48,7 +48,6 @@ struct request {
     uint64_t ticket;
     uint32_t n_queued, n_promised; /* promised ones are among the queued */
     uint64_t promised_ms;          /* the first of them */
-    uint64_t after;                /* the last lease that was granted before */
 };
 
 /* A unit that holds resources and waits for its worker. */
@@ -337,8 +336,6 @@ static bool is_of_use(const struct lease_table *t,
 {
     if (l->revoked || l->blocked || (l->owner == q->owner->id && l->class == q->class))
         return false;
-    if (l->id > q->after && t->now_ms - l->granted_ms < LEASE_SETTLE_MS)
-        return false; /* its first task is on the way: the worker would take itself for idle */
     for (unsigned i = 0; i < t->resources->n; i++)
         if (q->class->need.units[i] > 0 && q->class->need.units[i] > room[i]
             && l->class->need.units[i] > 0)
@@ -442,7 +439,6 @@ void lease_request(struct lease_table *t,
     q->class = intern(t, need, name);
     q->ticket = ticket;
     q->n_queued = count;
-    q->after = t->last_id;
     list_append(&o->requests, &q->node);
     if (q->class->feasible)
         t->n_waiting += count;
@@ -545,7 +541,7 @@ void lease_worker_ready(struct lease_table *t,
     list_remove(&s->node);
     free(s);
     t->quiet_since_ms = now_ms;
-    t->now_ms = now_ms;
+    pump(t, now_ms, out); /* there is one more lease that could make way */
 }
 
 void lease_worker_failed(struct lease_table *t,
@@ -746,15 +742,9 @@ uint64_t lease_next_deadline(const struct lease_table *t, unsigned n_workers, un
         if (l->owner_gone && l->kill_ms < at)
             at = l->kill_ms;
     }
-    if (t->n_waiting > 0) { /* a promise lapses, a body is late, a fresh lease is not any more */
-        uint64_t soon = t->now_ms + LEASE_TURN_MS;
-        if (!list_empty(&t->leases)) {
-            const struct lease *last = list_entry(t->leases.prev, struct lease, node);
-            if (last->granted_ms + LEASE_SETTLE_MS > t->now_ms)
-                soon = last->granted_ms + LEASE_SETTLE_MS;
-        }
-        if (soon < at)
-            at = soon;
+    if (t->n_waiting > 0) { /* a promise lapses, a body is late */
+        if (t->now_ms + LEASE_TURN_MS < at)
+            at = t->now_ms + LEASE_TURN_MS;
     } else if (list_empty(&t->starts) && has_surplus(t, n_workers, n_cpus)) {
         uint64_t since = t->surplus_ms > t->quiet_since_ms ? t->surplus_ms : t->quiet_since_ms;
         if (since + LEASE_SURPLUS_MS < at)

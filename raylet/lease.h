@@ -22,7 +22,6 @@
 #include "raylet/resources.h"
 
 #define LEASE_TURN_MS    500  /* after this a busy lease makes way for others that wait */
-#define LEASE_SETTLE_MS  2    /* a fresh lease is safe from units that waited before its grant */
 #define LEASE_PROMISE_MS 2000 /* resources are kept for a promise; then, as long, they are not */
 #define LEASE_SURPLUS_MS 1000
 #define LEASE_WHEN_IDLE  UINT32_MAX /* as grace_ms: end it once it is idle */

@@ -20,8 +20,10 @@ struct inbox {
     uint64_t lease; /* 0: none yet */
     bool ended;     /* nothing more of it */
     bool revoked, blocked, claimed;
+    bool pushed;  /* it had a PUSH */
     bool closing; /* the deadline has passed: what still arrives goes back */
     uint64_t deadline_ns;
+    uint64_t first_by_ns; /* of revoked: not to be waited for any longer */
     uint64_t started;
     uint64_t next_lease; /* named before this one ended; 0: none */
     uint64_t slots;      /* unclaimed tasks of the lease */
@@ -129,7 +131,7 @@ static void begin(struct inbox *b, uint64_t lease)
 {
     b->lease = lease;
     b->next_lease = 0;
-    b->ended = b->revoked = b->blocked = b->closing = false;
+    b->ended = b->revoked = b->blocked = b->pushed = b->closing = false;
     b->started = 0;
     /* its held tasks move to the front, in order: the ring is stable under this selection */
     for (unsigned i = 0, n = b->n_held; i < n; i++) {
@@ -140,6 +142,7 @@ static void begin(struct inbox *b, uint64_t lease)
         b->slots |= 1ull << at(b, b->n_now)->slot;
         b->n_now++;
         b->n_held--;
+        b->pushed = true;
     }
 }
 
@@ -155,6 +158,12 @@ bool inbox_lease_begin(struct inbox *b, uint64_t lease)
     return true;
 }
 
+/* When a revoked lease ends though nothing came. */
+static uint64_t ends_at(const struct inbox *b)
+{
+    return b->pushed || b->deadline_ns < b->first_by_ns ? b->deadline_ns : b->first_by_ns;
+}
+
 static void end_if_due(struct inbox *b, uint64_t now_ns, struct inbox_actions *out)
 {
     if (!b->revoked || b->ended)
@@ -164,7 +173,7 @@ static void end_if_due(struct inbox *b, uint64_t now_ns, struct inbox_actions *o
         if (b->n_now > 0)
             returned(b, pop(b, b->n_now), false, out);
     }
-    if (b->claimed || b->n_now > 0)
+    if (b->claimed || b->n_now > 0 || (!b->pushed && now_ns < ends_at(b)))
         return;
     b->ended = true;
     add(out, (struct inbox_action){.kind = INBOX_ENDED, .lease = b->lease});
@@ -230,6 +239,7 @@ bool inbox_push(struct inbox *b,
         swap(at(b, k), at(b, k - 1));
     b->n_now++;
     b->slots |= 1ull << slot;
+    b->pushed = true;
     return true;
 }
 
@@ -286,6 +296,8 @@ void inbox_revoke(struct inbox *b,
         return;
     if (!b->revoked || deadline_ns < b->deadline_ns)
         b->deadline_ns = deadline_ns;
+    if (!b->revoked)
+        b->first_by_ns = now_ns + INBOX_FIRST_NS;
     b->revoked = true;
     end_if_due(b, now_ns, out);
 }
@@ -303,7 +315,7 @@ void inbox_on_time(struct inbox *b, uint64_t now_ns, struct inbox_actions *out)
 
 uint64_t inbox_next_deadline(const struct inbox *b)
 {
-    return b->revoked && !b->ended && !b->closing ? b->deadline_ns : UINT64_MAX;
+    return b->revoked && !b->ended && !b->closing ? ends_at(b) : UINT64_MAX;
 }
 
 uint64_t inbox_lease(const struct inbox *b)

@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INBOX_SLOTS 64
+#define INBOX_SLOTS    64
+#define INBOX_FIRST_NS 5000000u /* how long a revoked lease waits for its first PUSH */
 
 struct inbox_task {
     uint8_t
@@ -64,7 +65,9 @@ void inbox_take_back(struct inbox *b, uint64_t lease, uint32_t count, struct inb
 /* The body waits: everything unclaimed goes back, and what arrives until inbox_unblock. */
 void inbox_block(struct inbox *b, struct inbox_actions *out);
 void inbox_unblock(struct inbox *b);
-/* End the lease when it is idle, or at deadline_ns after the body that runs. */
+/* End the lease when it is idle, or at deadline_ns after the body that runs. One that had no PUSH
+ * yet is not idle: its first may be on the way, and is waited for until the deadline, but no longer
+ * than INBOX_FIRST_NS. */
 void inbox_revoke(struct inbox *b,
                   uint64_t lease,
                   uint64_t deadline_ns,

@@ -476,7 +476,7 @@ _Noreturn static void serve(void)
         }
         worker_on_time();
         /* spin only right after work: a worker that has been idle sleeps */
-        poller_wait(&w, UINT64_MAX, worked ? core.lease_peer : NULL, 0);
+        poller_wait(&w, inbox_next_deadline(core.inbox), worked ? core.lease_peer : NULL, 0);
         poller_leave();
         worked = false;
         now = clock_now_ns();

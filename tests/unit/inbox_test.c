@@ -129,7 +129,7 @@ END_TEST
 START_TEST(a_push_of_a_lease_that_ended_is_bounced)
 {
     inbox_lease_begin(b, 7);
-    inbox_revoke(b, 7, 500, 0, &out);
+    inbox_revoke(b, 7, 0, 0, &out);
     expect(INBOX_ENDED, 7, 0, 0);
     push(7, 9);
     expect(INBOX_BOUNCED, 7, 0, 9);
@@ -264,11 +264,63 @@ END_TEST
 START_TEST(a_revoked_idle_lease_ends_at_once)
 {
     inbox_lease_begin(b, 7);
+    push(7, 0);
+    claim();
+    inbox_finish(b, 0, &out);
     inbox_revoke(b, 7, 1000, 0, &out);
     expect(INBOX_ENDED, 7, 0, 0);
     ck_assert_uint_eq(inbox_lease(b), 0);
     inbox_revoke(b, 7, 1000, 0, &out); /* said again: nothing more */
     ck_assert_uint_eq(out.n, 0);
+}
+END_TEST
+
+START_TEST(a_revoked_lease_waits_for_its_first_push_and_no_longer_than_5_ms)
+{
+    uint64_t grace = 500000000;
+
+    inbox_lease_begin(b, 7);
+    inbox_revoke(b, 7, 100 + grace, 100, &out);
+    ck_assert_uint_eq(inbox_next_deadline(b), 100 + INBOX_FIRST_NS);
+    inbox_on_time(b, 99 + INBOX_FIRST_NS, &out);
+    inbox_revoke(b, 7, 99 + INBOX_FIRST_NS + grace, 99 + INBOX_FIRST_NS, &out);
+    ck_assert_uint_eq(out.n, 0); /* said again: no longer for that */
+    push(7, 0);
+    ck_assert_uint_eq(inbox_next_deadline(b), 100 + grace);
+    inbox_on_time(b, 100 + INBOX_FIRST_NS, &out);
+    claim();
+    ck_assert_uint_eq(out.n, 0);
+    inbox_finish(b, 101 + INBOX_FIRST_NS, &out);
+    expect(INBOX_ENDED, 7, 0, 0);
+
+    inbox_lease_begin(b, 8); /* its first does not come */
+    inbox_revoke(b, 8, grace, 0, &out);
+    inbox_on_time(b, INBOX_FIRST_NS, &out);
+    expect(INBOX_ENDED, 8, 0, 0);
+
+    push(9, 1); /* its first came before the raylet's word */
+    inbox_lease_begin(b, 9);
+    claim();
+    inbox_finish(b, 0, &out);
+    inbox_revoke(b, 9, grace, 0, &out);
+    expect(INBOX_ENDED, 9, 0, 0);
+}
+END_TEST
+
+START_TEST(a_revoked_lease_waits_for_its_first_push_no_longer_than_its_grace)
+{
+    inbox_lease_begin(b, 7);
+    inbox_revoke(b, 7, 1000, 0, &out);
+    ck_assert_uint_eq(inbox_next_deadline(b), 1000);
+    inbox_revoke(b, 7, 500, 200, &out);
+    ck_assert_uint_eq(inbox_next_deadline(b), 500);
+    inbox_on_time(b, 499, &out);
+    ck_assert_uint_eq(out.n, 0);
+    inbox_on_time(b, 500, &out);
+    expect(INBOX_ENDED, 7, 0, 0);
+    inbox_lease_begin(b, 8);
+    inbox_revoke(b, 8, 500, 500, &out); /* without grace: at once */
+    expect(INBOX_ENDED, 8, 0, 0);
 }
 END_TEST
 
@@ -540,6 +592,8 @@ int main(void)
     tcase_add_test(c, inv_18_a_take_back_of_another_lease_is_answered_with_nothing);
     tcase_add_test(c, a_worker_that_blocks_gives_back_what_is_unclaimed_and_what_arrives);
     tcase_add_test(c, a_revoked_idle_lease_ends_at_once);
+    tcase_add_test(c, a_revoked_lease_waits_for_its_first_push_and_no_longer_than_5_ms);
+    tcase_add_test(c, a_revoked_lease_waits_for_its_first_push_no_longer_than_its_grace);
     tcase_add_test(c, a_revoked_lease_works_on_within_its_grace_and_ends_when_idle);
     tcase_add_test(c, after_its_grace_a_revoked_lease_returns_the_rest_and_ends_after_the_body);
     tcase_add_test(c, a_second_revocation_can_only_shorten_the_grace);

@@ -625,6 +625,8 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
             p->in_flight = 0;
             submit_on_lease_ended(core.submit, p->lease, now, &core.actions);
             owner_act();
+        } else {
+            submit_on_unknown_lease_ended(core.submit, w.lease);
         }
         break;
     }

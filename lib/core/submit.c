@@ -27,6 +27,7 @@
 
 #define ACTIONS_ROOM 2048 /* what one read can cause at 32 full windows */
 #define MAX_TICKETS  16
+#define MAX_ENDED    4096 /* leases that end before they are granted; more is a worker gone mad */
 
 struct ticket {
     uint64_t number;
@@ -58,6 +59,9 @@ struct submit {
     struct list active;
     uint32_t n_classes, max_units;
     uint64_t last_ticket;
+    uint64_t last_lease; /* granted; a raylet counts its leases and grants come in their order */
+    uint64_t *ended;     /* before they were granted */
+    size_t n_ended, ended_room;
     bool lost;
 };
 
@@ -89,6 +93,7 @@ void submit_destroy(struct submit *s)
         free(s->classes[i]);
     }
     free(s->classes);
+    free(s->ended);
     free(s);
 }
 
@@ -454,6 +459,22 @@ static struct class *answer(struct submit *s, uint64_t ticket, uint32_t count, b
     return NULL;
 }
 
+/* Has this lease, granted now, ended before? Forget that, and what was to be granted before it. */
+static bool take_ended(struct submit *s, uint64_t lease)
+{
+    bool found = false;
+    size_t n = 0;
+
+    s->last_lease = lease;
+    for (size_t i = 0; i < s->n_ended; i++) {
+        found |= s->ended[i] == lease;
+        if (s->ended[i] > lease)
+            s->ended[n++] = s->ended[i];
+    }
+    s->n_ended = n;
+    return found;
+}
+
 struct submit_lease *submit_on_grant(struct submit *s,
                                      uint64_t ticket,
                                      uint64_t lease,
@@ -462,9 +483,16 @@ struct submit_lease *submit_on_grant(struct submit *s,
                                      struct submit_actions *out)
 {
     struct class *c = answer(s, ticket, 1, NULL);
+    bool ended = take_ended(s, lease);
 
     if (c == NULL) {
         add(out, (struct submit_action){.kind = SUBMIT_RETURN, .ticket = lease});
+        return NULL;
+    }
+    c->refused = c->pause_pending = false;
+    c->pause_ns = c->pause_until_ns = 0;
+    if (ended) {
+        request(s, c, now_ns, out);
         return NULL;
     }
     struct submit_lease *l = xcalloc(1, sizeof *l);
@@ -476,8 +504,6 @@ struct submit_lease *submit_on_grant(struct submit *s,
     list_init(&l->open);
     list_append(&c->leases, &l->node);
     c->n_leases++;
-    c->refused = c->pause_pending = false;
-    c->pause_ns = c->pause_until_ns = 0;
     if (c->n_queued + c->n_in_windows == 0) {
         /* granted while the cancel was on its way: the raylet ends it through the worker */
         l->ending = true;
@@ -677,6 +703,17 @@ void submit_on_lease_ended(struct submit *s,
     end_lease(c, l, out);
     fill(c, now_ns, out);
     request(s, c, now_ns, out);
+}
+
+void submit_on_unknown_lease_ended(struct submit *s, uint64_t lease)
+{
+    if (lease <= s->last_lease || s->lost || s->n_ended == MAX_ENDED)
+        return; /* it is over already */
+    if (s->n_ended == s->ended_room) {
+        s->ended_room = 2 * s->ended_room + 16;
+        s->ended = xrealloc(s->ended, s->ended_room * sizeof *s->ended);
+    }
+    s->ended[s->n_ended++] = lease;
 }
 
 void submit_on_worker_dead(struct submit *s,

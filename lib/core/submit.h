@@ -99,7 +99,7 @@ void submit_settle(struct submit *s, uint64_t now_ns, struct submit_actions *out
 /* When submit_settle has something to do without an event; UINT64_MAX never. */
 uint64_t submit_next_deadline(const struct submit *s);
 
-/* NULL: an unknown ticket; RETURN was appended. */
+/* NULL: an unknown ticket, RETURN was appended; or the lease has ended before. */
 struct submit_lease *submit_on_grant(struct submit *s,
                                      uint64_t ticket,
                                      uint64_t lease,
@@ -153,6 +153,9 @@ void submit_on_lease_ended(struct submit *s,
                            struct submit_lease *l,
                            uint64_t now_ns,
                            struct submit_actions *out);
+/* The worker ended a lease that is not known. If it has not been granted yet its end, which comes
+ * over another link, was faster: it is over when the grant comes. */
+void submit_on_unknown_lease_ended(struct submit *s, uint64_t lease);
 /* started is the worker's word if known (else pass the complement of l->phases: nothing started).
  */
 void submit_on_worker_dead(struct submit *s,

@@ -407,6 +407,34 @@ START_TEST(inv_18_answers_to_unknown_tickets_change_nothing)
 }
 END_TEST
 
+START_TEST(inv_11_a_lease_that_ended_before_its_grant_came_is_not_kept)
+{
+    struct submit_action a, again;
+    struct submit_stats st;
+
+    submit_one();
+    submit_one();
+    settle();
+    ck_assert_uint_ge(count(SUBMIT_REQUEST, &a), 1);
+    clear();
+    submit_on_unknown_lease_ended(s, 12);
+    submit_on_unknown_lease_ended(s, 11);
+    ck_assert_ptr_null(grant(a.ticket, 11));
+    ck_assert_uint_eq(count(SUBMIT_PUSH, NULL), 0);
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &again), 1); /* the tasks still wait */
+    clear();
+    ck_assert_ptr_null(grant(again.ticket, 12));
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &again), 1);
+    clear();
+    struct submit_lease *l = grant(again.ticket, 13);
+    ck_assert_ptr_nonnull(l);
+    ck_assert_uint_eq(count(SUBMIT_PUSH, NULL), 1);
+    submit_on_unknown_lease_ended(s, 12); /* long over */
+    submit_get_stats(s, &st);
+    ck_assert_uint_eq(st.n_leases, 1);
+}
+END_TEST
+
 START_TEST(a_class_that_can_have_no_worker_fails_what_is_queued)
 {
     struct submit_action a;
@@ -1226,6 +1254,7 @@ int main(void)
     tcase_add_test(c, new_work_after_a_cancel_asks_again_once_the_cancel_is_answered);
     tcase_add_test(c, inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker);
     tcase_add_test(c, inv_18_answers_to_unknown_tickets_change_nothing);
+    tcase_add_test(c, inv_11_a_lease_that_ended_before_its_grant_came_is_not_kept);
     tcase_add_test(c, a_class_that_can_have_no_worker_fails_what_is_queued);
     tcase_add_test(c, inv_24_one_refused_unit_does_not_fail_tasks_that_another_may_run);
     tcase_add_test(c, a_refusal_beside_a_working_lease_is_asked_again_after_a_pause);

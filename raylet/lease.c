@@ -301,8 +301,6 @@ static void serve(struct lease_table *t, uint64_t now_ms, struct lease_actions *
     int64_t room[RESOURCES_MAX];
     struct request *q;
 
-    if (t->resources->available[0] < 0)
-        return;
     t->pass++;
     while ((q = take_next(t, NULL)) != NULL)
         start(t, q, out);

@@ -42,12 +42,13 @@ examples := $(patsubst docs/examples/%.c,$(BUILD)/examples/%,$(wildcard docs/exa
 bins     := $(BUILD)/bin/raylet $(if $(wildcard cmd/ray/*.c),$(BUILD)/bin/ray)
 parallel := $(if $(wildcard docs/examples/parallel_map/main.c),$(BUILD)/examples/parallel_map)
 sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
+plants   := $(patsubst tests/sim/plants/%.patch,$(BUILD)/tests/sim/plant_%,$(wildcard tests/sim/plants/*.patch))
 bench    := $(if $(wildcard tests/bench/*.c),$(BUILD)/tests/bench/bench)
 
 .PHONY: all demo test unit fuzz bench check-source install deb-deps clean examples tests FORCE
 all: $(bins) $(libray) $(examples) $(parallel) compile_commands.json
 examples: $(examples) $(parallel)
-tests: $(unit) $(drivers) $(fuzzers) $(sim) $(bench)
+tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(bench)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -101,9 +102,17 @@ $(BUILD)/tests/unit/%: tests/contract/%.c $(unit_deps)
 $(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(if $(FUZZ_MAIN),,$(call objs,tests/fuzz/run_corpus.c)) $(unit_deps)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) $(FUZZ_MAIN) -lmsgpackc -levent_core -lpthread -lm
-$(BUILD)/tests/sim/sim: $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libobjstore.a $(lib)/libnet.a $(lib)/libbase.a
+sim_deps = $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libobjstore.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/tests/sim/sim: $(sim_deps)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
+# The simulator with a bug in one module: a patched copy of it, first in the link.
+$(BUILD)/tests/sim/plant_%: tests/sim/plants/%.patch $(sim_deps)
+	@mkdir -p $(@D)
+	cp $$(sed -n 's,^+++ b/,,p' $<) $@.c
+	patch -s $@.c $<
+	$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -c $@.c -o $@.o
+	$(CC) -o $@ $@.o $(filter %.o %.a,$^) $(LDFLAGS) -lpthread -lm
 $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(libray)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o,$^) $(LDFLAGS) $(call user,../../lib)
@@ -111,7 +120,7 @@ $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(libray)
 demo: all
 	$(BUILD)/examples/wordcount $(ARGS)
 
-unit: $(unit) $(fuzzers) $(sim)
+unit: $(unit) $(fuzzers) $(sim) $(plants)
 	tests/run_unit.sh $(BUILD)
 test: all tests
 	tests/run_unit.sh $(BUILD)

@@ -23,6 +23,7 @@ test=(
     libclang-rt-14-dev # its libFuzzer, for make fuzz
     git                # make check-source asks it for the files of the tree
     g++                # the public header in C++
+    patch              # plants bugs for the simulator to catch
     shellcheck         # make check-source
 )
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the unit tests, the fuzzers' corpora and the short simulation of a build folder.
+# Runs the unit tests, the fuzzers' corpora and the simulations of a build folder.
 set -uo pipefail
 build=$1
 passed=0
@@ -23,5 +23,9 @@ for t in "$build"/tests/fuzz/*_fuzz; do
     run "$t" tests/fuzz/corpus/"$name"/*
 done
 [ -x "$build/tests/sim/sim" ] && run "$build/tests/sim/sim"
+for t in tests/sim/plants/*.patch; do
+    name=$(basename "$t" .patch)
+    [ -x "$build/tests/sim/plant_$name" ] && run tests/sim/expect_caught.sh "$build/tests/sim/plant_$name" "$t"
+done
 echo "unit: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -15,14 +15,16 @@
 #include "lib/base/alloc.h"
 #include "tests/sim/sim.h"
 
-#define STUCK_NS (120000 * MS)
-#define ROOTS    200
+#define STUCK_NS   (120000 * MS)
+#define EVENTS_MAX 20000000
+#define ROOTS      200
 #ifdef __SANITIZE_ADDRESS__
-#define NODES 40
+#define NODES 100
 #else
 #define NODES 200
 #endif
-#define SEEDS 3
+#define SEEDS       3
+#define FAULT_NODES 20
 
 static bool is_for_raylet(enum sim_kind k)
 {
@@ -72,7 +74,7 @@ static bool run(uint64_t seed, uint32_t n_nodes, enum sim_fault fault, uint64_t 
     while (!sim.caught && sim_next(&e)) {
         handle(&e);
         n_events++;
-        if (sim.now > STUCK_NS)
+        if (sim.now > STUCK_NS || n_events > EVENTS_MAX)
             sim_caught(&sim.nodes[e.node], "stuck");
     }
     for (uint32_t k = 0; k < n_nodes; k++) {
@@ -128,7 +130,7 @@ int main(int argc, char **argv)
         if (!run(seed, n_nodes, FAULT_NONE, &a))
             return 1;
     for (fault = FAULT_NONE + 1; fault < N_FAULTS; fault++)
-        if (run(1, n_nodes / 10, (enum sim_fault)fault, &a))
+        if (run(1, FAULT_NODES, (enum sim_fault)fault, &a))
             return 1;
     return 0;
 }

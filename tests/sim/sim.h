@@ -102,6 +102,7 @@ struct sim_task {
     uint32_t args[SIM_ARGS]; /* tasks */
     unsigned n_started, n_ended;
     unsigned attempt; /* when it ended */
+    unsigned meeting; /* its body goes on until all of that meeting have started; 0: none */
     bool always_dies, failed, by_argument, result_is_out;
 };
 
@@ -137,6 +138,8 @@ struct process {
     uint32_t lease_owner; /* NOBODY */
     uint64_t lease_owner_serial;
     uint64_t mask_lease, started; /* the control block */
+    uint64_t pushed_lease;        /* of the last push that came */
+    uint64_t not_before;          /* a lease without a push that was revoked may not end */
     struct sim_event unsent[INBOX_SLOTS];
     unsigned n_unsent;
 
@@ -156,7 +159,8 @@ struct node {
     uint64_t lease_of[SIM_SLOTS]; /* the raylet's word */
     struct sim_task *tasks;
     size_t n_tasks, tasks_room;
-    unsigned n_frames; /* on their way, and steps to come */
+    unsigned n_frames;           /* on their way, and steps to come */
+    unsigned meeting, n_missing; /* one at a time; of it, who has not started */
     unsigned n_ticks_leaving;
     bool leaving, over;
 };

@@ -70,6 +70,8 @@ static void act(struct process *p, uint32_t owner, uint64_t serial)
             e.place = (uint8_t)a.asked;
             break;
         case INBOX_ENDED:
+            if (p->pushed_lease != a.lease && sim.now < p->not_before)
+                sim_caught(p->node, "a lease ended before its first task could come");
             e = to_owner(p, OWNER_ENDED, p->lease_owner, p->lease_owner_serial);
             e.id = a.lease;
             if (sim.fault != FAULT_END_LOST || !sim_one_in(4))
@@ -108,6 +110,27 @@ static void step_in(const struct process *p, uint64_t ns)
                                 .at = sim.now + ns});
 }
 
+static void keep(struct program *g, uint64_t word, uint64_t task)
+{
+    g->words[g->n_words] = word;
+    g->tasks[g->n_words++] = task;
+}
+
+/* Tasks that wait for each other; as many as there are CPUs must all run. */
+static void submit_meeting(struct process *p)
+{
+    struct node *n = p->node;
+    struct program *g = &p->program;
+
+    n->meeting++;
+    n->n_missing = 2 + (unsigned)sim_below(SIM_CPUS - 1);
+    for (unsigned i = 0; i < n->n_missing; i++) {
+        uint64_t word = process_submit(p, CLASS_SHORT, g->depth, NULL, 0);
+        n->tasks[n->n_tasks - 1].meeting = n->meeting;
+        keep(g, word, n->n_tasks - 1);
+    }
+}
+
 static void submit_one(struct process *p)
 {
     struct program *g = &p->program;
@@ -125,8 +148,7 @@ static void submit_one(struct process *p)
         process_drop(p, word);
         return;
     }
-    g->words[g->n_words] = word;
-    g->tasks[g->n_words++] = p->node->n_tasks - 1;
+    keep(g, word, p->node->n_tasks - 1);
 }
 
 static void forget(struct process *p, unsigned i)
@@ -190,6 +212,14 @@ static void got_it(struct process *p)
     }
 }
 
+static bool is_waiting_for_others(const struct process *p)
+{
+    const struct node *n = p->node;
+
+    return p->slot != SIM_DRIVER && n->n_missing > 0
+           && n->tasks[p->program.task].meeting == n->meeting;
+}
+
 static void finish(struct process *p)
 {
     struct program *g = &p->program;
@@ -226,7 +256,9 @@ void program_step(struct process *p)
 
     if (g->awaited != 0)
         got_it(p);
-    if (g->n_to_submit > 0 && g->n_words < SIM_WORDS) {
+    if (g->n_to_submit > 0 && g->n_words + SIM_CPUS < SIM_WORDS) {
+        if (p->slot == SIM_DRIVER && p->node->n_missing == 0 && sim_one_in(20))
+            submit_meeting(p);
         submit_one(p);
         if (g->n_words > 0 && sim_one_in(8))
             forget(p, (unsigned)sim_below(g->n_words));
@@ -238,6 +270,8 @@ void program_step(struct process *p)
             return;
         }
         get_one(p);
+    } else if (is_waiting_for_others(p)) {
+        step_in(p, MS);
     } else {
         finish(p);
     }
@@ -283,7 +317,8 @@ static void claim(struct process *p)
         return;
     memcpy(&number, t->push, sizeof number);
     struct sim_task *known = &p->node->tasks[number];
-    known->n_started++;
+    if (known->n_started++ == 0 && known->meeting != 0)
+        p->node->n_missing--;
     if (known->result_is_out)
         sim_caught(p->node, "a task whose result was out ran again");
     if (sim.fault != FAULT_NO_STARTED_BIT)
@@ -316,6 +351,15 @@ void worker_turn(struct process *p)
 
 /* --- events --- */
 
+/* The first counts from then on, a later one can only shorten it. */
+static void note_revocation(struct process *p, uint64_t deadline)
+{
+    if (p->not_before == UINT64_MAX)
+        p->not_before = sim.now + INBOX_FIRST_NS;
+    if (p->not_before > deadline)
+        p->not_before = deadline;
+}
+
 void worker_on_event(struct process *p, const struct sim_event *e)
 {
     ASSERT(actions.n == 0);
@@ -325,13 +369,18 @@ void worker_on_event(struct process *p, const struct sim_event *e)
         p->lease_owner_serial = e->peer_serial;
         p->started = 0;
         p->mask_lease = e->id;
+        p->not_before = UINT64_MAX;
         inbox_lease_begin(p->inbox, e->id);
         break;
     case REVOKE:
+        if (e->id == p->mask_lease)
+            note_revocation(p, sim.now + e->count * MS);
         inbox_revoke(p->inbox, e->id, sim.now + e->count * MS, sim.now, &actions);
         act_for_lease(p);
         break;
     case PUSH:
+        if (p->pushed_lease < e->id)
+            p->pushed_lease = e->id;
         if (!inbox_push(p->inbox, e->id, e->place, e->phase, &e->task, sizeof e->task, &actions))
             sim_caught(p->node, "a push to a slot that is taken");
         act(p, e->peer, e->peer_serial);

@@ -141,6 +141,9 @@ static void complete(struct process *p, struct record *r, bool failed, bool by_a
     known->attempt = t.attempt;
     known->failed = failed;
     known->by_argument = by_argument;
+    known->by_refusal = failed && !by_argument && p->refused;
+    if (known->n_started == 0 && known->meeting != 0)
+        p->node->n_missing--;
     if (known->n_ended++ > 0)
         sim_caught(p->node, "a task ended twice");
     p->n_pending--;
@@ -406,7 +409,14 @@ static void handle(struct process *p, const struct sim_event *e)
         break;
     case REFUSED:
         answered(p, e->id, e->count);
-        submit_on_busy(p->submit, e->id, e->count, sim.now, &actions);
+        if (e->phase != 0) {
+            submit_on_busy(p->submit, e->id, e->count, sim.now, &actions);
+            break;
+        }
+        p->refused = true;
+        submit_on_refused(p->submit, e->id, e->count, &actions);
+        act(p);
+        p->refused = false;
         break;
     case DEAD:
     case DONE:
@@ -461,11 +471,12 @@ void process_on_event(struct process *p, const struct sim_event *e)
         if (p->stopped)
             return;
         p->stopped = true;
-        sim_post((struct sim_event){.kind = GO_ON,
-                                    .node = p->node->number,
-                                    .slot = p->slot,
-                                    .serial = p->serial,
-                                    .at = sim.now + sim_below(20 * MS)});
+        sim_post(
+            (struct sim_event){.kind = GO_ON,
+                               .node = p->node->number,
+                               .slot = p->slot,
+                               .serial = p->serial,
+                               .at = sim.now + sim_below(sim_one_in(64) ? 4000 * MS : 20 * MS)});
     } else if (e->kind == GO_ON) {
         p->stopped = false;
         for (size_t i = 0; i < p->n_deferred && p->alive; i++) {

@@ -67,6 +67,15 @@ static void tell_dead(struct node *n, const struct lease_action *a, struct proce
     sim_send(&o->from_raylet, e);
 }
 
+/* Then a refusal is a shortage: the owner asks again. */
+static bool some_serve(const struct node *n)
+{
+    struct worker_pool_stats stats;
+
+    worker_pool_get_stats(n->pool, &stats);
+    return stats.n_idle + stats.n_leased > 0;
+}
+
 static void carry_out(struct node *n, const struct lease_action *a)
 {
     struct process *o = n->processes[a->owner], *w = n->processes[a->worker];
@@ -93,6 +102,7 @@ static void carry_out(struct node *n, const struct lease_action *a)
         }
         e = to_process(n, a->kind == LEASE_CANCELED ? CANCELED : REFUSED, o, a->ticket);
         e.count = a->count;
+        e.phase = some_serve(n);
         sim_send(&o->from_raylet, e);
         break;
     case LEASE_REVOKE:
@@ -154,7 +164,11 @@ static void spawn(struct node *n, uint64_t token)
                           .slot = s,
                           .serial = token,
                           .at = sim.now + 100000 + sim_below(MS)};
-    if (sim_one_in(64)) { /* it ends before it can serve */
+    if (sim_one_in(256)) /* it never says anything */
+        return;
+    if (sim_one_in(100))
+        n->bad_until = sim.now + sim_below(100 * MS);
+    if (sim.now < n->bad_until || sim_one_in(64)) { /* it ends before it can serve */
         e.kind = EXITED;
         p->alive = false;
     }
@@ -276,9 +290,10 @@ static void check_tasks(const struct node *n)
             continue;
         if (t->n_ended != 1)
             sim_caught(n, "a task did not end");
-        else if (t->by_argument ? t->n_started != 0 : t->n_started != t->attempt + 1)
+        else if (t->by_argument || t->by_refusal ? t->n_started != t->attempt
+                                                 : t->n_started != t->attempt + 1)
             sim_caught(n, "attempts spent are not the attempts started");
-        else if (t->failed && !t->by_argument && t->attempt < 3)
+        else if (t->failed && !t->by_argument && !t->by_refusal && t->attempt < 3)
             sim_caught(n, "a task failed before its last attempt");
     }
 }

@@ -90,7 +90,7 @@ struct sim_event {
     uint64_t peer_serial;
     uint64_t id, mask, task; /* lease or ticket */
     uint32_t count;
-    uint8_t place, phase; /* in the window */
+    uint8_t place, phase; /* in the window; of DEAD phase: the mask counts, of REFUSED: busy */
 };
 
 /* A task of the node as the simulator knows it. */
@@ -103,7 +103,7 @@ struct sim_task {
     unsigned n_started, n_ended;
     unsigned attempt; /* when it ended */
     unsigned meeting; /* its body goes on until all of that meeting have started; 0: none */
-    bool always_dies, failed, by_argument, result_is_out;
+    bool always_dies, failed, by_argument, by_refusal, result_is_out;
 };
 
 /* What runs in a process: a driver's main or a task's body. */
@@ -123,7 +123,7 @@ struct process {
     struct node *node;
     uint32_t slot;
     uint64_t serial; /* the pool's token; never used again in the node */
-    bool alive, stopped;
+    bool alive, stopped, refused;
     struct sim_event *deferred; /* while stopped */
     size_t n_deferred, deferred_room;
     uint64_t timer_at;
@@ -161,6 +161,7 @@ struct node {
     size_t n_tasks, tasks_room;
     unsigned n_frames;           /* on their way, and steps to come */
     unsigned meeting, n_missing; /* one at a time; of it, who has not started */
+    uint64_t bad_until;          /* no start succeeds */
     unsigned n_ticks_leaving;
     bool leaving, over;
 };

@@ -279,11 +279,11 @@ void program_step(struct process *p)
 
 /* --- bodies --- */
 
-static uint64_t run_time(enum sim_class class)
+static uint64_t run_time(const struct sim_task *t)
 {
-    if (sim_one_in(400))
+    if (sim_one_in(t->depth > 0 ? 100 : 400))
         return 1 + sim_below(1200 * MS); /* longer than a lease's turn */
-    switch (class) {
+    switch (t->class) {
     case CLASS_SHORT:
         return 1 + (sim_one_in(16) ? sim_below(20 * MS) : sim_below(20000));
     case CLASS_HALF:
@@ -323,7 +323,7 @@ static void claim(struct process *p)
         sim_caught(p->node, "a task whose result was out ran again");
     if (sim.fault != FAULT_NO_STARTED_BIT)
         p->started = started;
-    uint64_t run = run_time(known->class);
+    uint64_t run = run_time(known);
     program_begin(p,
                   number,
                   known->class == CLASS_NESTED ? 1 + (unsigned)sim_below(4) : 0,

@@ -340,7 +340,7 @@ void owner_act(void)
             if (p->lease == a.lease)
                 p->lease = NULL;
             p->n_leases--;
-            free(a.lease);
+            submit_forget(core.submit, a.lease);
             if (p->link == NULL && p->n_leases == 0 && p != core.lease_peer)
                 peer_free(p);
             break;

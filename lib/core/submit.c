@@ -25,9 +25,10 @@
 #include "lib/core/core.h"
 #include "lib/net/wire.h"
 
-#define ACTIONS_ROOM 2048 /* what one read can cause at 32 full windows */
-#define MAX_TICKETS  16
-#define MAX_ENDED    4096 /* leases that end before they are granted; more is a worker gone mad */
+#define ACTIONS_ROOM   2048 /* what one read can cause at 32 full windows */
+#define MAX_TICKETS    16
+#define MAX_ENDED      4096 /* leases that end before they are granted; more is a worker gone mad */
+#define LEASES_A_BLOCK 16
 
 struct ticket {
     uint64_t number;
@@ -57,7 +58,9 @@ struct class
 struct submit {
     struct class **classes;
     struct list active;
-    uint32_t n_classes, max_units;
+    struct list spare; /* leases that ended; a warm grant allocates nothing */
+    struct submit_lease **blocks;
+    uint32_t n_classes, max_units, n_blocks;
     uint64_t last_ticket;
     uint64_t last_lease; /* granted; a raylet counts its leases and grants come in their order */
     uint64_t *ended;     /* before they were granted */
@@ -74,12 +77,24 @@ static void add(struct submit_actions *out, struct submit_action a)
     out->v[out->n++] = a;
 }
 
+static void add_block(struct submit *s)
+{
+    struct submit_lease *block = xcalloc(LEASES_A_BLOCK, sizeof *block);
+
+    s->blocks = xrealloc(s->blocks, (s->n_blocks + 1) * sizeof *s->blocks);
+    s->blocks[s->n_blocks++] = block;
+    for (int i = 0; i < LEASES_A_BLOCK; i++)
+        list_append(&s->spare, &block[i].node);
+}
+
 struct submit *submit_create(uint32_t max_units)
 {
     struct submit *s = xcalloc(1, sizeof *s);
 
     s->max_units = max_units;
     list_init(&s->active);
+    list_init(&s->spare);
+    add_block(s);
     return s;
 }
 
@@ -87,11 +102,11 @@ void submit_destroy(struct submit *s)
 {
     if (s == NULL)
         return;
-    for (uint32_t i = 0; i < s->n_classes; i++) {
-        list_for_each_safe(n, &s->classes[i]->leases)
-            free(list_entry(n, struct submit_lease, node));
+    for (uint32_t i = 0; i < s->n_classes; i++)
         free(s->classes[i]);
-    }
+    for (uint32_t i = 0; i < s->n_blocks; i++)
+        free(s->blocks[i]);
+    free(s->blocks);
     free(s->classes);
     free(s->ended);
     free(s);
@@ -495,12 +510,15 @@ struct submit_lease *submit_on_grant(struct submit *s,
         request(s, c, now_ns, out);
         return NULL;
     }
-    struct submit_lease *l = xcalloc(1, sizeof *l);
-    l->id = lease;
-    l->peer = peer;
-    l->class = c->number;
-    l->phases = UINT64_MAX;
-    l->progress_ns = now_ns;
+    if (list_empty(&s->spare))
+        add_block(s);
+    struct submit_lease *l = list_entry(s->spare.next, struct submit_lease, node);
+    list_remove(&l->node);
+    *l = (struct submit_lease){.id = lease,
+                               .peer = peer,
+                               .class = c->number,
+                               .phases = UINT64_MAX,
+                               .progress_ns = now_ns};
     list_init(&l->open);
     list_append(&c->leases, &l->node);
     c->n_leases++;
@@ -566,6 +584,12 @@ void submit_on_busy(struct submit *s,
         return;
     begin_pause(c, now_ns);
     request(s, c, now_ns, out);
+}
+
+void submit_forget(struct submit *s, struct submit_lease *l)
+{
+    ASSERT(l->ending && l->n_in_window == 0);
+    list_push(&s->spare, &l->node);
 }
 
 struct submit_lease *submit_find(const struct submit *s, uint64_t lease)

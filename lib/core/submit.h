@@ -25,8 +25,7 @@
 #define SUBMIT_PAUSE_NS                                                                            \
     50000000u /* before a refused request is made again; doubles to 64 times this */
 
-/* One leased worker. Owned by the submit; pointers are good until the action END has been carried
- * out. */
+/* One leased worker. Owned by the submit; pointers are good until submit_forget. */
 struct submit_lease {
     struct list node;
     struct list open; /* of those that may have room; idle ones first */
@@ -49,7 +48,7 @@ enum submit_kind {
     SUBMIT_TAKE_BACK, /* count tasks from lease */
     SUBMIT_RETURN,    /* lease id: nobody needs it */
     SUBMIT_FAIL,      /* task, for code (enum core_code) */
-    SUBMIT_END,       /* lease is over and about to be freed: forget it */
+    SUBMIT_END,       /* lease is over: drop what points to it, then submit_forget */
 };
 
 struct submit_action {
@@ -125,6 +124,8 @@ void submit_on_busy(struct submit *s,
                     uint32_t count,
                     uint64_t now_ns,
                     struct submit_actions *out);
+/* After END: the lease's memory is the next one's. */
+void submit_forget(struct submit *s, struct submit_lease *l);
 struct submit_lease *submit_find(const struct submit *s, uint64_t lease);
 /* The task of that slot, out of the window now; NULL: no such. run_ns feeds the window's size. */
 struct record *submit_on_done(struct submit *s,

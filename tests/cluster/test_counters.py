@@ -16,7 +16,7 @@ def number(program, name):
 
 def test_full_windows(cluster):
     program = cluster.run("counters", "windows", timeout=60)
-    assert number(program, "submitted") == 10000
+    assert number(program, "submitted") == 30000
     assert number(program, "allocs") == 0, repr(program)
     assert number(program, "writes a task") <= 0.1, repr(program)
 

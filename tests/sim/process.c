@@ -325,7 +325,7 @@ static void act(struct process *p)
             complete(p, a.task, true, a.cause != 0);
             break;
         case SUBMIT_END:
-            free(a.lease);
+            submit_forget(p->submit, a.lease);
             break;
         }
     }

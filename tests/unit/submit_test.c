@@ -35,7 +35,7 @@ static void clear(void)
 {
     for (size_t i = 0; i < out.n; i++)
         if (out.v[i].kind == SUBMIT_END)
-            free(out.v[i].lease);
+            submit_forget(s, out.v[i].lease);
     out.n = 0;
 }
 
@@ -384,6 +384,21 @@ START_TEST(inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker)
     ck_assert_uint_eq(count(SUBMIT_END, NULL), 1);
     clear();
     ck_assert_ptr_null(submit_find(s, 2));
+}
+END_TEST
+
+START_TEST(leases_that_come_and_go_allocate_nothing)
+{
+    submit_on_lease_ended(s, idle_lease(1, US), now, &out);
+    clear();
+    unsigned long before = alloc_count();
+    for (uint64_t i = 2; i < 100; i++) {
+        struct submit_lease *l = idle_lease(i, US);
+        ck_assert_uint_eq(l->phases, UINT64_MAX - 1); /* as of a new one: slot 0 was used once */
+        submit_on_lease_ended(s, l, now, &out);
+        clear();
+    }
+    ck_assert_uint_eq(alloc_count(), before);
 }
 END_TEST
 
@@ -973,7 +988,7 @@ static void carry_out(void)
         case SUBMIT_END:
             world_lease_of(a.lease)->l = NULL;
             w.ended++;
-            free(a.lease);
+            submit_forget(s, a.lease);
             break;
         }
     }
@@ -1253,6 +1268,7 @@ int main(void)
     tcase_add_test(c, tickets_are_canceled_only_when_the_class_has_no_task);
     tcase_add_test(c, new_work_after_a_cancel_asks_again_once_the_cancel_is_answered);
     tcase_add_test(c, inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker);
+    tcase_add_test(c, leases_that_come_and_go_allocate_nothing);
     tcase_add_test(c, inv_18_answers_to_unknown_tickets_change_nothing);
     tcase_add_test(c, inv_11_a_lease_that_ended_before_its_grant_came_is_not_kept);
     tcase_add_test(c, a_class_that_can_have_no_worker_fails_what_is_queued);

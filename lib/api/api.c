@@ -115,10 +115,10 @@ ray_ref ray_put_value(ray_value value)
     return ref;
 }
 
-int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
+static int get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms, bool take)
 {
     struct core_value v;
-    int rc = core_get(ref.word, timeout_ms, &v);
+    int rc = take ? core_take(ref.word, timeout_ms, &v) : core_get(ref.word, timeout_ms, &v);
 
     if (rc == CORE_ESTALE)
         return stale_error(ref);
@@ -129,13 +129,14 @@ int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
     return rc;
 }
 
+int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
+{
+    return get_to(ref, slot, timeout_ms, false);
+}
+
 int ray_take_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
 {
-    int rc = ray_get_to(ref, slot, timeout_ms);
-
-    if (rc != RAY_ETIMEOUT)
-        core_release(ref.word);
-    return rc;
+    return get_to(ref, slot, timeout_ms, true);
 }
 
 /* What the first n items of a get that failed later were given. */

@@ -511,7 +511,8 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
             owner_act();
         } else if (first->u.task.n_deps == 0) {
             core.pushed = NULL;
-            submit_task(core.submit, first, clock_now_ns(), &core.actions);
+            uint64_t now = submit_only_queues(core.submit, first->class) ? 0 : clock_now_ns();
+            submit_task(core.submit, first, now, &core.actions);
             owner_act();
             struct peer *p = core.pushed;
             /* Write at once when nothing else is in flight there, else in batches. */
@@ -603,7 +604,7 @@ static void fill(struct core_value *out, struct record *r)
     out->held = r->slot;
 }
 
-int core_get(uint64_t ref, int64_t timeout_ms, struct core_value *out)
+static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *out)
 {
     struct waiter w = {.n_missing = 1};
     struct ref_waiter rw = {.kind = REF_WAITER_THREAD, .u.thread = &w};
@@ -643,9 +644,21 @@ int core_get(uint64_t ref, int64_t timeout_ms, struct core_value *out)
     } else {
         code = CORE_ETIMEOUT;
     }
+    if (take && code == CORE_OK)
+        ref_table_drop(core.refs, r);
     poller_leave();
     core_unlock();
     return code;
+}
+
+int core_get(uint64_t ref, int64_t timeout_ms, struct core_value *out)
+{
+    return get(ref, timeout_ms, false, out);
+}
+
+int core_take(uint64_t ref, int64_t timeout_ms, struct core_value *out)
+{
+    return get(ref, timeout_ms, true, out);
 }
 
 void core_value_drop(struct core_value *value)

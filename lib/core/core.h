@@ -144,6 +144,8 @@ uint64_t core_put(uint8_t meta, const void *bytes, size_t size, int *code);
 /* CORE_OK and *out; CORE_ETIMEOUT; CORE_ESTALE. A failed task is CORE_OK with meta WIRE_META_ERROR.
  * timeout_ms -1 waits, 0 polls. */
 int core_get(uint64_t ref, int64_t timeout_ms, struct core_value *out);
+/* The same; with CORE_OK the handle is released too: one lock instead of two. */
+int core_take(uint64_t ref, int64_t timeout_ms, struct core_value *out);
 void core_value_drop(struct core_value *value);
 /* ready[i] for the first num_returns ready refs in input order. CORE_OK, CORE_ETIMEOUT when fewer
  * (flags are set all the same), CORE_EARG (0, too many, duplicates), CORE_ESTALE. */

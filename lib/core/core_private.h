@@ -141,6 +141,8 @@ struct core {
     struct board_line *board;
     uint64_t spin_ns; /* how long a spin may last: two wake costs */
     uint64_t last_turn_ns;
+    uint64_t
+        read_ns; /* when what is being handled was read: one look at the clock serves a batch */
     pthread_t helper;
     bool has_helper;
     _Atomic uint32_t helper_word; /* 1: naps long, wake it when work begins */

@@ -402,7 +402,7 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
                   WIRE_LEASE_RETURN,
                   &(struct wire_lease_return){g.lease},
                   sizeof(struct wire_lease_return));
-        submit_on_busy(core.submit, g.ticket, 1, clock_now_ns(), &core.actions);
+        submit_on_busy(core.submit, g.ticket, 1, core.read_ns, &core.actions);
         owner_act();
         return;
     }
@@ -410,7 +410,7 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
     p->pid = g.pid;
     p->board_slot = g.slot;
     struct submit_lease *l =
-        submit_on_grant(core.submit, g.ticket, g.lease, p, clock_now_ns(), &core.actions);
+        submit_on_grant(core.submit, g.ticket, g.lease, p, core.read_ns, &core.actions);
     if (l != NULL)
         p->n_leases++;
 }
@@ -436,7 +436,7 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
     struct submit_lease *l = find_lease(p, d.lease);
     if (l == NULL)
         return;
-    struct record *first = submit_on_done(core.submit, l, d.slot, d.run_ns, clock_now_ns());
+    struct record *first = submit_on_done(core.submit, l, d.slot, d.run_ns, core.read_ns);
     if (first == NULL)
         return;
     if (p->in_flight > 0)
@@ -462,7 +462,7 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
         at += a.size;
     }
     let_go(&t);
-    submit_refill(core.submit, l->class, clock_now_ns(), &core.actions);
+    submit_refill(core.submit, l->class, core.read_ns, &core.actions);
 }
 
 static void on_worker_dead(const uint8_t *body, size_t size)
@@ -498,7 +498,7 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     submit_on_worker_dead(core.submit,
                           l,
                           d.mask_lease == d.lease ? d.started : ~l->phases,
-                          clock_now_ns(),
+                          core.read_ns,
                           &core.actions);
     owner_act();
     core.death_text = NULL;
@@ -517,7 +517,7 @@ static void on_refused(const uint8_t *body, size_t size)
     snprintf(text, sizeof text, "%.*s", (int)(size - sizeof r), (const char *)body + sizeof r);
     core.death_text = text;
     if (r.code == ERR_FULL || r.code == ERR_TIMEOUT)
-        submit_on_busy(core.submit, r.ticket, r.count, clock_now_ns(), &core.actions);
+        submit_on_busy(core.submit, r.ticket, r.count, core.read_ns, &core.actions);
     else
         submit_on_refused(core.submit, r.ticket, r.count, &core.actions);
     owner_act();
@@ -581,7 +581,7 @@ static void on_info(const uint8_t *body, size_t size)
 
 void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size, int fd)
 {
-    uint64_t now = clock_now_ns();
+    uint64_t now = core.read_ns;
 
     switch (type) {
     case WIRE_DONE:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
+#include "lib/base/clock.h"
 #include "lib/core/core_private.h"
 
 #include <stdio.h>
@@ -176,6 +177,7 @@ bool peer_read(struct peer *p)
     int rc = 0;
 
     core.counters.reads++;
+    core.read_ns = clock_now_ns();
     while (p->link == link && (rc = unix_link_next(link, &f, &err)) == 1)
         handle(p, &f);
     if (p->link == link && (n < 0 || rc < 0))

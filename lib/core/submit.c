@@ -349,6 +349,13 @@ void submit_task(struct submit *s, struct record *task, uint64_t now_ns, struct 
         request(s, c, now_ns, out);
 }
 
+bool submit_only_queues(const struct submit *s, uint32_t class)
+{
+    const struct class *c = s->classes[class];
+
+    return c->head != NULL && c->n_units > 0;
+}
+
 void submit_on_argument(struct submit *s,
                         struct record *task,
                         const struct record *argument,

@@ -85,6 +85,8 @@ void submit_task(struct submit *s,
                  struct record *task,
                  uint64_t now_ns,
                  struct submit_actions *out);
+/* Whether a task of the class would only join the queue: then submit_task needs no time. */
+bool submit_only_queues(const struct submit *s, uint32_t class);
 /* One of the task's n_deps arguments is ready; the last one does what submit_task does. An error
  * among them fails the task only then, since others may still point to it. */
 void submit_on_argument(struct submit *s,

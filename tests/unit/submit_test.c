@@ -387,6 +387,28 @@ START_TEST(inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker)
 }
 END_TEST
 
+START_TEST(a_task_behind_others_only_queues)
+{
+    struct submit_action a;
+
+    ck_assert(!submit_only_queues(s, class));
+    submit_one();
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+    clear();
+    ck_assert(submit_only_queues(s, class));
+    submit_one();
+    ck_assert_uint_eq(out.n, 0);
+    grant(a.ticket, 1); /* one goes there, the other waits, but no unit is asked for */
+    ck_assert(!submit_only_queues(s, class));
+    clear();
+    settle();
+    ck_assert(submit_only_queues(s, class));
+    clear();
+    submit_one();
+    ck_assert_uint_eq(out.n, 0);
+}
+END_TEST
+
 START_TEST(leases_that_come_and_go_allocate_nothing)
 {
     submit_on_lease_ended(s, idle_lease(1, US), now, &out);
@@ -1268,6 +1290,7 @@ int main(void)
     tcase_add_test(c, tickets_are_canceled_only_when_the_class_has_no_task);
     tcase_add_test(c, new_work_after_a_cancel_asks_again_once_the_cancel_is_answered);
     tcase_add_test(c, inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker);
+    tcase_add_test(c, a_task_behind_others_only_queues);
     tcase_add_test(c, leases_that_come_and_go_allocate_nothing);
     tcase_add_test(c, inv_18_answers_to_unknown_tickets_change_nothing);
     tcase_add_test(c, inv_11_a_lease_that_ended_before_its_grant_came_is_not_kept);

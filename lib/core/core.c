@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lib/base/alloc.h"
@@ -22,7 +23,12 @@
 #define FLUSH_TASKS     32
 #define TEMPLATES_MAX   65535
 
-struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER, .epoll_fd = -1, .event_fd = -1};
+struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                    .outside = PTHREAD_COND_INITIALIZER,
+                    .epoll_fd = -1,
+                    .event_fd = -1};
+
+static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* one begins or ends at a time */
 
 /* Classes by their request's bytes; few, so a list is searched. */
 static struct class_frame {
@@ -64,6 +70,18 @@ bool core_is_initialized(void)
 bool core_in_worker(void)
 {
     return core.worker;
+}
+
+/* Around what sleeps, with the lock held: records and peers stay until it has left. */
+static void enter(void)
+{
+    core.n_inside++;
+}
+
+static void leave(void)
+{
+    if (--core.n_inside == 0)
+        pthread_cond_broadcast(&core.outside);
 }
 
 static uint64_t deadline_of(int64_t timeout_ms)
@@ -206,7 +224,6 @@ static void clear(void)
 
 int core_init(const struct core_config *config, struct err *err)
 {
-    static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
     struct core_config defaults = {0};
     int fd, code = CORE_OK;
 
@@ -219,7 +236,7 @@ int core_init(const struct core_config *config, struct err *err)
     }
     if (core.worker)
         return CORE_OK;
-    pthread_mutex_lock(&once);
+    pthread_mutex_lock(&life);
     if (core.n_inits > 0) {
         core.n_inits++;
     } else if (cluster_start(config != NULL ? config : &defaults, &core.raylet_pidfd, &fd, err)
@@ -232,34 +249,57 @@ int core_init(const struct core_config *config, struct err *err)
     } else {
         core.n_inits = 1;
     }
-    pthread_mutex_unlock(&once);
+    pthread_mutex_unlock(&life);
     return code;
+}
+
+/* The raylet has ended: what it said last is read, all that is pending fails, and everybody who
+ * sleeps in a call finds out and leaves. */
+static void hear_it_out(void)
+{
+    struct waiter w = {.n_missing = 1};
+
+    list_init(&w.node);
+    core_lock();
+    if (core.raylet->link != NULL) /* a child that the program forked may hold the other end */
+        shutdown(unix_link_fd(core.raylet->link), SHUT_RDWR);
+    while (core.raylet->link != NULL)
+        poller_wait(&w, UINT64_MAX, NULL, 0);
+    poller_leave();
+    while (core.n_inside > 0)
+        pthread_cond_wait(&core.outside, &core.lock);
+    core_unlock();
+}
+
+static void end(void)
+{
+    core_lock();
+    core.connected = false; /* nobody begins anything any more */
+    peer_send(core.raylet, WIRE_LEAVE, NULL, 0);
+    peer_flush(core.raylet);
+    core_unlock();
+    cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
+    hear_it_out();
+    clear();
 }
 
 int core_shutdown(struct err *err)
 {
+    int code = CORE_OK;
+
     if (unusable())
         return CORE_EFORKED;
-    if (core.worker || core.n_inits == 0) {
-        err_set(err, ERR_INVALID, "ray_shutdown without ray_init");
-        return core.worker ? CORE_OK : CORE_EARG;
-    }
-    if (--core.n_inits > 0)
+    if (core.worker)
         return CORE_OK;
-    core_lock();
-    if (core.raylet->link != NULL) {
-        peer_send(core.raylet, WIRE_LEAVE, NULL, 0);
-        peer_flush(core.raylet);
-    }
-    core_unlock();
-    cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
-    /* what tasks printed last is in the link's buffer */
-    core_lock();
-    while (core.raylet->link != NULL && peer_read(core.raylet))
-        continue;
-    core_unlock();
-    clear();
-    return CORE_OK;
+    pthread_mutex_lock(&life);
+    if (core.n_inits == 0)
+        code = CORE_EARG;
+    else if (--core.n_inits == 0)
+        end();
+    pthread_mutex_unlock(&life);
+    if (code != CORE_OK)
+        err_set(err, ERR_INVALID, "ray_shutdown without ray_init");
+    return code;
 }
 
 /* --- templates --- */
@@ -600,6 +640,7 @@ static void fill(struct core_value *out, struct record *r)
         return;
     }
     out->bytes = record_value(r);
+    enter();
     r->held++;
     out->held = r->slot;
 }
@@ -619,6 +660,7 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
         core_unlock();
         return CORE_ESTALE;
     }
+    enter();
     if (r->state == REF_PENDING && timeout_ms == 0 && !core.polling) {
         core.polling = true;
         poller_turn(0, NULL, 0);
@@ -647,6 +689,7 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
     if (take && code == CORE_OK)
         ref_table_drop(core.refs, r);
     poller_leave();
+    leave();
     core_unlock();
     return code;
 }
@@ -666,8 +709,8 @@ void core_value_drop(struct core_value *value)
     if (value->held == 0 || unusable())
         return;
     core_lock();
-    if (core.refs != NULL)
-        ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)value->held));
+    ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)value->held));
+    leave();
     core_unlock();
     value->held = 0;
 }
@@ -711,6 +754,7 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
     }
     list_init(&w.node);
     core_lock();
+    enter();
     for (size_t i = 0; i < n && code == CORE_OK; i++) {
         struct record *r = core.connected ? ref_table_find(core.refs, refs[i]) : NULL;
         if (r == NULL)
@@ -757,6 +801,7 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
         ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)refs[i]));
     }
     poller_leave();
+    leave();
     core_unlock();
     free(rws);
     if (code == CORE_OK && n_ready < num_returns)
@@ -816,7 +861,12 @@ int core_watch(uint64_t ref, void *tag)
 
 int core_poll_fd(void)
 {
-    return unusable() || !core.connected ? -1 : core.event_fd;
+    if (unusable())
+        return -1;
+    core_lock();
+    int fd = core.connected ? core.event_fd : -1;
+    core_unlock();
+    return fd;
 }
 
 int core_poll(struct core_event *events, size_t max, int64_t timeout_ms)
@@ -833,13 +883,16 @@ int core_poll(struct core_event *events, size_t max, int64_t timeout_ms)
         core_unlock();
         return -CORE_EARG;
     }
+    enter();
     if (core.events == NULL && timeout_ms == 0 && !core.polling) {
         core.polling = true;
         poller_turn(0, NULL, 0);
         core.polling = false;
     }
-    while (core.events == NULL && timeout_ms != 0 && wait_round(&w, deadline, NULL))
+    while (core.events == NULL && timeout_ms != 0 && core.raylet->link != NULL
+           && wait_round(&w, deadline, NULL))
         continue;
+    bool is_over = core.events == NULL && core.raylet->link == NULL;
     worker_unblock();
     while (core.events != NULL && n < max) {
         struct ready_event *e = core.events;
@@ -854,8 +907,9 @@ int core_poll(struct core_event *events, size_t max, int64_t timeout_ms)
         (void)r;
     }
     poller_leave();
+    leave();
     core_unlock();
-    return (int)n;
+    return is_over ? -CORE_ELINK : (int)n;
 }
 
 /* --- facts --- */
@@ -901,6 +955,7 @@ int core_get_info(struct core_info *out, struct err *err)
         err_set(err, ERR_INVALID, "call ray_init first");
         return CORE_EARG;
     }
+    enter();
     core.info_ready = false;
     peer_send(core.raylet, WIRE_INFO, NULL, 0);
     peer_flush(core.raylet);
@@ -913,6 +968,7 @@ int core_get_info(struct core_info *out, struct err *err)
         err_set(err, ERR_DIED, "the raylet is gone: %s", core.lost.text);
         code = CORE_ELINK;
     }
+    leave();
     core_unlock();
     return code;
 }

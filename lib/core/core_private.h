@@ -101,7 +101,10 @@ struct core {
     pthread_mutex_t lock;
     /* life */
     unsigned n_inits;
-    bool connected, worker, stopping;
+    _Atomic bool connected; /* changes under the lock */
+    bool worker, stopping;
+    unsigned n_inside; /* calls that may sleep, and values being read: the end waits for them */
+    pthread_cond_t outside;
     int raylet_pidfd;
     _Atomic bool forked; /* set in a forked child: the library is inert there */
     struct peer *raylet;

@@ -202,6 +202,7 @@ class Cluster:
             options = os.environ.get(name, "")
             env[name] = f"{options}:log_path={self.sanitizer_logs}/{name[:4].lower()}".lstrip(":")
         env["ASAN_OPTIONS"] += ":handle_segv=0:handle_abort=0:detect_stack_use_after_return=0"
+        env["TSAN_OPTIONS"] += ":handle_segv=0:handle_abort=0"
         env.update({k: str(v) for k, v in extra.items()})
         return env
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from conftest import slow, wait_until
 
 
 def started(cluster):
@@ -14,7 +14,9 @@ def started(cluster):
     program.say("init 2")
     program.expect(r"^ok \d+$")
     program.say("session")
-    return program, Path(program.expect(r"^session (.*)$").group(1))
+    folder = Path(program.expect(r"^session (.*)$").group(1))
+    wait_until(lambda: cluster.zygotes(program), 10 * slow(), "its zygote")
+    return program, folder
 
 
 def finish(program):

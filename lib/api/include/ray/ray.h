@@ -192,7 +192,8 @@ void ray_box_drop(ray_box *box);
 /* One event with this tag when the ref has a value or an error, at once if it has. The event
  * comes even if the ref is released before. RAY_ESTALE, RAY_ENOMEM. */
 int ray_watch(ray_ref ref, void *tag);
-/* Up to max events; waits for the first. The number of them, 0 when none came in time, or -1. */
+/* Up to max events; waits for the first. The number of them, 0 when none came in time, or -1
+ * (RAY_ELINK: the cluster is gone, and none will come). */
 int ray_poll(ray_event *events, size_t max, int64_t timeout_ms);
 /* Readable while events wait, for poll and epoll; -1 before ray_init. Not to be read or closed. */
 int ray_poll_fd(void);

@@ -83,7 +83,9 @@ struct store_record {
     uint32_t owner;
     uint64_t place, offset, size, counter;
     uint32_t index, n_refs;
-    uint8_t spare[16];
+    uint64_t
+        extra; /* of SEAL: bytes behind the data that are the object's too (its refs); 0: none */
+    uint8_t spare[8];
 };
 _Static_assert(sizeof(struct store_record) == 64, "one cache line");
 

@@ -13,7 +13,10 @@
  *
  * A process is named by its slot on the board, an owner by its process number, never used again.
  * Everything read from a process's share is checked: a record that does not fit what was lent to it
- * is counted and ignored.
+ * is counted and ignored; a ring whose head cannot be is counted once and never read again.
+ *
+ * A HOLD guards an entry only if it went by the ring: until it is there, the pin must stay. A FREE
+ * may come before the SEAL (which may travel by frame); it is remembered.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,9 +24,13 @@
 
 #include "objstore/layout.h"
 
+#define STORE_REQUESTS_MAX 256 /* that wait, of one process; more are refused */
+#define STORE_POLL_MS      1   /* while requests wait all rings are read so often */
+#define STORE_SETTLE_MS    5   /* what was just lent is not recalled */
+
 struct store_config {
-    uint64_t capacity;         /* bytes of the arena, a multiple of STORE_BLOCK */
-    uint32_t n_entries;        /* of the index; entry 0 is never used */
+    uint64_t capacity;         /* bytes of the arena, a multiple of STORE_BLOCK, > 0 */
+    uint32_t n_entries;        /* of the index, > 1; entry 0 is never used */
     struct index_entry *index; /* zeroed, writable */
     uint32_t n_slots;          /* processes: slots 0 .. n_slots - 1 */
     uint64_t wait_ms;          /* a request that cannot be served for so long is refused */
@@ -50,6 +57,7 @@ struct store_actions {
 
 struct store;
 
+/* NULL: no memory for the books. */
 struct store *store_create(const struct store_config *config);
 void store_destroy(struct store *s);
 
@@ -68,10 +76,11 @@ void store_remove_process(struct store *s,
 void store_owner_gone(struct store *s, uint32_t number, uint64_t now_ms, struct store_actions *out);
 
 /* At least `need` bytes in one extent, better `want` (>= need), and n_places (1 ..
- * STORE_LENT_MAX) entries. Answered exactly once (INV-18), at once if memory is there. Else it
- * waits: idle regions are recalled, all rings drained, and whoever fits is served, oldest first;
- * one that fits may pass an older one that does not, until it was passed by as many bytes as it
- * asks for (PIT-25 without starving it). */
+ * STORE_LENT_MAX) entries; what is out of range is taken for the nearest that is not. Answered
+ * exactly once (INV-18), at once if memory is there. Else it waits: all rings are drained, idle
+ * regions recalled, and whoever fits is served with what it needs, oldest first; one that fits may
+ * pass an older one that does not, which is passed by at most as many bytes as it asks for (PIT-25
+ * without starving it). */
 void store_lend(struct store *s,
                 uint32_t slot,
                 uint64_t ticket,
@@ -90,7 +99,8 @@ void store_on_record(struct store *s,
                      struct store_actions *out);
 /* A reader has unpinned an entry that is FREEING: look again. */
 void store_on_doorbell(struct store *s, uint64_t now_ms, struct store_actions *out);
-/* Refuses what has waited too long. */
+/* Reads all rings if requests wait (memory that is free need not ring), goes on with frees that
+ * were left over, and refuses what has waited too long. */
 void store_on_time(struct store *s, uint64_t now_ms, struct store_actions *out);
 /* When store_on_time has something to do; UINT64_MAX never. */
 uint64_t store_next_deadline(const struct store *s);
@@ -111,7 +121,8 @@ void store_get_stats(const struct store *s, struct store_stats *out);
 struct store_use {
     uint32_t n_pins, n_holds;
 };
-/* The next entry after `entry` (0 begins) that is not free; 0: none is left. */
+/* The next entry after `entry` (0 begins) that is not free; 0: none is left. Pins are counted when
+ * the walk begins. use may be NULL. */
 uint32_t store_next(const struct store *s, uint32_t entry, struct store_use *use);
 /* Arena, index, lists, counts and holds agree; asserts. */
 void store_selfcheck(const struct store *s);

@@ -1,0 +1,1068 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How this works. Records change one fact each; whatever is to be freed is put in a batch, with its
+ * word FREEING. Each event ends with finish(): settle() ends the frees of the batch, with one full
+ * fence, one look at all pins and then one at all rings for the whole batch (objstore/layout.h says
+ * why in this order), and pump() serves requests if there is more to give than before.
+ *
+ * An entry is on one list at a time: LENT on its process's, SEALED on its owner's, FREEING in the
+ * batch (to be looked at) or on `used` (somebody reads it: a doorbell, the last UNHOLD or a death
+ * puts it into the batch again). A LENT entry that nobody holds is given up without a look at pins:
+ * they guard no bytes, since there are none before the SEAL.
+ *
+ * The index is written here alone (the seals of its memfd see to that), so states and generations
+ * are read back from it; the rest of an entry's truth is in private memory. Of a process's share
+ * nothing is trusted and nothing is read twice.
+ */
+#include "objstore/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/list.h"
+#include "objstore/arena.h"
+#include "objstore/pin.h"
+#include "objstore/word_map.h"
+
+#define STORE_MAGIC   0x53544f52u
+#define SETTLE_ROUNDS 8 /* of one event: who frees for ever does not keep the loop for ever */
+
+struct entry {
+    struct list node;
+    uint32_t first, n_blocks; /* of the object; 0 blocks: it was never sealed */
+    uint32_t slot;            /* LENT: to this process */
+    uint32_t next_free;       /* FREE; 0: the last */
+    uint32_t n_holds;
+    uint32_t n_pins; /* as seen by look number `looked` */
+    uint64_t looked;
+    uint32_t early_owner; /* this process has sent FREE before the SEAL came */
+    bool has_early_owner;
+};
+
+struct extent {
+    uint32_t first, n;
+};
+
+struct process {
+    struct store_share *share; /* borrowed; NULL: no process has this slot */
+    uint64_t tail;             /* ours: the shared one can be written by the process */
+    uint32_t number, live_at;
+    uint32_t n_requests;
+    bool is_deaf;        /* its ring's head was impossible */
+    bool is_recallable;  /* was lent something since it was last recalled, */
+    uint64_t lent_ms;    /* the last time then */
+    struct extent *lent; /* sorted */
+    size_t n_lent, lent_room;
+    struct list entries;   /* LENT to it */
+    struct word_map holds; /* entry -> how often */
+};
+
+/* As long as it has objects, and for ever if it is gone. */
+struct owner {
+    struct list sealed;
+    uint32_t number;
+    bool is_gone;
+};
+
+struct request {
+    struct list node;
+    uint64_t ticket, deadline_ms;
+    uint32_t slot, need, n_places; /* need in blocks */
+    uint64_t passed;               /* blocks given to younger ones */
+};
+
+struct store {
+    unsigned magic;
+    struct store_config config;
+    struct arena *arena;
+    struct entry *entries;
+    uint32_t free_entry, n_fresh; /* last freed; entries from n_fresh on were never used */
+    uint32_t n_free_entries;      /* that can be lent */
+    struct process *processes;
+    uint32_t *live, n_live; /* slots */
+    struct word_map owners; /* number + 1 -> struct owner */
+    struct list batch, used, queue;
+    uint64_t n_looks;
+    bool wants_drain; /* a SEAL that matters is in some ring */
+    bool has_more;    /* to give, or to ask, since pump() looked */
+    uint64_t now_ms, drained_ms;
+    uint64_t used_blocks, lent_blocks, touched_blocks, peak_blocks;
+    uint64_t data_bytes;
+    uint32_t n_sealed, n_lent, n_freeing, n_waiting;
+    uint64_t n_sealed_ever, n_freed_ever, n_bad, n_refused;
+};
+
+static void add(struct store_actions *out, const struct store_action *action)
+{
+    if (out->n == out->room) {
+        out->room = out->room == 0 ? 16 : out->room * 2;
+        out->v = xrealloc(out->v, out->room * sizeof *out->v);
+    }
+    out->v[out->n++] = *action;
+}
+
+static uint32_t blocks(uint64_t size)
+{
+    return (uint32_t)((size + STORE_BLOCK - 1) / STORE_BLOCK);
+}
+
+static struct process *process_of(struct store *s, uint32_t slot)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    ASSERT(slot < s->config.n_slots && s->processes[slot].share != NULL);
+    return &s->processes[slot];
+}
+
+/* --- entries --- */
+
+static uint64_t word_of(const struct store *s, uint32_t entry)
+{
+    return atomic_load_explicit(&s->config.index[entry].word, memory_order_relaxed);
+}
+
+static enum store_state state_of(const struct store *s, uint32_t entry)
+{
+    return (enum store_state)(uint32_t)word_of(s, entry);
+}
+
+static uint32_t generation_of(const struct store *s, uint32_t entry)
+{
+    return (uint32_t)(word_of(s, entry) >> 32);
+}
+
+static void set_word(struct store *s, uint32_t entry, uint32_t generation, enum store_state state)
+{
+    atomic_store_explicit(&s->config.index[entry].word,
+                          (uint64_t)generation << 32 | state,
+                          memory_order_release);
+}
+
+static uint32_t number_of(const struct store *s, const struct entry *e)
+{
+    return (uint32_t)(e - s->entries);
+}
+
+/* The entry a foreign place names, or 0: it names none that is there. */
+static uint32_t entry_at(const struct store *s, uint64_t place)
+{
+    uint32_t entry = store_place_entry(place);
+
+    if (entry == 0 || entry >= s->config.n_entries)
+        return 0;
+    if (store_place_generation(place) != generation_of(s, entry)
+        || state_of(s, entry) == STORE_ENTRY_FREE)
+        return 0;
+    return entry;
+}
+
+static uint32_t take_entry(struct store *s)
+{
+    uint32_t entry = s->free_entry;
+
+    ASSERT(s->n_free_entries > 0);
+    s->n_free_entries--;
+    if (entry == 0)
+        return s->n_fresh++;
+    s->free_entry = s->entries[entry].next_free;
+    return entry;
+}
+
+/* One that has had all generations is never lent again. */
+static void drop_entry(struct store *s, uint32_t entry)
+{
+    uint32_t generation = generation_of(s, entry);
+    bool is_last = generation == UINT32_MAX;
+
+    set_word(s, entry, is_last ? generation : generation + 1, STORE_ENTRY_FREE);
+    s->entries[entry] = (struct entry){.next_free = s->free_entry};
+    if (is_last)
+        return;
+    s->free_entry = entry;
+    s->n_free_entries++;
+    s->has_more = true;
+}
+
+/* --- owners --- */
+
+static struct owner *find_owner(const struct store *s, uint32_t number)
+{
+    return (struct owner *)(uintptr_t)word_map_get(&s->owners, (uint64_t)number + 1);
+}
+
+static struct owner *have_owner(struct store *s, uint32_t number)
+{
+    struct owner *o = find_owner(s, number);
+
+    if (o != NULL)
+        return o;
+    o = xcalloc(1, sizeof *o);
+    o->number = number;
+    list_init(&o->sealed);
+    word_map_set(&s->owners, (uint64_t)number + 1, (uintptr_t)o);
+    return o;
+}
+
+static void drop_owner_if_idle(struct store *s, struct owner *o)
+{
+    if (!list_empty(&o->sealed) || o->is_gone)
+        return;
+    word_map_set(&s->owners, (uint64_t)o->number + 1, 0);
+    free(o);
+}
+
+/* --- freeing --- */
+
+/* Nobody can pin it from here on. Off its list, into the batch. */
+static void begin_free(struct store *s, uint32_t entry)
+{
+    struct entry *e = &s->entries[entry];
+
+    list_remove(&e->node);
+    pin_begin_free(&s->config.index[entry].word, store_place(generation_of(s, entry), entry));
+    list_append(&s->batch, &e->node);
+    s->n_freeing++;
+}
+
+static void free_sealed(struct store *s, uint32_t entry)
+{
+    struct owner *o = find_owner(s, s->config.index[entry].owner);
+
+    s->n_sealed--;
+    begin_free(s, entry);
+    drop_owner_if_idle(s, o);
+}
+
+static void end_free(struct store *s, uint32_t entry)
+{
+    const struct entry *e = &s->entries[entry];
+
+    list_remove(&s->entries[entry].node);
+    if (e->n_blocks > 0) {
+        arena_free(s->arena, e->first, e->n_blocks);
+        s->used_blocks -= e->n_blocks;
+        s->data_bytes -= s->config.index[entry].size;
+        s->n_freed_ever++;
+        s->has_more = true;
+    }
+    s->n_freeing--;
+    drop_entry(s, entry);
+}
+
+static void give_up_lent(struct store *s, uint32_t entry)
+{
+    s->n_lent--;
+    if (s->entries[entry].n_holds > 0) {
+        begin_free(s, entry);
+        return;
+    }
+    list_remove(&s->entries[entry].node);
+    drop_entry(s, entry);
+}
+
+static void drop_holds(struct store *s, uint32_t entry, uint32_t n)
+{
+    struct entry *e = &s->entries[entry];
+
+    e->n_holds -= n;
+    if (e->n_holds > 0 || state_of(s, entry) != STORE_ENTRY_FREEING)
+        return;
+    list_remove(&e->node);
+    list_append(&s->batch, &e->node);
+}
+
+static void look_at_all_used(struct store *s)
+{
+    list_for_each_safe(n, &s->used)
+    {
+        list_remove(n);
+        list_append(&s->batch, n);
+    }
+}
+
+/* --- regions --- */
+
+/* How many of p's extents begin at or before first. */
+static size_t n_before(const struct process *p, uint32_t first)
+{
+    size_t low = 0, high = p->n_lent;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (p->lent[middle].first <= first)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void insert_extent(struct process *p, size_t at, struct extent x)
+{
+    if (p->n_lent == p->lent_room) {
+        p->lent_room = p->lent_room == 0 ? 8 : p->lent_room * 2;
+        p->lent = xrealloc(p->lent, p->lent_room * sizeof *p->lent);
+    }
+    memmove(&p->lent[at + 1], &p->lent[at], (p->n_lent - at) * sizeof *p->lent);
+    p->lent[at] = x;
+    p->n_lent++;
+}
+
+/* Take [first, first + n) out of what is lent to p. false: it is not in one extent of p's. */
+static bool carve(struct process *p, uint32_t first, uint32_t n)
+{
+    size_t at = n_before(p, first);
+
+    if (at == 0)
+        return false;
+    struct extent *x = &p->lent[--at];
+    uint32_t before = first - x->first;
+    if (before >= x->n || n > x->n - before)
+        return false;
+    struct extent rest = {first + n, x->n - before - n};
+    x->n = before;
+    if (before > 0 && rest.n > 0) {
+        insert_extent(p, at + 1, rest);
+    } else if (rest.n > 0) {
+        *x = rest;
+    } else if (before == 0) {
+        p->n_lent--;
+        memmove(x, x + 1, (p->n_lent - at) * sizeof *x);
+    }
+    return true;
+}
+
+static void take_back(struct store *s, uint32_t first, uint32_t n)
+{
+    arena_free(s->arena, first, n);
+    s->lent_blocks -= n;
+    s->has_more = true;
+}
+
+/* Foreign numbers: is [offset, offset + size) a range of the arena that begins with a block? */
+static bool is_range(const struct store *s, uint64_t offset, uint64_t size)
+{
+    return size > 0 && size <= s->config.capacity && offset <= s->config.capacity - size
+           && offset % STORE_BLOCK == 0;
+}
+
+/* --- records; false: a bad one --- */
+
+static bool on_seal(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    struct process *p = &s->processes[slot];
+    uint32_t entry = entry_at(s, r->place);
+    struct entry *e = &s->entries[entry];
+
+    if (entry == 0 || state_of(s, entry) != STORE_ENTRY_LENT || e->slot != slot)
+        return false;
+    if (r->size == 0 || r->size > s->config.capacity || r->extra > s->config.capacity
+        || !is_range(s, r->offset, r->size + r->extra) || (r->n_refs > 0 && r->extra == 0))
+        return false;
+    uint32_t first = (uint32_t)(r->offset / STORE_BLOCK), n = blocks(r->size + r->extra);
+    if (!carve(p, first, n))
+        return false;
+
+    struct index_entry *x = &s->config.index[entry];
+    x->offset = r->offset;
+    x->size = r->size;
+    x->owner = r->owner;
+    x->index = r->index;
+    x->counter = r->counter;
+    x->n_refs = r->n_refs;
+    x->attempt = r->attempt;
+    x->meta = r->meta;
+    set_word(s, entry, generation_of(s, entry), STORE_ENTRY_SEALED);
+
+    struct owner *o = have_owner(s, r->owner);
+    e->first = first;
+    e->n_blocks = n;
+    list_remove(&e->node);
+    list_append(&o->sealed, &e->node);
+    s->n_lent--;
+    s->n_sealed++;
+    s->n_sealed_ever++;
+    s->lent_blocks -= n;
+    s->used_blocks += n;
+    s->data_bytes += r->size;
+    if (o->is_gone || (e->has_early_owner && e->early_owner == r->owner))
+        free_sealed(s, entry);
+    return true;
+}
+
+static bool on_free(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    uint32_t number = s->processes[slot].number, entry = entry_at(s, r->place);
+
+    if (entry == 0)
+        return false;
+    switch (state_of(s, entry)) {
+    case STORE_ENTRY_SEALED:
+        if (s->config.index[entry].owner != number)
+            return false;
+        free_sealed(s, entry);
+        return true;
+    case STORE_ENTRY_LENT: /* the SEAL is in its creator's ring, or a frame on its way */
+        s->entries[entry].early_owner = number;
+        s->entries[entry].has_early_owner = true;
+        s->wants_drain = true;
+        return true;
+    case STORE_ENTRY_FREEING:
+    case STORE_ENTRY_FREE:
+        return false;
+    }
+    return false;
+}
+
+static bool on_hold(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    struct process *p = &s->processes[slot];
+    uint32_t entry = entry_at(s, r->place);
+
+    if (entry == 0 || s->entries[entry].n_holds == UINT32_MAX)
+        return false;
+    word_map_set(&p->holds, entry, word_map_get(&p->holds, entry) + 1);
+    s->entries[entry].n_holds++;
+    return true;
+}
+
+static bool on_unhold(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    struct process *p = &s->processes[slot];
+    uint32_t entry = entry_at(s, r->place);
+    uint64_t n = entry == 0 ? 0 : word_map_get(&p->holds, entry);
+
+    if (n == 0)
+        return false;
+    word_map_set(&p->holds, entry, n - 1);
+    drop_holds(s, entry, 1);
+    return true;
+}
+
+static bool on_return(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    if (r->place != 0) {
+        uint32_t entry = entry_at(s, r->place);
+        if (entry == 0 || state_of(s, entry) != STORE_ENTRY_LENT || s->entries[entry].slot != slot)
+            return false;
+        give_up_lent(s, entry);
+        return true;
+    }
+    if (!is_range(s, r->offset, r->size) || r->size % STORE_BLOCK != 0)
+        return false;
+    uint32_t first = (uint32_t)(r->offset / STORE_BLOCK), n = blocks(r->size);
+    if (!carve(&s->processes[slot], first, n))
+        return false;
+    take_back(s, first, n);
+    return true;
+}
+
+static void on_record(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    bool is_good = false;
+
+    switch ((enum store_record_kind)r->kind) {
+    case STORE_SEAL:
+        is_good = on_seal(s, slot, r);
+        break;
+    case STORE_FREE:
+        is_good = on_free(s, slot, r);
+        break;
+    case STORE_HOLD:
+        is_good = on_hold(s, slot, r);
+        break;
+    case STORE_UNHOLD:
+        is_good = on_unhold(s, slot, r);
+        break;
+    case STORE_RETURN:
+        is_good = on_return(s, slot, r);
+        break;
+    }
+    s->n_bad += !is_good;
+}
+
+/* What is in the ring now, not what is added meanwhile. */
+static void drain(struct store *s, uint32_t slot)
+{
+    struct process *p = &s->processes[slot];
+    struct store_ring *ring = &p->share->ring;
+
+    if (p->is_deaf)
+        return;
+    uint64_t n = PIN_LOAD(&ring->head) - p->tail;
+    if (n > STORE_RING) {
+        p->is_deaf = true;
+        s->n_bad++;
+        return;
+    }
+    struct store_record r;
+    while (n-- > 0 && ring_take(ring, &p->tail, &r)) {
+        atomic_signal_fence(memory_order_seq_cst); /* it is the copy that is checked and used */
+        on_record(s, slot, &r);
+    }
+}
+
+static void drain_all(struct store *s)
+{
+    s->wants_drain = false;
+    s->drained_ms = s->now_ms;
+    for (uint32_t i = 0; i < s->n_live; i++)
+        drain(s, s->live[i]);
+}
+
+/* --- settling --- */
+
+static void look_at_pins(const struct store *s, uint64_t look)
+{
+    for (uint32_t i = 0; i < s->n_live; i++) {
+        struct store_share *share = s->processes[s->live[i]].share;
+        for (unsigned k = 0; k < STORE_PINS; k++) {
+            uint64_t place = pin_look(&share->pins[k]);
+            if (place == 0)
+                continue;
+            uint32_t entry = entry_at(s, place);
+            if (entry == 0)
+                continue;
+            struct entry *e = &s->entries[entry];
+            if (e->looked != look)
+                e->n_pins = 0;
+            e->looked = look;
+            e->n_pins++;
+        }
+    }
+}
+
+static void settle_batch(struct store *s)
+{
+    struct list batch;
+
+    list_init(&batch);
+    list_for_each_safe(n, &s->batch)
+    {
+        list_remove(n);
+        list_append(&batch, n);
+    }
+    pin_end_batch();
+    look_at_pins(s, ++s->n_looks);
+    drain_all(s); /* a pin that has gone may be a hold by now */
+    list_for_each_safe(n, &batch)
+    {
+        struct entry *e = list_entry(n, struct entry, node);
+        if (e->n_holds == 0 && e->looked != s->n_looks) {
+            end_free(s, number_of(s, e));
+        } else {
+            list_remove(n);
+            list_append(&s->used, n);
+        }
+    }
+}
+
+static void settle(struct store *s)
+{
+    for (int i = 0; i < SETTLE_ROUNDS && (s->wants_drain || !list_empty(&s->batch)); i++) {
+        if (list_empty(&s->batch))
+            drain_all(s);
+        else
+            settle_batch(s);
+    }
+}
+
+/* --- requests --- */
+
+static void lend(struct store *s,
+                 uint32_t slot,
+                 uint64_t ticket,
+                 struct extent x,
+                 uint32_t n_places,
+                 struct store_actions *out)
+{
+    struct process *p = &s->processes[slot];
+    struct store_action action = {.kind = STORE_LENT,
+                                  .slot = slot,
+                                  .ticket = ticket,
+                                  .offset = (uint64_t)x.first * STORE_BLOCK,
+                                  .size = (uint64_t)x.n * STORE_BLOCK,
+                                  .n_places = n_places};
+
+    insert_extent(p, n_before(p, x.first), x);
+    for (uint32_t i = 0; i < n_places; i++) {
+        uint32_t entry = take_entry(s);
+        s->entries[entry] = (struct entry){.slot = slot};
+        list_append(&p->entries, &s->entries[entry].node);
+        set_word(s, entry, generation_of(s, entry), STORE_ENTRY_LENT);
+        action.places[i] = store_place(generation_of(s, entry), entry);
+    }
+    p->is_recallable = true;
+    p->lent_ms = s->now_ms;
+    s->n_lent += n_places;
+    s->lent_blocks += x.n;
+    if (x.first + x.n > s->touched_blocks)
+        s->touched_blocks = x.first + x.n;
+    if (s->used_blocks + s->lent_blocks > s->peak_blocks)
+        s->peak_blocks = s->used_blocks + s->lent_blocks;
+    add(out, &action);
+}
+
+static bool try_lend(struct store *s,
+                     uint32_t slot,
+                     uint64_t ticket,
+                     uint32_t n,
+                     uint32_t n_places,
+                     struct store_actions *out)
+{
+    struct extent x = {.n = n};
+
+    if (n_places > s->n_free_entries || arena_alloc(s->arena, n, &x.first) != 0)
+        return false;
+    lend(s, slot, ticket, x, n_places, out);
+    return true;
+}
+
+static void refuse(struct store *s,
+                   uint32_t slot,
+                   uint64_t ticket,
+                   bool too_large,
+                   struct store_actions *out)
+{
+    add(out,
+        &(struct store_action){.kind = STORE_REFUSED,
+                               .slot = slot,
+                               .ticket = ticket,
+                               .too_large = too_large});
+    s->n_refused++;
+}
+
+static void drop_request(struct store *s, struct request *q)
+{
+    list_remove(&q->node);
+    s->processes[q->slot].n_requests--;
+    s->n_waiting--;
+    s->has_more = true; /* whom it kept from passing may pass */
+    free(q);
+}
+
+/* Serve who fits, the oldest first. slack: the blocks by which all that wait in front may still be
+ * passed. */
+static void pump(struct store *s, struct store_actions *out)
+{
+    uint64_t slack = UINT64_MAX;
+    uint32_t too_long = UINT32_MAX; /* no extent is as long */
+
+    s->has_more = false;
+    list_for_each_safe(n, &s->queue)
+    {
+        struct request *q = list_entry(n, struct request, node);
+        if (slack == 0)
+            break;
+        if (q->need <= slack && q->need < too_long) {
+            if (try_lend(s, q->slot, q->ticket, q->need, q->n_places, out)) {
+                for (struct list *o = s->queue.next; o != n; o = o->next)
+                    list_entry(o, struct request, node)->passed += q->need;
+                slack -= slack == UINT64_MAX ? 0 : q->need;
+                drop_request(s, q);
+                continue;
+            }
+            if (q->n_places <= s->n_free_entries)
+                too_long = q->need;
+        }
+        if (q->need - q->passed < slack)
+            slack = q->need - q->passed;
+    }
+    s->has_more = false; /* who was served in this pass kept nobody from anything */
+}
+
+static void finish(struct store *s, struct store_actions *out)
+{
+    settle(s);
+    if (s->has_more && s->n_waiting > 0)
+        pump(s, out);
+}
+
+/* Not from who was lent something a moment ago: two that need all there is would take it from each
+ * other for ever, and neither would ever use it. */
+static void recall(struct store *s, struct store_actions *out)
+{
+    for (uint32_t i = 0; i < s->n_live && s->n_waiting > 0; i++) {
+        struct process *p = &s->processes[s->live[i]];
+        if (!p->is_recallable || s->now_ms - p->lent_ms < STORE_SETTLE_MS
+            || (p->n_lent == 0 && list_empty(&p->entries)))
+            continue;
+        p->is_recallable = false;
+        add(out, &(struct store_action){.kind = STORE_RECALL, .slot = s->live[i]});
+    }
+}
+
+/* --- public --- */
+
+struct store *store_create(const struct store_config *config)
+{
+    ASSERT(config->capacity > 0 && config->capacity % STORE_BLOCK == 0);
+    ASSERT(config->capacity / STORE_BLOCK < INT32_MAX && config->n_entries > 1);
+    struct arena *arena = arena_create((uint32_t)(config->capacity / STORE_BLOCK));
+
+    if (arena == NULL)
+        return NULL;
+    struct store *s = xcalloc(1, sizeof *s);
+    s->magic = STORE_MAGIC;
+    s->config = *config;
+    s->arena = arena;
+    s->entries = xcalloc(config->n_entries, sizeof *s->entries);
+    s->n_fresh = 1;
+    s->n_free_entries = config->n_entries - 1;
+    s->processes = xcalloc(config->n_slots, sizeof *s->processes);
+    s->live = xcalloc(config->n_slots, sizeof *s->live);
+    list_init(&s->batch);
+    list_init(&s->used);
+    list_init(&s->queue);
+    return s;
+}
+
+void store_destroy(struct store *s)
+{
+    if (s == NULL)
+        return;
+    CHECK_MAGIC(s, STORE_MAGIC);
+    while (!list_empty(&s->queue))
+        drop_request(s, list_entry(s->queue.next, struct request, node));
+    for (uint32_t i = 0; i < s->n_live; i++) {
+        free(s->processes[s->live[i]].lent);
+        word_map_fini(&s->processes[s->live[i]].holds);
+    }
+    for (size_t i = 0; i < s->owners.room; i++)
+        if (s->owners.keys[i] != 0)
+            free((struct owner *)(uintptr_t)s->owners.values[i]);
+    word_map_fini(&s->owners);
+    arena_destroy(s->arena);
+    free(s->entries);
+    free(s->processes);
+    free(s->live);
+    s->magic = 0;
+    free(s);
+}
+
+void store_add_process(struct store *s, uint32_t slot, uint32_t number, struct store_share *share)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    ASSERT(slot < s->config.n_slots && share != NULL && s->processes[slot].share == NULL);
+    struct process *p = &s->processes[slot];
+
+    *p = (struct process){.share = share, .number = number, .live_at = s->n_live};
+    list_init(&p->entries);
+    s->live[s->n_live++] = slot;
+}
+
+static void free_all_of(struct store *s, uint32_t number)
+{
+    struct owner *o = have_owner(s, number);
+
+    o->is_gone = true;
+    while (!list_empty(&o->sealed))
+        free_sealed(s, number_of(s, list_entry(o->sealed.next, struct entry, node)));
+}
+
+void store_remove_process(struct store *s,
+                          uint32_t slot,
+                          uint64_t now_ms,
+                          struct store_actions *out)
+{
+    struct process *p = process_of(s, slot);
+
+    s->now_ms = now_ms;
+    drain(s, slot);
+    uint32_t last = s->live[--s->n_live];
+    s->live[p->live_at] = last;
+    s->processes[last].live_at = p->live_at;
+    for (size_t i = 0; i < p->n_lent; i++)
+        take_back(s, p->lent[i].first, p->lent[i].n);
+    while (!list_empty(&p->entries))
+        give_up_lent(s, number_of(s, list_entry(p->entries.next, struct entry, node)));
+    for (size_t i = 0; i < p->holds.room; i++)
+        if (p->holds.keys[i] != 0)
+            drop_holds(s, (uint32_t)p->holds.keys[i], (uint32_t)p->holds.values[i]);
+    list_for_each_safe(n, &s->queue)
+    {
+        struct request *q = list_entry(n, struct request, node);
+        if (q->slot == slot)
+            drop_request(s, q);
+    }
+    free_all_of(s, p->number);
+    look_at_all_used(s);
+    free(p->lent);
+    word_map_fini(&p->holds);
+    *p = (struct process){0};
+    finish(s, out);
+}
+
+void store_owner_gone(struct store *s, uint32_t number, uint64_t now_ms, struct store_actions *out)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    s->now_ms = now_ms;
+    free_all_of(s, number);
+    finish(s, out);
+}
+
+void store_lend(struct store *s,
+                uint32_t slot,
+                uint64_t ticket,
+                uint64_t need,
+                uint64_t want,
+                uint32_t n_places,
+                uint64_t now_ms,
+                struct store_actions *out)
+{
+    struct process *p = process_of(s, slot);
+
+    s->now_ms = now_ms;
+    need = need == 0 ? 1 : need;
+    want = want < need ? need : want > s->config.capacity ? s->config.capacity : want;
+    n_places = n_places == 0 ? 1 : n_places > STORE_LENT_MAX ? STORE_LENT_MAX : n_places;
+    if (n_places >= s->config.n_entries)
+        n_places = s->config.n_entries - 1;
+    if (need > s->config.capacity || p->n_requests == STORE_REQUESTS_MAX) {
+        refuse(s, slot, ticket, need > s->config.capacity, out);
+        return;
+    }
+    if (s->n_waiting == 0
+        && (try_lend(s, slot, ticket, blocks(want), n_places, out)
+            || try_lend(s, slot, ticket, blocks(need), n_places, out)))
+        return;
+
+    struct request *q = xcalloc(1, sizeof *q);
+    q->slot = slot;
+    q->ticket = ticket;
+    q->need = blocks(need);
+    q->n_places = n_places;
+    q->deadline_ms = now_ms + s->config.wait_ms;
+    list_append(&s->queue, &q->node);
+    p->n_requests++;
+    s->n_waiting++;
+    s->has_more = true;
+    s->wants_drain = true;
+    finish(s, out);
+    recall(s, out);
+}
+
+void store_drain(struct store *s, uint32_t slot, uint64_t now_ms, struct store_actions *out)
+{
+    (void)process_of(s, slot);
+    s->now_ms = now_ms;
+    drain(s, slot);
+    finish(s, out);
+}
+
+void store_on_record(struct store *s,
+                     uint32_t slot,
+                     const struct store_record *record,
+                     uint64_t now_ms,
+                     struct store_actions *out)
+{
+    (void)process_of(s, slot);
+    s->now_ms = now_ms;
+    drain(s, slot);
+    on_record(s, slot, record);
+    finish(s, out);
+}
+
+void store_on_doorbell(struct store *s, uint64_t now_ms, struct store_actions *out)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    s->now_ms = now_ms;
+    look_at_all_used(s);
+    finish(s, out);
+}
+
+void store_on_time(struct store *s, uint64_t now_ms, struct store_actions *out)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    s->now_ms = now_ms;
+    s->wants_drain |= s->n_waiting > 0;
+    finish(s, out);
+    while (!list_empty(&s->queue)) { /* the oldest is due first: all wait equally long */
+        struct request *q = list_entry(s->queue.next, struct request, node);
+        if (q->deadline_ms > now_ms)
+            break;
+        refuse(s, q->slot, q->ticket, false, out);
+        drop_request(s, q);
+    }
+    finish(s, out);
+    recall(s, out);
+}
+
+uint64_t store_next_deadline(const struct store *s)
+{
+    if (s->wants_drain || !list_empty(&s->batch))
+        return s->now_ms;
+    if (s->n_waiting == 0)
+        return UINT64_MAX;
+    uint64_t deadline_ms = list_entry(s->queue.next, struct request, node)->deadline_ms;
+    uint64_t poll_ms = s->drained_ms + STORE_POLL_MS;
+    return poll_ms < deadline_ms ? poll_ms : deadline_ms;
+}
+
+/* --- queries --- */
+
+void store_get_stats(const struct store *s, struct store_stats *out)
+{
+    *out = (struct store_stats){
+        .capacity = s->config.capacity,
+        .used = s->used_blocks * STORE_BLOCK,
+        .lent = s->lent_blocks * STORE_BLOCK,
+        .free = arena_n_free(s->arena) * STORE_BLOCK,
+        .largest_free = (uint64_t)arena_largest(s->arena) * STORE_BLOCK,
+        .data_bytes = s->data_bytes,
+        .peak = s->peak_blocks * STORE_BLOCK,
+        .touched = s->touched_blocks * STORE_BLOCK,
+        .n_sealed = s->n_sealed,
+        .n_lent = s->n_lent,
+        .n_freeing = s->n_freeing,
+        .n_waiting = s->n_waiting,
+        .n_sealed_ever = s->n_sealed_ever,
+        .n_freed_ever = s->n_freed_ever,
+        .n_bad_records = s->n_bad,
+        .n_refused = s->n_refused,
+    };
+}
+
+uint32_t store_next(const struct store *s, uint32_t entry, struct store_use *use)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    ASSERT(entry < s->config.n_entries);
+    if (entry == 0) { /* a walk is not an event: what a settle has seen is not mixed with it */
+        for (uint32_t i = 1; i < s->n_fresh; i++)
+            s->entries[i].looked = 0;
+        look_at_pins(s, UINT64_MAX);
+    }
+    for (entry++; entry < s->n_fresh; entry++) {
+        const struct entry *e = &s->entries[entry];
+        if (state_of(s, entry) == STORE_ENTRY_FREE)
+            continue;
+        if (use != NULL)
+            *use = (struct store_use){.n_pins = e->looked == UINT64_MAX ? e->n_pins : 0,
+                                      .n_holds = e->n_holds};
+        return entry;
+    }
+    return 0;
+}
+
+/* --- selfcheck --- */
+
+/* What an extent or an object has is allocated, and nobody else's. */
+static void claim(const struct store *s, uint8_t *claimed, uint32_t first, uint32_t n)
+{
+    ASSERT(n > 0 && arena_is_allocated(s->arena, first, n));
+    for (uint32_t i = first; i < first + n; i++) {
+        ASSERT(claimed[i] == 0);
+        claimed[i] = 1;
+    }
+}
+
+/* How many of that state the list holds; each entry is counted once in *n_seen. */
+static uint32_t check_list(const struct store *s,
+                           const struct list *list,
+                           enum store_state state,
+                           uint8_t *claimed,
+                           uint32_t *n_seen)
+{
+    uint32_t n = 0;
+
+    list_for_each(m, list)
+    {
+        const struct entry *e = list_entry(m, struct entry, node);
+        const struct index_entry *x = &s->config.index[number_of(s, e)];
+        ASSERT(number_of(s, e) >= 1 && number_of(s, e) < s->n_fresh);
+        ASSERT(state_of(s, number_of(s, e)) == state);
+        ASSERT(state != STORE_ENTRY_LENT || e->n_blocks == 0);
+        ASSERT(state != STORE_ENTRY_SEALED || e->n_blocks > 0);
+        if (e->n_blocks > 0) {
+            claim(s, claimed, e->first, e->n_blocks);
+            ASSERT(x->offset == (uint64_t)e->first * STORE_BLOCK && x->size > 0);
+            ASSERT(x->size <= (uint64_t)e->n_blocks * STORE_BLOCK);
+        }
+        n++;
+    }
+    *n_seen += n;
+    return n;
+}
+
+static void check_processes(const struct store *s, uint8_t *claimed, uint32_t *n_seen)
+{
+    uint64_t lent_blocks = 0;
+    uint32_t n_lent = 0;
+
+    for (uint32_t i = 0; i < s->n_live; i++) {
+        const struct process *p = &s->processes[s->live[i]];
+        ASSERT(p->share != NULL && p->live_at == i);
+        for (size_t k = 0; k < p->n_lent; k++) {
+            claim(s, claimed, p->lent[k].first, p->lent[k].n);
+            ASSERT(k == 0 || p->lent[k - 1].first < p->lent[k].first);
+            lent_blocks += p->lent[k].n;
+        }
+        n_lent += check_list(s, &p->entries, STORE_ENTRY_LENT, claimed, n_seen);
+        list_for_each(m, &p->entries) ASSERT(list_entry(m, struct entry, node)->slot == s->live[i]);
+    }
+    ASSERT(lent_blocks == s->lent_blocks && n_lent == s->n_lent);
+}
+
+static void check_holds(const struct store *s)
+{
+    uint64_t *sums = xcalloc(s->config.n_entries, sizeof *sums);
+
+    for (uint32_t i = 0; i < s->n_live; i++) {
+        const struct word_map *m = &s->processes[s->live[i]].holds;
+        for (size_t k = 0; k < m->room; k++)
+            if (m->keys[k] != 0)
+                sums[m->keys[k]] += m->values[k];
+    }
+    for (uint32_t i = 1; i < s->n_fresh; i++) {
+        ASSERT(s->entries[i].n_holds == sums[i]);
+        ASSERT(sums[i] == 0 || state_of(s, i) != STORE_ENTRY_FREE);
+    }
+    free(sums);
+}
+
+void store_selfcheck(const struct store *s)
+{
+    uint32_t n_blocks = blocks(s->config.capacity), n_seen = 0, n_sealed = 0, n_free = 0;
+    uint32_t n_retired = 0, n_waiting = 0;
+
+    CHECK_MAGIC(s, STORE_MAGIC);
+    arena_selfcheck(s->arena);
+    uint8_t *claimed = xcalloc(n_blocks, 1);
+    check_processes(s, claimed, &n_seen);
+    for (size_t i = 0; i < s->owners.room; i++) {
+        if (s->owners.keys[i] == 0)
+            continue;
+        const struct owner *o = (const struct owner *)(uintptr_t)s->owners.values[i];
+        uint32_t n = check_list(s, &o->sealed, STORE_ENTRY_SEALED, claimed, &n_seen);
+        ASSERT(o->number + 1ull == s->owners.keys[i] && (n == 0) == o->is_gone);
+        list_for_each(m, &o->sealed) ASSERT(
+            s->config.index[number_of(s, list_entry(m, struct entry, node))].owner == o->number);
+        n_sealed += n;
+    }
+    ASSERT(n_sealed == s->n_sealed);
+    ASSERT(check_list(s, &s->batch, STORE_ENTRY_FREEING, claimed, &n_seen)
+               + check_list(s, &s->used, STORE_ENTRY_FREEING, claimed, &n_seen)
+           == s->n_freeing);
+    uint64_t n_claimed = 0;
+    for (uint32_t i = 0; i < n_blocks; i++)
+        n_claimed += claimed[i];
+    free(claimed);
+    ASSERT(n_claimed == s->used_blocks + s->lent_blocks);
+    ASSERT(n_claimed + arena_n_free(s->arena) == n_blocks);
+    check_holds(s);
+
+    for (uint32_t i = s->free_entry; i != 0; i = s->entries[i].next_free, n_free++)
+        ASSERT(state_of(s, i) == STORE_ENTRY_FREE && n_free < s->n_fresh);
+    for (uint32_t i = 1; i < s->n_fresh; i++)
+        n_retired += word_of(s, i) == ((uint64_t)UINT32_MAX << 32 | STORE_ENTRY_FREE);
+    ASSERT(n_free + s->config.n_entries - s->n_fresh == s->n_free_entries);
+    ASSERT(n_seen + n_free + n_retired + 1 == s->n_fresh);
+    list_for_each(m, &s->queue)
+    {
+        const struct request *q = list_entry(m, struct request, node);
+        ASSERT(q->passed <= q->need && s->processes[q->slot].n_requests > 0);
+        n_waiting++;
+    }
+    ASSERT(n_waiting == s->n_waiting);
+}

@@ -15,7 +15,8 @@
 #include "lib/base/list.h"
 #include "lib/core/core.h"
 
-#define EARLY_MAX 4096 /* numbers an op frame may be ahead: two carriers differ by little */
+#define EARLY_MAX       4096       /* numbers an op frame may be ahead: carriers differ by little */
+#define EARLY_WORDS_MAX (4u << 20) /* and words in all such frames of one sender */
 
 struct words {
     uint64_t *v;
@@ -50,14 +51,15 @@ struct other {
     struct list node; /* borrow.others */
     uint32_t process;
     bool is_dead;
-    uint64_t release_ns; /* dead: when its borrows end; 0: they did */
+    uint64_t release_ns; /* dead: when its borrows end, and this with them */
     /* we borrow from it */
     struct words ops; /* not yet sent; they will be number sent + 1 */
     uint32_t sent, acked;
     struct list waiting;
     /* it borrows from us */
-    uint32_t received;
+    uint32_t received, n_early_words;
     bool owes_ack;
+    uint64_t n_borrows;
     struct words gone;
     struct list early, replies;
 };
@@ -69,7 +71,10 @@ struct borrow {
     uint32_t *buckets; /* slots */
     uint32_t n_buckets, n_borrowed;
     uint64_t n_borrowers, n_replies, n_guardians;
-    unsigned n_news; /* others with something to send */
+    unsigned n_news;   /* others with something to send */
+    struct words lost; /* local words of records learned after their owner's death */
+    uint32_t *dead;    /* processes whose `other` is gone, ascending */
+    size_t n_dead, dead_room;
 };
 
 static struct borrow_action *add_action(struct borrow_actions *out, enum borrow_kind kind)
@@ -133,6 +138,8 @@ void borrow_destroy(struct borrow *b)
         free(o->gone.v);
         free(o);
     }
+    free(b->lost.v);
+    free(b->dead);
     free(b->buckets);
     free(b);
 }
@@ -152,12 +159,31 @@ static struct other *find_other(struct borrow *b, uint32_t process)
     return NULL;
 }
 
+/* Where it is, or would be, in the numbers of the dead. */
+static size_t find_dead(const struct borrow *b, uint32_t process)
+{
+    size_t low = 0, high = b->n_dead;
+
+    while (low < high) {
+        size_t k = low + (high - low) / 2;
+        if (b->dead[k] < process)
+            low = k + 1;
+        else
+            high = k;
+    }
+    return low;
+}
+
+/* NULL: it is long dead. */
 static struct other *get_other(struct borrow *b, uint32_t process)
 {
     struct other *o = find_other(b, process);
 
     if (o != NULL)
         return o;
+    size_t at = find_dead(b, process);
+    if (at < b->n_dead && b->dead[at] == process)
+        return NULL;
     o = xcalloc(1, sizeof *o);
     o->process = process;
     list_init(&o->waiting);
@@ -165,6 +191,30 @@ static struct other *get_other(struct borrow *b, uint32_t process)
     list_init(&o->replies);
     list_push(&b->others, &o->node);
     return o;
+}
+
+static bool is_dead(const struct other *o)
+{
+    return o == NULL || o->is_dead;
+}
+
+/* Nothing is left to do about a dead process: only its number is kept. */
+static void forget(struct borrow *b, struct other *o)
+{
+    size_t at = find_dead(b, o->process);
+
+    ASSERT(list_empty(&o->waiting) && list_empty(&o->early) && list_empty(&o->replies));
+    if (b->n_dead == b->dead_room) {
+        b->dead_room = b->dead_room == 0 ? 16 : 2 * b->dead_room;
+        b->dead = xrealloc(b->dead, b->dead_room * sizeof *b->dead);
+    }
+    memmove(b->dead + at + 1, b->dead + at, (b->n_dead - at) * sizeof *b->dead);
+    b->dead[at] = o->process;
+    b->n_dead++;
+    list_remove(&o->node);
+    free(o->ops.v);
+    free(o->gone.v);
+    free(o);
 }
 
 /* --- borrowed records --- */
@@ -199,10 +249,13 @@ struct record *borrow_learn(struct borrow *b, uint32_t owner, uint64_t word)
 
     if (owner == b->process) {
         r = ref_table_find_shown(b->refs, word);
-        if (r != NULL)
-            r->held++;
+        if (r == NULL || (r->flags & REF_BORROWED) != 0)
+            return NULL;
+        r->held++;
         return r;
     }
+    if ((uint32_t)word == 0 || (word & BORROW_DROP) != 0)
+        return NULL; /* no slot; and it must not become a DROP */
     uint32_t k = bucket_of(b, owner, word);
     for (uint32_t slot = b->buckets[k]; slot != 0;) {
         r = ref_table_at(b->refs, slot);
@@ -233,12 +286,14 @@ struct record *borrow_learn(struct borrow *b, uint32_t owner, uint64_t word)
     b->buckets[k] = r->slot;
     if (++b->n_borrowed > b->n_buckets)
         rehash(b);
+    if (is_dead(get_other(b, owner)))
+        add_word(&b->lost, record_word(r)); /* INV-33: whoever gets it will be told */
     return r;
 }
 
 static void add_op(struct borrow *b, struct other *o, uint64_t op)
 {
-    if (o->is_dead)
+    if (is_dead(o))
         return;
     if (!has_news(o))
         b->n_news++;
@@ -264,10 +319,9 @@ static void release(struct borrow *b, struct guardian *g, struct borrow_actions 
 {
     switch (g->kind) {
     case BORROW_GUARD_TASK:
-        add_action(out, BORROW_TASK_FREE);
-        break;
     case BORROW_GUARD_REPLY: {
-        struct borrow_action *a = add_action(out, BORROW_SEND_SEEN);
+        bool is_task = g->kind == BORROW_GUARD_TASK;
+        struct borrow_action *a = add_action(out, is_task ? BORROW_TASK_FREE : BORROW_SEND_SEEN);
         a->process = g->process;
         a->counter = g->counter;
         break;
@@ -281,14 +335,14 @@ static void release(struct borrow *b, struct guardian *g, struct borrow_actions 
 /* The number that covers all that was, and is about to be, said to that owner. */
 static uint32_t last_number(const struct other *o)
 {
-    return o->sent + (o->ops.n > 0);
+    return o->sent + (o->ops.n + BORROW_WORDS_MAX - 1) / BORROW_WORDS_MAX;
 }
 
 /* Must that owner acknowledge first? A task's DONE travels behind our ops if they go to the same
  * process and nothing older, which may have taken another way, is unanswered. */
 static bool must_wait(const struct guardian *g, const struct other *o)
 {
-    if (o->is_dead || last_number(o) == o->acked)
+    if (is_dead(o) || last_number(o) == o->acked)
         return false;
     return g->kind != BORROW_GUARD_TASK || g->process != o->process || o->sent != o->acked;
 }
@@ -328,7 +382,7 @@ void borrow_guard(struct borrow *b,
         if ((r->flags & REF_BORROWED) == 0)
             continue;
         struct other *o = get_other(b, r->extra->owner);
-        if (!r->extra->registered && !o->is_dead) {
+        if (!r->extra->registered && !is_dead(o)) {
             r->extra->registered = 1;
             add_op(b, o, r->extra->owner_word);
         }
@@ -366,33 +420,68 @@ static void released_by(struct borrow *b, struct other *o, bool all, struct borr
 
 bool borrow_has_news(const struct borrow *b)
 {
-    return b->n_news > 0;
+    return b->n_news > 0 || b->lost.n > 0;
+}
+
+static void lost(struct borrow *b, uint32_t slot, int code, struct borrow_actions *out)
+{
+    const struct record *r = ref_table_at(b->refs, slot);
+
+    if (r->state != REF_PENDING)
+        return; /* it has its value */
+    struct borrow_action *a = add_action(out, BORROW_LOST);
+    a->slot = slot;
+    a->counter = record_word(r);
+    a->code = code;
+}
+
+static void flush_lost(struct borrow *b, struct borrow_actions *out)
+{
+    for (uint32_t i = 0; i < b->lost.n; i++) {
+        uint32_t slot = (uint32_t)b->lost.v[i];
+        if (record_word(ref_table_at(b->refs, slot)) == b->lost.v[i])
+            lost(b, slot, CORE_EOWNER, out);
+    }
+    b->lost.n = 0;
+}
+
+/* The first words of those, at most what fits a frame. */
+static void flush_words(struct borrow_action *a, struct words *w)
+{
+    a->n = w->n;
+    a->words = w->v;
+    if (w->n <= BORROW_WORDS_MAX) {
+        *w = (struct words){0};
+        return;
+    }
+    a->n = BORROW_WORDS_MAX;
+    a->words = xmalloc(a->n * sizeof *a->words);
+    memcpy(a->words, w->v, a->n * sizeof *a->words);
+    w->n -= a->n;
+    memmove(w->v, w->v + a->n, w->n * sizeof *w->v);
 }
 
 void borrow_flush(struct borrow *b, struct borrow_actions *out)
 {
+    flush_lost(b, out);
     if (b->n_news == 0)
         return;
     list_for_each(n, &b->others)
     {
         struct other *o = list_entry(n, struct other, node);
-        if (o->ops.n > 0) {
+        while (o->ops.n > 0) {
             struct borrow_action *a = add_action(out, BORROW_SEND_OPS);
             a->process = o->process;
             a->sequence = ++o->sent;
-            a->words = o->ops.v;
-            a->n = o->ops.n;
-            o->ops = (struct words){0};
+            flush_words(a, &o->ops);
         }
-        if (o->owes_ack) {
+        for (bool more = o->owes_ack; more; more = o->gone.n > 0) {
             struct borrow_action *a = add_action(out, BORROW_SEND_ACK);
             a->process = o->process;
             a->sequence = o->received;
-            a->words = o->gone.v;
-            a->n = o->gone.n;
-            o->gone = (struct words){0};
-            o->owes_ack = false;
+            flush_words(a, &o->gone);
         }
+        o->owes_ack = false;
     }
     b->n_news = 0;
 }
@@ -407,13 +496,13 @@ static struct ref_borrower *find_borrower(const struct ref_extra *x, uint32_t pr
     return NULL;
 }
 
-static bool add_borrower(struct borrow *b, struct record *r, uint32_t process)
+static bool add_borrower(struct borrow *b, struct record *r, struct other *o)
 {
     struct ref_extra *x = ref_table_extra(b->refs, r);
 
     if (x == NULL)
         return false;
-    if (find_borrower(x, process) != NULL)
+    if (find_borrower(x, o->process) != NULL)
         return true;
     if (x->n_borrowers == x->borrower_room) {
         uint32_t room = x->borrower_room == 0 ? 16 : 2 * x->borrower_room;
@@ -426,20 +515,22 @@ static bool add_borrower(struct borrow *b, struct record *r, uint32_t process)
         x->borrowers = v;
         x->borrower_room = room;
     }
-    x->borrowers[x->n_borrowers++].process = process;
+    x->borrowers[x->n_borrowers++].process = o->process;
     b->n_borrowers++;
+    o->n_borrows++;
     r->held++;
     return true;
 }
 
-static void remove_borrower(struct borrow *b, struct record *r, uint32_t process)
+static void remove_borrower(struct borrow *b, struct record *r, struct other *o)
 {
-    struct ref_borrower *at = find_borrower(r->extra, process);
+    struct ref_borrower *at = find_borrower(r->extra, o->process);
 
     if (at == NULL)
         return;
     *at = r->extra->borrowers[--r->extra->n_borrowers];
     b->n_borrowers--;
+    o->n_borrows--;
     ref_table_unhold(b->refs, r);
 }
 
@@ -451,8 +542,8 @@ static void apply(struct borrow *b, struct other *o, const uint64_t *words, uint
         bool is_ours = r != NULL && (r->flags & REF_BORROWED) == 0;
         if ((words[i] & BORROW_DROP) != 0) {
             if (is_ours)
-                remove_borrower(b, r, o->process);
-        } else if (!is_ours || !add_borrower(b, r, o->process)) {
+                remove_borrower(b, r, o);
+        } else if (!is_ours || !add_borrower(b, r, o)) {
             add_word(&o->gone, word);
         }
     }
@@ -470,11 +561,31 @@ static void apply_early(struct borrow *b, struct other *o)
             if (e->sequence != o->received + 1)
                 continue;
             list_remove(&e->node);
+            o->n_early_words -= e->n;
             apply(b, o, e->words, e->n);
             free(e);
             found = true;
         }
     }
+}
+
+static bool keep_early(struct other *o, uint32_t sequence, const uint64_t *words, uint32_t n)
+{
+    list_for_each(m, &o->early)
+    {
+        if (list_entry(m, struct early, node)->sequence == sequence)
+            return true;
+    }
+    if (n > EARLY_WORDS_MAX - o->n_early_words)
+        return false;
+    struct early *e = xcalloc(1, sizeof *e + n * sizeof *words);
+    e->sequence = sequence;
+    e->n = n;
+    if (n > 0)
+        memcpy(e->words, words, n * sizeof *words);
+    list_append(&o->early, &e->node);
+    o->n_early_words += n;
+    return true;
 }
 
 bool borrow_on_ops(struct borrow *b,
@@ -484,20 +595,16 @@ bool borrow_on_ops(struct borrow *b,
                    uint32_t n)
 {
     struct other *o = get_other(b, from);
-    uint32_t ahead = sequence - o->received;
 
-    if (o->is_dead || (int32_t)ahead <= 0)
+    if (is_dead(o))
+        return true;
+    uint32_t ahead = sequence - o->received;
+    if ((int32_t)ahead <= 0)
         return true; /* a duplicate */
     if (ahead > EARLY_MAX)
         return false;
-    if (ahead > 1) {
-        struct early *e = xcalloc(1, sizeof *e + n * sizeof *words);
-        e->sequence = sequence;
-        e->n = n;
-        memcpy(e->words, words, n * sizeof *words);
-        list_append(&o->early, &e->node);
-        return true;
-    }
+    if (ahead > 1)
+        return keep_early(o, sequence, words, n);
     if (!has_news(o))
         b->n_news++;
     o->owes_ack = true;
@@ -512,9 +619,10 @@ void borrow_hold_reply(struct borrow *b,
                        const uint32_t *slots,
                        uint32_t n)
 {
+    if (n == 0)
+        return;
     struct other *o = get_other(b, process);
-
-    if (o->is_dead) {
+    if (o == NULL) {
         for (uint32_t i = 0; i < n; i++)
             ref_table_unhold(b->refs, ref_table_at(b->refs, slots[i]));
         return;
@@ -554,15 +662,6 @@ void borrow_on_seen(struct borrow *b, uint32_t from, uint64_t counter)
 
 /* --- acknowledgements and deaths --- */
 
-static void lost(struct borrow *b, uint32_t slot, int code, struct borrow_actions *out)
-{
-    if (ref_table_at(b->refs, slot)->state != REF_PENDING)
-        return; /* it has its value */
-    struct borrow_action *a = add_action(out, BORROW_LOST);
-    a->slot = slot;
-    a->code = code;
-}
-
 static uint32_t find_borrowed(const struct borrow *b, uint32_t owner, uint64_t word)
 {
     uint32_t slot = b->buckets[bucket_of(b, owner, word)];
@@ -587,15 +686,15 @@ void borrow_on_ack(struct borrow *b,
 
     if (o == NULL || (int32_t)(sequence - o->sent) > 0)
         return; /* of what was never sent */
+    if ((int32_t)(sequence - o->acked) > 0) {
+        o->acked = sequence;
+        released_by(b, o, false, out); /* first: it may end what is gone */
+    }
     for (uint32_t i = 0; i < n; i++) {
         uint32_t slot = find_borrowed(b, from, gone[i]);
         if (slot != 0)
             lost(b, slot, CORE_ELOST, out);
     }
-    if ((int32_t)(sequence - o->acked) <= 0)
-        return;
-    o->acked = sequence;
-    released_by(b, o, false, out);
 }
 
 void borrow_on_process_dead(struct borrow *b,
@@ -603,9 +702,9 @@ void borrow_on_process_dead(struct borrow *b,
                             uint64_t now_ns,
                             struct borrow_actions *out)
 {
-    struct other *o = get_other(b, process);
+    struct other *o = process != b->process ? get_other(b, process) : NULL;
 
-    if (o->is_dead || process == b->process)
+    if (is_dead(o))
         return;
     if (has_news(o))
         b->n_news--;
@@ -613,6 +712,13 @@ void borrow_on_process_dead(struct borrow *b,
     o->release_ns = now_ns + BORROW_GRACE_NS;
     o->ops.n = o->gone.n = 0;
     o->owes_ack = false;
+    list_for_each_safe(n, &o->early)
+    {
+        struct early *e = list_entry(n, struct early, node);
+        list_remove(&e->node);
+        free(e);
+    }
+    released_by(b, o, true, out); /* first: it may end what is lost */
     for (uint32_t k = 0; k < b->n_buckets; k++)
         for (uint32_t slot = b->buckets[k]; slot != 0;) {
             struct ref_extra *x = ref_table_at(b->refs, slot)->extra;
@@ -620,15 +726,6 @@ void borrow_on_process_dead(struct borrow *b,
                 lost(b, slot, CORE_EOWNER, out);
             slot = x->next;
         }
-    list_for_each_safe(n, &o->early)
-    {
-        struct early *e = list_entry(n, struct early, node);
-        list_remove(&e->node);
-        free(e);
-    }
-    while (!list_empty(&o->replies))
-        end_reply(b, list_entry(o->replies.next, struct reply, node));
-    released_by(b, o, true, out);
 }
 
 static struct other *find_due(const struct borrow *b, uint64_t now_ns)
@@ -636,7 +733,7 @@ static struct other *find_due(const struct borrow *b, uint64_t now_ns)
     list_for_each(n, &b->others)
     {
         struct other *o = list_entry(n, struct other, node);
-        if (o->is_dead && o->release_ns != 0 && now_ns >= o->release_ns)
+        if (o->is_dead && now_ns >= o->release_ns)
             return o;
     }
     return NULL;
@@ -647,12 +744,14 @@ void borrow_on_time(struct borrow *b, uint64_t now_ns)
     struct other *o;
 
     while ((o = find_due(b, now_ns)) != NULL) {
-        o->release_ns = 0;
-        for (uint32_t slot = 1; slot < ref_table_end(b->refs); slot++) {
+        while (!list_empty(&o->replies))
+            end_reply(b, list_entry(o->replies.next, struct reply, node));
+        for (uint32_t slot = 1; o->n_borrows > 0 && slot < ref_table_end(b->refs); slot++) {
             struct record *r = ref_table_at(b->refs, slot);
             if (r->state != REF_FREE && r->extra != NULL && r->extra->n_borrowers > 0)
-                remove_borrower(b, r, o->process);
+                remove_borrower(b, r, o);
         }
+        forget(b, o);
     }
 }
 
@@ -663,7 +762,7 @@ uint64_t borrow_next_deadline(const struct borrow *b)
     list_for_each(n, &b->others)
     {
         const struct other *o = list_entry(n, struct other, node);
-        if (o->is_dead && o->release_ns != 0 && o->release_ns < first)
+        if (o->is_dead && o->release_ns < first)
             first = o->release_ns;
     }
     return first;
@@ -680,7 +779,7 @@ void borrow_get_stats(const struct borrow *b, struct borrow_stats *out)
 void borrow_selfcheck(const struct borrow *b)
 {
     uint32_t n_borrowed = 0;
-    uint64_t n_borrowers = 0, n_replies = 0;
+    uint64_t n_borrowers = 0, n_replies = 0, n_borrows = 0;
     unsigned n_news = 0;
 
     for (uint32_t k = 0; k < b->n_buckets; k++)
@@ -703,8 +802,9 @@ void borrow_selfcheck(const struct borrow *b)
         const struct other *o = list_entry(n, struct other, node);
         list_for_each(m, &o->replies) n_replies++;
         n_news += has_news(o);
+        n_borrows += o->n_borrows;
         ASSERT((int32_t)(o->sent - o->acked) >= 0);
     }
     ASSERT(n_borrowed == b->n_borrowed && n_borrowers == b->n_borrowers);
-    ASSERT(n_replies == b->n_replies && n_news == b->n_news);
+    ASSERT(n_replies == b->n_replies && n_news == b->n_news && n_borrows == b->n_borrowers);
 }

@@ -11,13 +11,14 @@
  * object is in somebody's count at any moment (INV-28):
  *
  *   brought by                        kept meanwhile                      by
- *   an argument of a running task     the caller's hold on the argument   DONE is sent after the
- * ack a result (DONE)                   the executor's hold on the reply    SEEN is sent after the
- * ack a value that was got              the record of that value            a hold of ours
+ *   an argument of a running task     the caller's hold on the argument   DONE after the ack
+ *   a result (DONE)                   the executor's hold on the reply    SEEN after the ack
+ *   a value that was got              the record of that value            a hold of ours
  *
  * ADDs and DROPs to one owner are numbered; the owner handles them in that order whatever carrier
- * brings them, and acknowledges by number. Borrows of a process that died are released five seconds
- * later: what it handed on may still be travelling. Adding or dropping twice does nothing (INV-30).
+ * brings them, and acknowledges by number. Borrows of a process that died, and what is held for it,
+ * are released five seconds later: what it handed on may still be travelling. Adding or dropping
+ * twice does nothing (INV-30).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,15 +26,17 @@
 
 #include "lib/core/ref_table.h"
 
-#define BORROW_GRACE_NS 5000000000u
-#define BORROW_DROP     0x80000000u /* in a word's slot: DROP, else ADD */
+#define BORROW_GRACE_NS  5000000000u
+#define BORROW_DROP      0x80000000u /* in a word's slot: DROP, else ADD */
+#define BORROW_WORDS_MAX 8000u       /* in one action: they fit a frame */
 
 enum borrow_kind {
     BORROW_SEND_OPS,  /* to process: words[n], numbered sequence */
     BORROW_SEND_ACK,  /* to process: all up to sequence is done; words[n] are gone */
     BORROW_SEND_SEEN, /* to process: reply `counter` need not be held any more */
-    BORROW_TASK_FREE, /* the running task's borrows are registered: DONE may be sent */
-    BORROW_LOST,      /* record at slot will get no value: code (CORE_EOWNER, CORE_ELOST) */
+    BORROW_TASK_FREE, /* the borrows of task `counter` of process are registered: send DONE */
+    BORROW_LOST,      /* record at slot will get no value: code (CORE_EOWNER, CORE_ELOST). counter
+                       * is its word: if it has another, an action before this one ended it */
 };
 struct borrow_action {
     enum borrow_kind kind;
@@ -63,12 +66,14 @@ void borrow_destroy(struct borrow *b);
 
 /* --- refs that come in --- */
 /* The record of that ref, made if it is new here, with one more hold, the caller's. NULL: it is our
- * own and does not live any more, or memory is out. */
+ * own and does not live any more, or no ref at all, or memory is out. If its owner is dead the next
+ * borrow_flush says that it is LOST. */
 struct record *borrow_learn(struct borrow *b, uint32_t owner, uint64_t word);
 /* These records (our own are skipped) must outlive what brought them: register those that are not.
  * The guardian is released, by an action or by dropping its hold, once all are acknowledged; at
- * once if none needs it. process and counter name a reply; of a TASK process is its caller, to
- * which DONE will be sent behind the ops, on the same carrier; slot is the record of a VALUE. */
+ * once if none needs it. process and counter name a reply or a TASK; of a TASK process is its
+ * caller, to which DONE will be sent behind the ops, on the same carrier; slot is the record of a
+ * VALUE. */
 void borrow_guard(struct borrow *b,
                   enum borrow_guardian kind,
                   uint32_t process,
@@ -86,7 +91,8 @@ bool borrow_has_news(const struct borrow *b);
 
 /* --- as owner, or as giver --- */
 /* These records go out in a reply to process: holds (one each, taken over) are kept until it has
- * SEEN it, or is dead. */
+ * SEEN it, or is dead for as long as its borrows live. So too the arguments of a task that failed
+ * because its executor died: hand them over here, with a counter that it will not see. */
 void borrow_hold_reply(struct borrow *b,
                        uint32_t process,
                        uint64_t counter,

@@ -1,0 +1,923 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/core/borrow.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+#include "lib/core/core.h"
+
+enum { ME = 7, A = 11, B = 12, C = 13 };
+
+static struct ref_table *t;
+static struct borrow *b;
+static struct borrow_actions out;
+
+static void on_end(void *arg, struct record *r)
+{
+    (void)arg;
+    if ((r->flags & REF_BORROWED) != 0)
+        borrow_end(b, r);
+}
+
+static void setup(void)
+{
+    t = ref_table_create();
+    b = borrow_create(t, ME);
+    ref_table_on_end(t, on_end, NULL);
+}
+
+static void clear(void)
+{
+    for (size_t i = 0; i < out.n; i++)
+        free(out.v[i].words);
+    out.n = 0;
+}
+
+static void teardown(void)
+{
+    borrow_selfcheck(b);
+    ref_table_selfcheck(t);
+    clear();
+    free(out.v);
+    out = (struct borrow_actions){0};
+    borrow_destroy(b);
+    ref_table_destroy(t);
+}
+
+/* --- what the tests say --- */
+
+static const char value[80] = "longer than what fits a record";
+
+/* An object of ours, with one handle, that others have heard of. */
+static struct record *own(void)
+{
+    struct record *r = ref_table_new(t);
+
+    r->flags |= REF_SHOWN;
+    ck_assert(ref_table_set(t, r, WIRE_META_RAW, value, sizeof value));
+    return r;
+}
+
+static bool lives(uint64_t word)
+{
+    return ref_table_find_shown(t, word) != NULL;
+}
+
+static uint64_t word_of(uint32_t slot)
+{
+    return 3ull << 32 | slot;
+}
+
+static struct record *learn(uint32_t owner, uint64_t word)
+{
+    struct record *r = borrow_learn(b, owner, word);
+
+    ck_assert_ptr_nonnull(r);
+    return r;
+}
+
+static void guard(enum borrow_guardian kind,
+                  uint32_t process,
+                  uint64_t counter,
+                  const struct record *r)
+{
+    borrow_guard(b, kind, process, counter, 0, &r->slot, 1, &out);
+}
+
+static void guard_value(const struct record *value_of, const struct record *r)
+{
+    borrow_guard(b, BORROW_GUARD_VALUE, 0, 0, value_of->slot, &r->slot, 1, &out);
+}
+
+static void ack(uint32_t from, uint32_t sequence)
+{
+    borrow_on_ack(b, from, sequence, NULL, 0, &out);
+}
+
+static bool op(uint32_t from, uint32_t sequence, uint64_t word)
+{
+    return borrow_on_ops(b, from, sequence, &word, 1);
+}
+
+static unsigned count(enum borrow_kind kind)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < out.n; i++)
+        n += out.v[i].kind == kind;
+    return n;
+}
+
+static const struct borrow_action *only(enum borrow_kind kind)
+{
+    const struct borrow_action *found = NULL;
+
+    ck_assert_uint_eq(count(kind), 1);
+    for (size_t i = 0; i < out.n; i++)
+        if (out.v[i].kind == kind)
+            found = &out.v[i];
+    return found;
+}
+
+static void flush(void)
+{
+    clear();
+    borrow_flush(b, &out);
+    ck_assert(!borrow_has_news(b));
+}
+
+/* flush sends exactly these words to that process. */
+static void expect_ops(uint32_t process, uint32_t sequence, uint32_t n, const uint64_t *words)
+{
+    flush();
+    const struct borrow_action *a = only(BORROW_SEND_OPS);
+    ck_assert_uint_eq(a->process, process);
+    ck_assert_uint_eq(a->sequence, sequence);
+    ck_assert_uint_eq(a->n, n);
+    ck_assert_mem_eq(a->words, words, n * sizeof *words);
+    clear();
+}
+
+static void expect_op(uint32_t process, uint32_t sequence, uint64_t word)
+{
+    expect_ops(process, sequence, 1, &word);
+}
+
+static void expect_ack(uint32_t process, uint32_t sequence, uint32_t n_gone)
+{
+    flush();
+    const struct borrow_action *a = only(BORROW_SEND_ACK);
+    ck_assert_uint_eq(a->process, process);
+    ck_assert_uint_eq(a->sequence, sequence);
+    ck_assert_uint_eq(a->n, n_gone);
+    clear();
+}
+
+/* Learned and registered with its owner, which has acknowledged: what it needed is up to number. */
+static struct record *borrowed(uint32_t owner, uint64_t word, uint32_t number)
+{
+    struct record *r = learn(owner, word);
+
+    guard(BORROW_GUARD_REPLY, C, 0, r);
+    expect_op(owner, number, word);
+    ack(owner, number);
+    clear();
+    return r;
+}
+
+static struct borrow_stats stats(void)
+{
+    struct borrow_stats s;
+
+    borrow_selfcheck(b);
+    borrow_get_stats(b, &s);
+    return s;
+}
+
+/* --- as owner --- */
+
+START_TEST(inv_29_an_object_lives_until_its_last_borrower_drops_it)
+{
+    struct record *r = own();
+    uint64_t w = record_word(r);
+
+    ck_assert(op(A, 1, w));
+    ck_assert(op(B, 1, w));
+    ck_assert_uint_eq(stats().n_borrowers, 2);
+    ref_table_drop(t, r);
+    ck_assert(op(A, 2, w | BORROW_DROP));
+    ck_assert(lives(w));
+    ck_assert(op(B, 2, w | BORROW_DROP));
+    ck_assert(!lives(w));
+    ck_assert_uint_eq(stats().n_borrowers, 0);
+    ck_assert_uint_eq(ref_table_live(t), 0);
+}
+END_TEST
+
+START_TEST(inv_30_adding_or_dropping_twice_does_nothing)
+{
+    struct record *r = own();
+    uint64_t w = record_word(r);
+
+    ck_assert(op(A, 1, w));
+    ck_assert(op(A, 1, w));
+    ck_assert(op(A, 2, w));
+    ck_assert_uint_eq(r->held, 1);
+    ck_assert(op(A, 3, w | BORROW_DROP));
+    ck_assert(op(A, 4, w | BORROW_DROP));
+    ck_assert(op(B, 1, w | BORROW_DROP));
+    ck_assert(op(A, 1, w));
+    ck_assert_uint_eq(r->held, 0);
+    ref_table_drop(t, r);
+}
+END_TEST
+
+START_TEST(a_pending_result_is_borrowed_too)
+{
+    struct record *r = ref_table_new(t);
+    uint64_t w = record_word(r);
+
+    r->flags |= REF_SHOWN;
+    ck_assert(op(A, 1, w));
+    ref_table_drop(t, r);
+    ck_assert(ref_table_set(t, r, WIRE_META_RAW, value, sizeof value));
+    ck_assert(op(A, 2, w | BORROW_DROP));
+    ck_assert(!lives(w));
+}
+END_TEST
+
+START_TEST(words_that_name_nothing_are_answered_as_gone)
+{
+    struct record *r = own(), *secret = own(), *hidden = own(), *ended = own();
+    const struct record *others = learn(A, word_of(9));
+    uint64_t words[] = {0,
+                        record_word(r),
+                        UINT64_MAX & ~(uint64_t)BORROW_DROP,
+                        record_word(r) + (1ull << 32),
+                        record_word(r) + 100000,
+                        record_word(secret),
+                        record_word(hidden),
+                        record_word(ended),
+                        record_word(others)};
+    uint32_t n = sizeof words / sizeof words[0];
+
+    secret->flags = 0;
+    hidden->flags |= REF_HIDDEN;
+    ref_table_drop(t, ended);
+    ck_assert(borrow_on_ops(b, B, 1, words, n));
+    flush();
+    const struct borrow_action *a = only(BORROW_SEND_ACK);
+    ck_assert_uint_eq(a->n, n - 1);
+    ck_assert_uint_eq(a->words[0], words[0]);
+    ck_assert_mem_eq(a->words + 1, words + 2, (n - 2) * sizeof *words);
+    ck_assert_uint_eq(stats().n_borrowers, 1);
+    for (uint32_t i = 0; i < n; i++)
+        words[i] |= BORROW_DROP;
+    ck_assert(borrow_on_ops(b, B, 2, words, n));
+    expect_ack(B, 2, 0);
+    ck_assert_uint_eq(stats().n_borrowers, 0);
+    ck_assert_uint_eq(ref_table_live(t), 4);
+}
+END_TEST
+
+START_TEST(ops_are_handled_in_order_whatever_carrier_brings_them)
+{
+    struct record *r = own();
+    uint64_t w = record_word(r);
+
+    ck_assert(op(A, 3, w));
+    ck_assert(op(A, 2, w | BORROW_DROP));
+    ck_assert(!borrow_has_news(b));
+    ck_assert_uint_eq(r->held, 0);
+    ck_assert(op(A, 1, w));
+    expect_ack(A, 3, 0);
+    ck_assert_uint_eq(r->held, 1);
+    ck_assert(op(A, 5, w));
+    ck_assert(op(A, 4, w | BORROW_DROP));
+    expect_ack(A, 5, 0);
+    ck_assert_uint_eq(r->held, 1);
+}
+END_TEST
+
+START_TEST(inv_30_an_early_frame_that_comes_twice_is_kept_once)
+{
+    uint64_t w = record_word(own());
+    unsigned long before = 0;
+
+    for (int i = 0; i < 100; i++) {
+        ck_assert(op(A, 2, w));
+        if (i == 0)
+            before = alloc_count();
+    }
+    ck_assert_uint_eq(alloc_count(), before);
+    ck_assert(op(A, 1, w));
+    expect_ack(A, 2, 0);
+}
+END_TEST
+
+START_TEST(frames_far_ahead_are_malformed)
+{
+    uint64_t w = record_word(own());
+    uint64_t *many = calloc(1 << 20, sizeof *many);
+
+    for (uint32_t i = 0; i < 1 << 20; i++)
+        many[i] = BORROW_DROP;
+    ck_assert(!op(A, 4097, w));
+    ck_assert(!op(A, 1u << 30, w));
+    ck_assert(op(A, 4096, w));
+    for (uint32_t i = 0; i < 3; i++)
+        ck_assert(borrow_on_ops(b, A, 2 + i, many, 1 << 20));
+    ck_assert(!borrow_on_ops(b, A, 5, many, 1 << 20));
+    ck_assert(borrow_on_ops(b, A, 1, NULL, 0));
+    ck_assert(borrow_on_ops(b, A, 5, many, 1 << 20));
+    ck_assert(op(A, UINT32_MAX, w));
+    ck_assert(op(A, 0, w));
+    expect_ack(A, 5, 0);
+    free(many);
+}
+END_TEST
+
+START_TEST(an_empty_frame_is_acknowledged)
+{
+    ck_assert(borrow_on_ops(b, A, 2, NULL, 0));
+    ck_assert(borrow_on_ops(b, A, 1, NULL, 0));
+    expect_ack(A, 2, 0);
+    flush();
+    ck_assert_uint_eq(out.n, 0);
+}
+END_TEST
+
+START_TEST(hundred_processes_borrow_one_object)
+{
+    struct record *r = own();
+    uint64_t w = record_word(r);
+
+    for (uint32_t p = 100; p < 200; p++)
+        ck_assert(op(p, 1, w));
+    ck_assert_uint_eq(stats().n_borrowers, 100);
+    ref_table_drop(t, r);
+    for (uint32_t p = 0; p < 100; p++) {
+        ck_assert(lives(w));
+        ck_assert(op(100 + p * 37 % 100, 2, w | BORROW_DROP));
+    }
+    ck_assert(!lives(w));
+    flush();
+    ck_assert_uint_eq(count(BORROW_SEND_ACK), 100);
+}
+END_TEST
+
+START_TEST(a_borrow_without_memory_is_answered_as_gone)
+{
+    struct record *r = own();
+    uint32_t n = 0;
+
+    for (uint32_t p = 100; p < 200; p++) {
+        alloc_test_fail_at(p % 2 == 0); /* fails if it needs a slab */
+        ck_assert(op(p, 1, record_word(r)));
+        alloc_test_fail_at(0);
+        flush();
+        n += only(BORROW_SEND_ACK)->n;
+        ck_assert_uint_eq(stats().n_borrowers, p + 1 - 100 - n);
+    }
+    ck_assert_uint_gt(n, 0);
+    ck_assert_uint_lt(n, 100);
+}
+END_TEST
+
+START_TEST(borrows_of_the_dead_live_five_seconds_more)
+{
+    struct record *r = own(), *also = own();
+    uint64_t w = record_word(r);
+
+    ck_assert(op(A, 1, w));
+    ck_assert(op(B, 1, w));
+    ck_assert(op(B, 2, record_word(also)));
+    ref_table_drop(t, r);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+    borrow_on_process_dead(b, B, 1000, &out);
+    borrow_on_process_dead(b, B, 2000, &out);
+    borrow_on_process_dead(b, A, 1500, &out);
+    ck_assert(op(B, 3, w | BORROW_DROP));
+    ck_assert_uint_eq(borrow_next_deadline(b), 1000 + BORROW_GRACE_NS);
+    borrow_on_time(b, 999 + BORROW_GRACE_NS);
+    ck_assert_uint_eq(stats().n_borrowers, 3);
+    borrow_on_time(b, 1000 + BORROW_GRACE_NS);
+    ck_assert_uint_eq(stats().n_borrowers, 1);
+    ck_assert(lives(w));
+    ck_assert_uint_eq(borrow_next_deadline(b), 1500 + BORROW_GRACE_NS);
+    borrow_on_time(b, 1500 + BORROW_GRACE_NS);
+    ck_assert(!lives(w));
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+    ck_assert_uint_eq(count(BORROW_LOST), 0);
+    flush();
+    ck_assert_uint_eq(out.n, 0); /* nor are the dead answered */
+}
+END_TEST
+
+START_TEST(what_ends_with_a_borrow_ends_what_it_contains)
+{
+    struct record *outer = own(), *inner = learn(A, word_of(5));
+    uint64_t w = record_word(outer);
+
+    guard(BORROW_GUARD_REPLY, C, 1, inner);
+    expect_op(A, 1, word_of(5));
+    ck_assert(ref_table_set_inner(t, outer, &inner->slot, 1));
+    ck_assert(op(B, 1, w));
+    ref_table_drop(t, outer);
+    borrow_on_process_dead(b, B, 0, &out);
+    borrow_on_time(b, BORROW_GRACE_NS);
+    expect_op(A, 2, word_of(5) | BORROW_DROP);
+    ck_assert_uint_eq(ref_table_live(t), 0);
+}
+END_TEST
+
+/* --- as giver --- */
+
+START_TEST(inv_28_what_went_out_in_a_reply_is_held_until_it_was_seen)
+{
+    struct record *r = own(), *s = own();
+    uint32_t slots[] = {r->slot, s->slot};
+    uint64_t w = record_word(r);
+
+    r->held++, s->held++;
+    borrow_hold_reply(b, A, 40, slots, 2);
+    borrow_hold_reply(b, A, 41, NULL, 0);
+    ref_table_drop(t, r);
+    ref_table_drop(t, s);
+    borrow_on_seen(b, A, 41);
+    borrow_on_seen(b, B, 40);
+    ck_assert_uint_eq(stats().n_replies, 1);
+    ck_assert(lives(w));
+    borrow_on_seen(b, A, 40);
+    borrow_on_seen(b, A, 40);
+    ck_assert(!lives(w));
+    ck_assert_uint_eq(stats().n_replies, 0);
+    ck_assert_uint_eq(ref_table_live(t), 0);
+}
+END_TEST
+
+/* The dead may have handed it on before it was registered. */
+START_TEST(what_was_given_to_the_dead_is_held_five_seconds_more)
+{
+    struct record *r = own();
+    uint64_t w = record_word(r);
+
+    for (uint64_t k = 0; k < 2; k++) {
+        r->held++;
+        borrow_hold_reply(b, A, k, &r->slot, 1);
+        borrow_on_process_dead(b, A, 0, &out); /* the second goes to one that is dead */
+    }
+    ref_table_drop(t, r);
+    borrow_on_time(b, BORROW_GRACE_NS - 1);
+    ck_assert(lives(w));
+    ck_assert_uint_eq(stats().n_replies, 2);
+    borrow_on_time(b, BORROW_GRACE_NS);
+    ck_assert(!lives(w));
+    ck_assert_uint_eq(stats().n_replies, 0);
+
+    r = own();
+    w = record_word(r);
+    borrow_hold_reply(b, A, 2, &r->slot, (r->held++, 1));
+    ref_table_drop(t, r);
+    ck_assert(!lives(w)); /* long dead */
+}
+END_TEST
+
+/* --- as borrower --- */
+
+START_TEST(a_ref_that_comes_again_is_the_same_record)
+{
+    struct record *r = learn(A, word_of(1)), *again = learn(A, word_of(1));
+
+    ck_assert_ptr_eq(r, again);
+    ck_assert_uint_eq(r->held, 2);
+    ck_assert_uint_eq(r->count, 0);
+    ck_assert_int_eq(r->state, REF_PENDING);
+    ck_assert_ptr_ne(learn(B, word_of(1)), r);
+    ck_assert_ptr_ne(learn(A, word_of(1) + (1ull << 32)), r);
+    ck_assert_uint_eq(stats().n_borrowed, 3);
+}
+END_TEST
+
+START_TEST(a_thousand_refs_are_found_again)
+{
+    static struct record *r[1000];
+
+    for (uint32_t i = 0; i < 1000; i++)
+        r[i] = learn(A + i % 3, word_of(i + 1));
+    for (uint32_t i = 0; i < 1000; i++)
+        ck_assert_ptr_eq(learn(A + i % 3, word_of(i + 1)), r[i]);
+    ck_assert_uint_eq(stats().n_borrowed, 1000);
+    for (uint32_t i = 0; i < 1000; i++) {
+        ref_table_unhold(t, r[i]);
+        ref_table_unhold(t, r[i]);
+    }
+    ck_assert_uint_eq(stats().n_borrowed, 0);
+    ck_assert_uint_eq(ref_table_live(t), 0);
+}
+END_TEST
+
+START_TEST(our_own_ref_comes_home)
+{
+    struct record *r = own(), *secret = own();
+    const struct record *others = learn(A, word_of(1));
+
+    secret->flags = 0;
+    ck_assert_ptr_eq(learn(ME, record_word(r)), r);
+    ck_assert_uint_eq(r->held, 1);
+    ck_assert_ptr_null(borrow_learn(b, ME, record_word(secret)));
+    ck_assert_ptr_null(borrow_learn(b, ME, record_word(r) + (1ull << 32)));
+    ref_table_at(t, others->slot)->flags |= REF_SHOWN;
+    ck_assert_ptr_null(borrow_learn(b, ME, record_word(others)));
+    uint64_t w = record_word(r);
+    ref_table_drop(t, r);
+    ref_table_unhold(t, r);
+    ck_assert_ptr_null(borrow_learn(b, ME, w));
+}
+END_TEST
+
+START_TEST(a_word_without_a_slot_or_with_the_mark_of_drops_is_no_ref)
+{
+    ck_assert_ptr_null(borrow_learn(b, A, 0));
+    ck_assert_ptr_null(borrow_learn(b, A, 5ull << 32));
+    ck_assert_ptr_null(borrow_learn(b, A, word_of(1) | BORROW_DROP));
+    ck_assert_uint_eq(ref_table_live(t), 0);
+}
+END_TEST
+
+START_TEST(learning_without_memory_changes_nothing)
+{
+    alloc_test_fail_at(1);
+    ck_assert_ptr_null(borrow_learn(b, A, word_of(1)));
+    alloc_test_fail_at(0);
+    ref_table_unhold(t, learn(A, word_of(1)));
+    ck_assert_uint_eq(stats().n_borrowed, 0);
+    uint32_t n = 0;
+    for (; n < 5000; n++) { /* until its extra, or its record, needs a new slab */
+        alloc_test_fail_at(1);
+        const struct record *r = borrow_learn(b, A, word_of(n + 1));
+        alloc_test_fail_at(0);
+        if (r == NULL)
+            break;
+    }
+    ck_assert_uint_lt(n, 5000);
+    ck_assert_uint_eq(stats().n_borrowed, n);
+    ck_assert_uint_eq(ref_table_live(t), n);
+    learn(A, word_of(n + 1));
+}
+END_TEST
+
+START_TEST(what_was_not_registered_ends_in_silence)
+{
+    ref_table_unhold(t, learn(A, word_of(1)));
+    ck_assert(!borrow_has_news(b));
+    ck_assert_uint_eq(ref_table_live(t), 0);
+}
+END_TEST
+
+START_TEST(a_borrow_is_registered_once_and_dropped_once)
+{
+    struct record *r = learn(A, word_of(1));
+
+    guard(BORROW_GUARD_REPLY, B, 1, r);
+    guard(BORROW_GUARD_REPLY, C, 2, r);
+    expect_op(A, 1, word_of(1));
+    guard(BORROW_GUARD_REPLY, C, 3, r);
+    ck_assert(!borrow_has_news(b));
+    ck_assert_uint_eq(stats().n_waiting, 3);
+    ref_table_unhold(t, r);
+    expect_op(A, 2, word_of(1) | BORROW_DROP);
+}
+END_TEST
+
+START_TEST(a_ref_that_ends_and_comes_back_is_told_in_order)
+{
+    struct record *r = learn(A, word_of(1));
+    const uint64_t words[] = {word_of(1), word_of(1) | BORROW_DROP, word_of(1)};
+
+    guard(BORROW_GUARD_REPLY, B, 1, r);
+    ref_table_unhold(t, r);
+    guard(BORROW_GUARD_REPLY, B, 2, learn(A, word_of(1)));
+    expect_ops(A, 1, 3, words);
+    ack(A, 1);
+    ck_assert_uint_eq(count(BORROW_SEND_SEEN), 2);
+}
+END_TEST
+
+START_TEST(inv_28_a_reply_is_seen_when_the_owner_has_acknowledged)
+{
+    guard(BORROW_GUARD_REPLY, B, 77, learn(A, word_of(1)));
+    expect_op(A, 1, word_of(1));
+    ck_assert_uint_eq(count(BORROW_SEND_SEEN), 0);
+    ack(A, 2); /* of what was never sent */
+    ack(B, 1);
+    ack(A, 0);
+    ack(A, 0x80000001u);
+    ck_assert_uint_eq(out.n, 0);
+    ack(A, 1);
+    const struct borrow_action *a = only(BORROW_SEND_SEEN);
+    ck_assert_uint_eq(a->process, B);
+    ck_assert_uint_eq(a->counter, 77);
+    ck_assert_uint_eq(stats().n_waiting, 0);
+    ack(A, 1);
+    ck_assert_uint_eq(out.n, 1);
+}
+END_TEST
+
+START_TEST(what_needs_nothing_is_released_at_once)
+{
+    struct record *r = own();
+
+    borrow_guard(b, BORROW_GUARD_REPLY, B, 1, 0, NULL, 0, &out);
+    guard(BORROW_GUARD_REPLY, B, 2, r);
+    guard(BORROW_GUARD_TASK, B, 3, r);
+    guard(BORROW_GUARD_REPLY, B, 4, r);
+    ck_assert_uint_eq(count(BORROW_SEND_SEEN), 3);
+    ck_assert_uint_eq(only(BORROW_TASK_FREE)->counter, 3);
+    guard_value(r, r);
+    ck_assert_uint_eq(r->held, 0);
+    struct record *known = borrowed(A, word_of(1), 1);
+    guard(BORROW_GUARD_REPLY, B, 5, known);
+    ck_assert_uint_eq(only(BORROW_SEND_SEEN)->counter, 5);
+}
+END_TEST
+
+START_TEST(the_record_of_a_value_is_held_until_what_it_contains_is_registered)
+{
+    struct record *outer = borrowed(A, word_of(1), 1), *inner = learn(B, word_of(2));
+
+    guard_value(outer, inner);
+    ck_assert(ref_table_set_inner(t, outer, &inner->slot, 1));
+    ck_assert_uint_eq(outer->held, 2);
+    ref_table_unhold(t, outer); /* the program's */
+    ck_assert_uint_eq(stats().n_borrowed, 2);
+    expect_op(B, 1, word_of(2));
+    ack(B, 1);
+    ck_assert_uint_eq(out.n, 0);
+    ck_assert_uint_eq(stats().n_borrowed, 0);
+    borrow_flush(b, &out);
+    ck_assert_uint_eq(count(BORROW_SEND_OPS), 2); /* two DROPs */
+}
+END_TEST
+
+/* The borrow is in the count before the caller lets its argument go. */
+START_TEST(inv_13_a_task_is_free_when_the_owners_of_what_it_keeps_know)
+{
+    struct record *r = learn(A, word_of(1));
+
+    guard(BORROW_GUARD_TASK, C, 9, r);
+    ck_assert_uint_eq(out.n, 0);
+    expect_op(A, 1, word_of(1));
+    ack(A, 1);
+    ck_assert_uint_eq(only(BORROW_TASK_FREE)->counter, 9);
+    ck_assert_uint_eq(only(BORROW_TASK_FREE)->process, C);
+}
+END_TEST
+
+START_TEST(inv_13_done_follows_the_ops_to_the_caller_that_is_the_owner)
+{
+    guard(BORROW_GUARD_TASK, A, 1, learn(A, word_of(1)));
+    ck_assert_uint_eq(only(BORROW_TASK_FREE)->counter, 1);
+    expect_op(A, 1, word_of(1));
+    /* the number before is unanswered, and may come by another way */
+    guard(BORROW_GUARD_TASK, A, 2, learn(A, word_of(2)));
+    expect_op(A, 2, word_of(2));
+    ack(A, 1);
+    ck_assert_uint_eq(out.n, 0);
+    ack(A, 2);
+    ck_assert_uint_eq(only(BORROW_TASK_FREE)->counter, 2);
+}
+END_TEST
+
+START_TEST(a_guardian_waits_for_each_owner)
+{
+    const struct record *r[] = {learn(A, word_of(1)),
+                                learn(B, word_of(1)),
+                                learn(A, word_of(2)),
+                                own(),
+                                learn(C, word_of(1))};
+    uint32_t slots[5];
+
+    for (int i = 0; i < 5; i++)
+        slots[i] = r[i]->slot;
+    borrow_guard(b, BORROW_GUARD_REPLY, 50, 6, 0, slots, 5, &out);
+    flush();
+    ck_assert_uint_eq(count(BORROW_SEND_OPS), 3);
+    clear();
+    ack(A, 1);
+    borrow_on_process_dead(b, B, 0, &out); /* it needs no acknowledgement any more */
+    ck_assert_uint_eq(count(BORROW_SEND_SEEN), 0);
+    ck_assert_uint_eq(stats().n_waiting, 1);
+    ack(C, 1);
+    ck_assert_uint_eq(only(BORROW_SEND_SEEN)->counter, 6);
+}
+END_TEST
+
+START_TEST(more_words_than_fit_a_frame_go_in_several)
+{
+    uint32_t n = 2 * BORROW_WORDS_MAX + 1, *slots = calloc(n, sizeof *slots);
+
+    for (uint32_t i = 0; i < n; i++)
+        slots[i] = learn(A, word_of(i + 1))->slot;
+    borrow_guard(b, BORROW_GUARD_REPLY, B, 1, 0, slots, n, &out);
+    flush();
+    ck_assert_uint_eq(count(BORROW_SEND_OPS), 3);
+    for (uint32_t i = 0, at = 0; i < 3; i++) {
+        ck_assert_uint_eq(out.v[i].sequence, i + 1);
+        ck_assert_uint_le(out.v[i].n, BORROW_WORDS_MAX);
+        for (uint32_t k = 0; k < out.v[i].n; k++)
+            ck_assert_uint_eq(out.v[i].words[k], word_of(++at));
+    }
+    clear();
+    ack(A, 2);
+    ck_assert_uint_eq(out.n, 0);
+    ack(A, 3);
+    ck_assert_uint_eq(count(BORROW_SEND_SEEN), 1);
+    free(slots);
+}
+END_TEST
+
+START_TEST(many_words_that_are_gone_are_told_in_several_frames)
+{
+    uint64_t *words = calloc(BORROW_WORDS_MAX + 1, sizeof *words);
+
+    ck_assert(borrow_on_ops(b, A, 1, words, BORROW_WORDS_MAX + 1));
+    flush();
+    ck_assert_uint_eq(count(BORROW_SEND_ACK), 2);
+    ck_assert_uint_eq(out.v[0].n + out.v[1].n, BORROW_WORDS_MAX + 1);
+    ck_assert_uint_eq(out.v[1].sequence, 1);
+    free(words);
+}
+END_TEST
+
+/* --- what is lost --- */
+
+START_TEST(inv_33_what_the_owner_does_not_have_any_more_is_lost)
+{
+    struct record *r = learn(A, word_of(1)), *ready = learn(A, word_of(2));
+    uint64_t gone[] = {word_of(1), word_of(2), word_of(3), 0, UINT64_MAX};
+
+    ck_assert(ref_table_set(t, ready, WIRE_META_RAW, "x", 1));
+    learn(B, word_of(1));
+    guard(BORROW_GUARD_REPLY, B, 1, r);
+    expect_op(A, 1, word_of(1));
+    borrow_on_ack(b, A, 1, gone, 5, &out);
+    ck_assert_uint_eq(only(BORROW_LOST)->slot, r->slot);
+    ck_assert_uint_eq(only(BORROW_LOST)->counter, record_word(r));
+    ck_assert_int_eq(only(BORROW_LOST)->code, CORE_ELOST);
+    ck_assert_uint_eq(count(BORROW_SEND_SEEN), 1);
+}
+END_TEST
+
+START_TEST(what_ends_with_its_guardian_is_not_lost)
+{
+    struct record *outer = learn(A, word_of(1)), *inner = learn(B, word_of(2));
+    uint64_t gone = word_of(2);
+
+    guard_value(outer, inner);
+    ck_assert(ref_table_set_inner(t, outer, &inner->slot, 1));
+    ref_table_unhold(t, outer);
+    flush();
+    clear();
+    borrow_on_ack(b, B, 1, &gone, 1, &out);
+    ck_assert_uint_eq(count(BORROW_LOST), 0);
+    ck_assert_uint_eq(ref_table_live(t), 0);
+
+    outer = learn(A, word_of(1)), inner = learn(B, word_of(2));
+    guard_value(outer, inner);
+    ck_assert(ref_table_set_inner(t, outer, &inner->slot, 1));
+    ref_table_unhold(t, outer);
+    borrow_on_process_dead(b, B, 0, &out);
+    ck_assert_uint_eq(count(BORROW_LOST), 0);
+    ck_assert_uint_eq(ref_table_live(t), 0);
+}
+END_TEST
+
+START_TEST(inv_33_each_borrower_of_a_dead_owner_learns_it)
+{
+    struct record *r = borrowed(A, word_of(1), 1), *unregistered = learn(A, word_of(2)),
+                  *ready = learn(A, word_of(3)), *unsent = learn(A, word_of(4));
+
+    learn(B, word_of(1));
+    guard(BORROW_GUARD_REPLY, C, 8, unsent);
+    ck_assert(ref_table_set(t, ready, WIRE_META_RAW, "x", 1));
+    borrow_on_process_dead(b, A, 0, &out);
+    borrow_on_process_dead(b, A, 0, &out);
+    ck_assert_uint_eq(only(BORROW_SEND_SEEN)->counter, 8);
+    ck_assert_uint_eq(count(BORROW_LOST), 3);
+    uint32_t sum = 0;
+    for (size_t i = 0; i < out.n; i++)
+        if (out.v[i].kind == BORROW_LOST) {
+            ck_assert_int_eq(out.v[i].code, CORE_EOWNER);
+            sum += out.v[i].slot;
+        }
+    ck_assert_uint_eq(sum, r->slot + unregistered->slot + unsent->slot);
+    ref_table_unhold(t, r);
+    ck_assert(!borrow_has_news(b)); /* nobody to tell */
+}
+END_TEST
+
+START_TEST(inv_33_a_ref_learned_after_its_owners_death_is_lost)
+{
+    for (int round = 0; round < 2; round++) { /* just dead, long dead */
+        borrow_on_process_dead(b, A, 0, &out);
+        borrow_on_time(b, round * BORROW_GRACE_NS);
+        struct record *r = learn(A, word_of(1)), *ends = learn(A, word_of(2));
+        ref_table_unhold(t, ends);
+        ck_assert(borrow_has_news(b));
+        guard(BORROW_GUARD_TASK, A, 1, r);
+        ck_assert_uint_eq(count(BORROW_TASK_FREE), 1);
+        flush();
+        ck_assert_uint_eq(out.n, 1);
+        ck_assert_uint_eq(only(BORROW_LOST)->slot, r->slot);
+        ck_assert_int_eq(only(BORROW_LOST)->code, CORE_EOWNER);
+        ref_table_unhold(t, r);
+        ck_assert(!borrow_has_news(b));
+        clear();
+    }
+}
+END_TEST
+
+START_TEST(the_dead_stay_dead_and_cost_four_bytes)
+{
+    const uint32_t n = 10000;
+    unsigned long before = alloc_count();
+
+    for (uint32_t i = 0; i < n; i++) {
+        borrow_on_process_dead(b, 100 + i * 7919 % n, i, &out);
+        borrow_on_time(b, i + BORROW_GRACE_NS);
+        borrow_on_process_dead(b, 100 + i * 7919 % n, i, &out);
+    }
+    ck_assert_uint_eq(out.n, 0);
+    ck_assert_uint_lt(alloc_count() - before, n + 20);
+    uint64_t w = record_word(own());
+    for (uint32_t p = 100; p < 100 + n; p++) {
+        ck_assert(op(p, 1, w));
+        learn(p, word_of(1));
+    }
+    learn(A, word_of(1));
+    ck_assert(op(A, 1, w));
+    ck_assert_uint_eq(stats().n_borrowers, 1);
+    flush();
+    ck_assert_uint_eq(count(BORROW_LOST), n);
+    ck_assert_uint_eq(count(BORROW_SEND_ACK), 1);
+}
+END_TEST
+
+START_TEST(our_own_death_is_no_news)
+{
+    borrow_on_process_dead(b, ME, 0, &out);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(ops_that_wait_for_a_dead_owner_are_forgotten)
+{
+    struct record *r = own();
+    uint64_t w = record_word(r);
+
+    guard(BORROW_GUARD_REPLY, C, 1, learn(A, word_of(1)));
+    ck_assert(op(A, 1, w));
+    ck_assert(op(A, 3, w | BORROW_DROP));
+    borrow_on_process_dead(b, A, 0, &out);
+    ck_assert_uint_eq(count(BORROW_SEND_SEEN), 1);
+    ck_assert_uint_eq(count(BORROW_LOST), 1);
+    ck_assert(!borrow_has_news(b));
+    ack(A, 1);
+    borrow_on_seen(b, A, 1);
+    ck_assert_uint_eq(r->held, 1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("borrow");
+    TCase *cases = tcase_create("borrow");
+
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_test(cases, inv_29_an_object_lives_until_its_last_borrower_drops_it);
+    tcase_add_test(cases, inv_30_adding_or_dropping_twice_does_nothing);
+    tcase_add_test(cases, a_pending_result_is_borrowed_too);
+    tcase_add_test(cases, words_that_name_nothing_are_answered_as_gone);
+    tcase_add_test(cases, ops_are_handled_in_order_whatever_carrier_brings_them);
+    tcase_add_test(cases, inv_30_an_early_frame_that_comes_twice_is_kept_once);
+    tcase_add_test(cases, frames_far_ahead_are_malformed);
+    tcase_add_test(cases, an_empty_frame_is_acknowledged);
+    tcase_add_test(cases, hundred_processes_borrow_one_object);
+    tcase_add_test(cases, a_borrow_without_memory_is_answered_as_gone);
+    tcase_add_test(cases, borrows_of_the_dead_live_five_seconds_more);
+    tcase_add_test(cases, what_ends_with_a_borrow_ends_what_it_contains);
+    tcase_add_test(cases, inv_28_what_went_out_in_a_reply_is_held_until_it_was_seen);
+    tcase_add_test(cases, what_was_given_to_the_dead_is_held_five_seconds_more);
+    tcase_add_test(cases, a_ref_that_comes_again_is_the_same_record);
+    tcase_add_test(cases, a_thousand_refs_are_found_again);
+    tcase_add_test(cases, our_own_ref_comes_home);
+    tcase_add_test(cases, a_word_without_a_slot_or_with_the_mark_of_drops_is_no_ref);
+    tcase_add_test(cases, learning_without_memory_changes_nothing);
+    tcase_add_test(cases, what_was_not_registered_ends_in_silence);
+    tcase_add_test(cases, a_borrow_is_registered_once_and_dropped_once);
+    tcase_add_test(cases, a_ref_that_ends_and_comes_back_is_told_in_order);
+    tcase_add_test(cases, inv_28_a_reply_is_seen_when_the_owner_has_acknowledged);
+    tcase_add_test(cases, what_needs_nothing_is_released_at_once);
+    tcase_add_test(cases, the_record_of_a_value_is_held_until_what_it_contains_is_registered);
+    tcase_add_test(cases, inv_13_a_task_is_free_when_the_owners_of_what_it_keeps_know);
+    tcase_add_test(cases, inv_13_done_follows_the_ops_to_the_caller_that_is_the_owner);
+    tcase_add_test(cases, a_guardian_waits_for_each_owner);
+    tcase_add_test(cases, more_words_than_fit_a_frame_go_in_several);
+    tcase_add_test(cases, many_words_that_are_gone_are_told_in_several_frames);
+    tcase_add_test(cases, inv_33_what_the_owner_does_not_have_any_more_is_lost);
+    tcase_add_test(cases, what_ends_with_its_guardian_is_not_lost);
+    tcase_add_test(cases, inv_33_each_borrower_of_a_dead_owner_learns_it);
+    tcase_add_test(cases, inv_33_a_ref_learned_after_its_owners_death_is_lost);
+    tcase_add_test(cases, the_dead_stay_dead_and_cost_four_bytes);
+    tcase_add_test(cases, our_own_death_is_no_news);
+    tcase_add_test(cases, ops_that_wait_for_a_dead_owner_are_forgotten);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

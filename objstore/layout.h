@@ -76,6 +76,7 @@ enum store_record_kind {
     STORE_HOLD,     /* place: pinned here; the slot will be cleared */
     STORE_UNHOLD,   /* place */
     STORE_RETURN,   /* offset, size: part of a lent region that stays unused; or place: an entry */
+    STORE_ABORT,    /* owner, counter, attempt: its worker died; what it sealed is nobody's */
 };
 struct store_record {
     uint8_t kind, meta;
@@ -105,5 +106,6 @@ struct store_share {
 };
 _Static_assert(offsetof(struct store_share, ring) == 2048, "shared layout");
 _Static_assert(sizeof(struct store_share) == 2048 + 128 + 64 * STORE_RING, "shared layout");
+#define CONTROL_SIZE (STORE_SHARE_OFFSET + sizeof(struct store_share)) /* of a control block */
 
 #endif /* OBJSTORE_LAYOUT_H */

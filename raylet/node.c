@@ -71,11 +71,9 @@ static void does_not_read(struct process *p)
 
 void node_send(struct process *p, uint8_t type, const void *body, size_t size)
 {
-    enum frame_class class = type == WIRE_LOG ? FRAME_BODIES : FRAME_CONTROL;
-
     if (p == NULL || p->link == NULL)
         return;
-    if (unix_link_send(p->link, class, type, 0, body, size) != 0)
+    if (unix_link_send(p->link, wire_class(type), type, 0, body, size) != 0)
         does_not_read(p);
     mark_dirty(p);
 }
@@ -150,6 +148,11 @@ struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
     return p;
 }
 
+static bool has_bit(const uint64_t *bits, uint32_t i)
+{
+    return (bits[i / 64] >> i % 64 & 1) != 0;
+}
+
 static void close_link(struct process *p)
 {
     loop_unwatch(p->watch);
@@ -158,17 +161,34 @@ static void close_link(struct process *p)
     p->link = NULL;
 }
 
+/* To each process that exchanged frames with it, or has a channel to it. */
+static void tell_of_death(const struct process *p)
+{
+    const struct node *n = p->node;
+    struct wire_process_dead w = {.process = p->number};
+
+    for (uint32_t s = 0; p->number > 0 && s < n->n_slots; s++) {
+        struct process *q = n->processes[s];
+        if (q != NULL && q != p
+            && (has_bit(q->channels, p->slot) || has_bit(p->channels, s)
+                || has_bit(q->talked, p->slot)))
+            node_send(q, WIRE_PROCESS_DEAD, &w, sizeof w);
+    }
+}
+
 void node_free_process(struct process *p)
 {
     struct node *n = p->node;
 
     close_link(p);
     list_remove(&p->dirty_node);
+    store_run_remove(p);
+    tell_of_death(p);
     log_forward_remove(p);
     worker_log_close(&p->logs[0]);
     worker_log_close(&p->logs[1]);
     if (p->control != NULL)
-        munmap(p->control, sizeof *p->control);
+        munmap(p->control, CONTROL_SIZE);
     if (p->pidfd >= 0)
         close(p->pidfd);
     n->processes[p->slot] = NULL;
@@ -176,8 +196,10 @@ void node_free_process(struct process *p)
         n->driver = NULL;
     router_unbind_process(n->router, p->slot);
     for (uint32_t s = 0; s < n->n_slots; s++)
-        if (n->processes[s] != NULL)
+        if (n->processes[s] != NULL) {
             n->processes[s]->channels[p->slot / 64] &= ~(1ull << p->slot % 64);
+            n->processes[s]->talked[p->slot / 64] &= ~(1ull << p->slot % 64);
+        }
     while (n->n_slots > 0 && n->processes[n->n_slots - 1] == NULL)
         n->n_slots--;
     p->magic = 0;
@@ -313,16 +335,38 @@ static void handle(struct process *p, const struct frame *f)
             loop_stop(n->loop);
         break;
     default:
-        break; /* of a newer peer: not for us */
+        store_run_on_frame(p, f->h.type, f->body, f->body_size); /* else of a newer peer */
+        break;
     }
+}
+
+/* To the process with that number, whoever it is. */
+static int forward(struct process *p, const struct frame *f, struct err *err)
+{
+    struct node *n = p->node;
+    struct wire_process_dead dead = {.process = f->h.route & ~WIRE_ROUTE_PROCESS};
+
+    for (uint32_t s = 0; s < n->n_slots; s++) {
+        struct process *to = n->processes[s];
+        if (to == NULL || !to->welcomed || to->number != dead.process || to->link == NULL)
+            continue;
+        p->talked[s / 64] |= 1ull << s % 64;
+        to->talked[p->slot / 64] |= 1ull << p->slot % 64;
+        return router_forward(n->router, p->slot, s, WIRE_ROUTE_PROCESS | p->number, f, err);
+    }
+    node_send(p, WIRE_PROCESS_DEAD, &dead, sizeof dead);
+    return 0;
 }
 
 static void on_frame(struct process *p, const struct frame *f)
 {
     struct err err;
 
-    if (f->h.route > 0 && p->registered) {
-        if (router_on_frame(p->node->router, p->slot, f, &err) == 0)
+    if (f->h.route > 0 && p->welcomed) {
+        if (((f->h.route & WIRE_ROUTE_PROCESS) != 0
+                 ? forward(p, f, &err)
+                 : router_on_frame(p->node->router, p->slot, f, &err))
+            == 0)
             return;
         node_say_error(p, ERR_PROTOCOL, err.text);
         node_cut_off(p);
@@ -357,6 +401,7 @@ static void on_link(void *arg, bool readable, bool writable)
     if (!readable)
         return;
     long got = unix_link_read(p->link, &err);
+    store_run_drain(p); /* before any frame: what a seal caused is handled after the seal */
     while (!p->cut && (rc = unix_link_next(p->link, &f, &err)) == 1) {
         if (f.fd >= 0)
             close(f.fd); /* nobody sends us descriptors */
@@ -391,6 +436,7 @@ void node_turn_end(void *arg)
         lease_run(n, 0, NULL);
         pool_run(n);
     }
+    store_run(n);
     zygote_flush(n->zygote);
     while (!list_empty(&n->dirty))
         flush(list_entry(n->dirty.next, struct process, dirty_node));
@@ -434,6 +480,8 @@ static int open_zygote(struct node *n, struct err *err)
     snprintf(path, sizeof path, "%s/zygote.err", n->session.logs);
     struct zygote_config config = {.executable_fd = n->config.executable_fd,
                                    .board_fd = n->board_fd,
+                                   .index_fd = n->index_fd,
+                                   .arena_fd = n->arena_fd,
                                    .log_path = path,
                                    .session_dir = n->session.dir};
     n->zygote = zygote_create(n->loop, &config, &pool_run_zygote_ops, n, err);
@@ -468,7 +516,7 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
 
     n->loop = loop;
     n->config = *config;
-    n->board_fd = n->inotify_fd = n->pidfd = n->measuring_pidfd = -1;
+    n->board_fd = n->index_fd = n->arena_fd = n->inotify_fd = n->pidfd = n->measuring_pidfd = -1;
     n->session.lock_fd = -1;
     n->start_code = ERR_START_FAILED;
     n->due_ms = UINT64_MAX;
@@ -494,7 +542,8 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
         err_sys(err, "read random bytes");
         goto fail;
     }
-    if (open_session(n, err) != 0 || open_zygote(n, err) != 0 || watch_driver(n, err) != 0)
+    if (open_session(n, err) != 0 || store_run_open(n, err) != 0 || open_zygote(n, err) != 0
+        || watch_driver(n, err) != 0 || store_run_greet_driver(n->driver, err) != 0)
         goto fail;
     log_forward_init(n);
     node_join_gcs(n);
@@ -548,6 +597,7 @@ void node_destroy(struct node *n)
     if (n->board_fd >= 0)
         close(n->board_fd);
     close(n->config.executable_fd);
+    store_run_close(n);
     lease_table_destroy(n->leases);
     worker_pool_destroy(n->pool);
     free(n->lease_actions.v);

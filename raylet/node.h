@@ -13,6 +13,7 @@ struct node_config {
     int driver_fd, executable_fd, driver_pid;
     int num_cpus;
     bool log_to_driver;
+    uint64_t object_store_memory; /* bytes; 0: 30 % of what is available */
     const char *temp_dir;
     struct resources custom; /* names and amounts from 1 on */
 };

@@ -40,6 +40,7 @@ static void welcome(struct process *p)
         size += k;
     }
     node_send_fd(p, WIRE_WELCOME, buf, size, p->kind == WIRE_DRIVER ? dup(n->board_fd) : -1);
+    store_run_add(p);
     if (p->kind == WIRE_WORKER) /* now it can take a task (INV-5) */
         worker_pool_on_registered(n->pool, p->token, loop_now_ms(), &n->pool_actions);
 }

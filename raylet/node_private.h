@@ -9,6 +9,7 @@
  *   node_time.c        the timer of what is due
  *   lease_run.c        grants, channels and notices: what lease.c decides
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
+ *   store_run.c        the object store's memory and rings: what objstore/store.c decides
  *   log_forward.c      prints of tasks on their way to the driver's terminal
  *   machine_run.c      measures the machine when it is idle
  */
@@ -21,6 +22,7 @@
 #include "lib/net/control_block.h"
 #include "lib/net/unix_link.h"
 #include "lib/net/wire.h"
+#include "objstore/store.h"
 #include "raylet/lease.h"
 #include "raylet/machine.h"
 #include "raylet/node.h"
@@ -57,6 +59,8 @@ struct process {
     struct worker_log logs[2];
     int log_wd[2];
     uint64_t channels[BOARD_SLOTS / 64]; /* of a worker: owners it has a channel or route to */
+    uint64_t talked[BOARD_SLOTS / 64];   /* processes it exchanged frames with through us */
+    bool in_store;                       /* the object store knows it */
     char log_base[300];
 };
 #define PROCESS_MAGIC 0x50524f43u
@@ -73,6 +77,10 @@ struct node {
     struct zygote *zygote;
     struct router *router;
     struct gcs_client *gcs;
+    struct store *store;
+    struct store_actions store_actions;
+    struct index_entry *index; /* index_size bytes */
+    size_t index_size;
     struct process *processes[BOARD_SLOTS];
     uint32_t n_slots; /* beyond them all are NULL */
     struct process *driver;
@@ -81,7 +89,7 @@ struct node {
     char driver_build[32];
     uint32_t job, next_process, n_processes; /* numbers left of the block */
     bool asked_processes;
-    int board_fd, pidfd, inotify_fd;
+    int board_fd, index_fd, arena_fd, pidfd, inotify_fd;
     struct loop_watch *pidfd_watch, *inotify_watch, *signals[3];
     struct loop_timer *due; /* fires at due_ms, UINT64_MAX: does not */
     uint64_t due_ms;
@@ -143,6 +151,24 @@ size_t pool_run_describe_death(const struct process *p, int status, char *out, s
 void pool_run_kill(const struct process *p);
 /* All that live. */
 void pool_run_kill_all(struct node *n);
+
+/* --- store_run.c --- */
+/* Make the object store and its memory. */
+int store_run_open(struct node *n, struct err *err);
+void store_run_close(struct node *n);
+/* A process's control block, mapped at p->control; *fd is the caller's. */
+int store_run_make_control(struct process *p, int *fd, struct err *err);
+/* Hand the driver what workers have from their zygote. */
+int store_run_greet_driver(struct process *p, struct err *err);
+/* It has its number; it is reaped. */
+void store_run_add(struct process *p);
+void store_run_remove(struct process *p);
+/* Read its ring. */
+void store_run_drain(struct process *p);
+/* false: not a frame of the object store. */
+bool store_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, size_t size);
+/* Carry out what store.c decided. */
+void store_run(struct node *n);
 
 /* --- log_forward.c --- */
 /* Watch the logs, by inotify if the user has an instance left, else by a tick. */

@@ -25,15 +25,19 @@ static void on_due(void *arg)
         lease_on_time(n->leases, n_workers, n_cpus, now, &n->lease_actions);
     if (now >= worker_pool_next_deadline(n->pool))
         worker_pool_on_time(n->pool, now, &n->pool_actions);
+    if (now >= store_next_deadline(n->store))
+        store_on_time(n->store, now, &n->store_actions);
 }
 
 void node_time_arm(struct node *n)
 {
     uint64_t at = lease_next_deadline(n->leases, count_workers(n), (unsigned)n->config.num_cpus);
-    uint64_t pool = worker_pool_next_deadline(n->pool), now;
+    uint64_t pool = worker_pool_next_deadline(n->pool), store = store_next_deadline(n->store), now;
 
     if (pool < at)
         at = pool;
+    if (store < at)
+        at = store;
     if (at >= n->due_ms)
         return;
     now = loop_now_ms();

@@ -14,10 +14,17 @@ struct route {
     struct frame_join joins[2][FRAME_N_CLASSES];
 };
 
+/* Parts of a long message on their way from one process to another by number. */
+struct parts {
+    struct list node;
+    uint32_t from, to;
+    struct frame_join joins[FRAME_N_CLASSES];
+};
+
 struct router {
     router_send_f send;
     void *arg;
-    struct list routes;
+    struct list routes, parts;
     uint32_t last;
 };
 
@@ -28,6 +35,7 @@ struct router *router_create(router_send_f send, void *arg)
     r->send = send;
     r->arg = arg;
     list_init(&r->routes);
+    list_init(&r->parts);
     return r;
 }
 
@@ -40,10 +48,19 @@ static void drop(struct route *route)
     free(route);
 }
 
+static void drop_parts(struct parts *p)
+{
+    for (int c = 0; c < FRAME_N_CLASSES; c++)
+        frame_join_fini(&p->joins[c]);
+    list_remove(&p->node);
+    free(p);
+}
+
 void router_destroy(struct router *r)
 {
     if (r == NULL)
         return;
+    list_for_each_safe(n, &r->parts) drop_parts(list_entry(n, struct parts, node));
     list_for_each_safe(n, &r->routes) drop(list_entry(n, struct route, node));
     free(r);
 }
@@ -73,23 +90,9 @@ uint32_t router_bind(struct router *r, uint32_t owner, uint32_t worker)
     return route->number;
 }
 
-/* As the processes class them: these must not overtake each other. */
-static enum frame_class class_of(uint8_t type)
-{
-    switch (type) {
-    case WIRE_TEMPLATE:
-    case WIRE_PUSH:
-    case WIRE_DONE:
-    case WIRE_OWNER_LEASE_ENDED:
-        return FRAME_CALLS;
-    default:
-        return FRAME_CONTROL;
-    }
-}
-
 int router_on_frame(struct router *r, uint32_t from, const struct frame *f, struct err *err)
 {
-    enum frame_class class = class_of(f->h.type);
+    enum frame_class class = wire_class(f->h.type);
     const uint8_t *body;
     size_t size;
 
@@ -115,8 +118,51 @@ int router_on_frame(struct router *r, uint32_t from, const struct frame *f, stru
     return 0;
 }
 
+static struct parts *find_parts(struct router *r, uint32_t from, uint32_t to)
+{
+    list_for_each(n, &r->parts)
+    {
+        struct parts *p = list_entry(n, struct parts, node);
+        if (p->from == from && p->to == to)
+            return p;
+    }
+    return NULL;
+}
+
+int router_forward(struct router *r,
+                   uint32_t from,
+                   uint32_t to,
+                   uint32_t route,
+                   const struct frame *f,
+                   struct err *err)
+{
+    enum frame_class class = wire_class(f->h.type);
+    struct parts *p = list_empty(&r->parts) ? NULL : find_parts(r, from, to);
+    const uint8_t *body = f->body;
+    size_t size = f->body_size;
+    int rc = 1;
+
+    if (p == NULL && (f->h.flags & FRAME_MORE) != 0) {
+        p = xcalloc(1, sizeof *p);
+        p->from = from;
+        p->to = to;
+        list_append(&r->parts, &p->node);
+    }
+    if (p != NULL)
+        rc = frame_join_feed(&p->joins[class], f, &body, &size, err);
+    if (rc == 1)
+        r->send(r->arg, to, class, f->h.type, route, body, size);
+    return rc < 0 ? -1 : 0;
+}
+
 void router_unbind_process(struct router *r, uint32_t slot)
 {
+    list_for_each_safe(n, &r->parts)
+    {
+        struct parts *p = list_entry(n, struct parts, node);
+        if (p->from == slot || p->to == slot)
+            drop_parts(p);
+    }
     list_for_each_safe(n, &r->routes)
     {
         struct route *route = list_entry(n, struct route, node);

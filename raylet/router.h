@@ -2,8 +2,9 @@
 #ifndef RAYLET_ROUTER_H
 #define RAYLET_ROUTER_H
 /*
- * Routes between two processes whose own channel could not be made (a descriptor limit): their
- * frames travel over the raylet's links, with the same bodies. A process is named by its slot. Pure
+ * Frames between two processes over the raylet's links, with the same bodies as on a channel of
+ * their own: on routes of pairs whose channel could not be made (a descriptor limit), and from any
+ * process to any other by its number. A process is named by its slot. Pure
  * but for the send callback; loop thread.
  */
 #include <stdbool.h>
@@ -33,6 +34,14 @@ uint32_t router_find(const struct router *r, uint32_t owner, uint32_t worker);
 /* A frame with a route came from this process. -1: malformed. One for a process that is gone is
  * dropped: its end was told by GOODBYE. */
 int router_on_frame(struct router *r, uint32_t from, const struct frame *f, struct err *err);
+/* A frame for a process by its number: sent on to slot `to` with this route, in one piece. -1:
+ * malformed. */
+int router_forward(struct router *r,
+                   uint32_t from,
+                   uint32_t to,
+                   uint32_t route,
+                   const struct frame *f,
+                   struct err *err);
 /* This process is gone: those at the other ends get GOODBYE. */
 void router_unbind_process(struct router *r, uint32_t slot);
 

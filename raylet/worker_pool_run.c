@@ -56,19 +56,6 @@ static int make_logs(struct process *p, struct err *err)
     return 0;
 }
 
-static int make_control(struct process *p, int *fd, struct err *err)
-{
-    void *map = MAP_FAILED;
-
-    *fd = memfd_create("ray-control", MFD_CLOEXEC);
-    if (*fd >= 0 && ftruncate(*fd, sizeof *p->control) == 0)
-        map = mmap(NULL, sizeof *p->control, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-    if (map == MAP_FAILED)
-        return err_sys(err, "make a worker's control block");
-    p->control = map;
-    return 0;
-}
-
 static int spawn(struct node *n, uint64_t token, struct err *err)
 {
     int pair[2], fds[ZYGOTE_PARTS] = {-1, -1, -1, -1};
@@ -83,7 +70,7 @@ static int spawn(struct node *n, uint64_t token, struct err *err)
         return err_set(err, ERR_FULL, "a node has at most %d processes", BOARD_SLOTS);
     }
     p->token = token;
-    if (make_logs(p, err) != 0 || make_control(p, &fds[3], err) != 0)
+    if (make_logs(p, err) != 0 || store_run_make_control(p, &fds[3], err) != 0)
         goto fail;
     for (int i = 0; i < 2; i++)
         if ((fds[i + 1] = dup(p->logs[i].fd)) < 0) {

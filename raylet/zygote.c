@@ -111,13 +111,19 @@ static int spawn(struct zygote *z, int link_fd)
     sigset_t none, all;
     char path[64], mode[256];
     char *argv[] = {(char *)"ray::zygote", NULL};
-    const int keep[] = {link_fd, z->config.board_fd, z->config.executable_fd};
+    const int keep[] = {link_fd,
+                        z->config.board_fd,
+                        z->config.index_fd,
+                        z->config.arena_fd,
+                        z->config.executable_fd};
 
     snprintf(mode,
              sizeof mode,
-             MODE "zygote:%d:%d:%s",
+             MODE "zygote:%d:%d:%d:%d:%s",
              link_fd,
              z->config.board_fd,
+             z->config.index_fd,
+             z->config.arena_fd,
              z->config.session_dir);
     snprintf(path, sizeof path, "/proc/self/fd/%d", z->config.executable_fd);
     char **env = make_env(mode);

@@ -19,9 +19,9 @@
 struct zygote;
 
 struct zygote_config {
-    int executable_fd, board_fd; /* borrowed */
-    const char *log_path;        /* its stdout and stderr */
-    const char *session_dir;     /* borrowed; removed by a zygote that outlives us */
+    int executable_fd, board_fd, index_fd, arena_fd; /* borrowed */
+    const char *log_path;                            /* its stdout and stderr */
+    const char *session_dir; /* borrowed; removed by a zygote that outlives us */
 };
 
 struct zygote_ops {

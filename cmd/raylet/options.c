@@ -7,21 +7,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION "ray-c 0.1"
+#define VERSION    "ray-c 0.1"
+#define MEMORY_MIN (1ull << 20)
+#define MEMORY_MAX (1ull << 46)
 
 static void usage(FILE *out)
 {
-    fputs("raylet: one machine's part of Ray; a program that calls ray_init starts it\n"
-          "  --driver-fd=N         socket to the driver\n"
-          "  --executable-fd=N     the driver's executable, run as workers\n"
-          "  --driver-pid=N        the raylet ends with this process\n"
-          "  --num-cpus=N          CPUs to lend (default: this machine's)\n"
-          "  --resource=NAME:N     a custom resource, in 1/10000\n"
-          "  --temp-dir=DIR        session folders go here (default: RAY_TMPDIR, else /tmp/ray)\n"
-          "  --no-log-to-driver    prints of tasks stay in their files\n"
-          "  --measure             measure this machine for all raylets, and end\n"
-          "  --version, --help\n",
-          out);
+    fputs(
+        "raylet: one machine's part of Ray; a program that calls ray_init starts it\n"
+        "  --driver-fd=N         socket to the driver\n"
+        "  --executable-fd=N     the driver's executable, run as workers\n"
+        "  --driver-pid=N        the raylet ends with this process\n"
+        "  --num-cpus=N          CPUs to lend (default: this machine's)\n"
+        "  --resource=NAME:N     a custom resource, in 1/10000\n"
+        "  --object-store-memory=BYTES  shared memory for objects (default: 30 % of what is free)\n"
+        "  --temp-dir=DIR        session folders go here (default: RAY_TMPDIR, else /tmp/ray)\n"
+        "  --no-log-to-driver    prints of tasks stay in their files\n"
+        "  --measure             measure this machine for all raylets, and end\n"
+        "  --version, --help\n",
+        out);
 }
 
 static int bad(const char *what, const char *value)
@@ -75,6 +79,17 @@ static int set_number(struct node_config *c, int option, const char *value)
     return 0;
 }
 
+static int set_bytes(struct node_config *c, const char *value)
+{
+    char *end;
+    unsigned long long v = strtoull(value, &end, 10);
+
+    if (*value < '0' || *value > '9' || *end != '\0' || v < MEMORY_MIN || v > MEMORY_MAX)
+        return bad("--object-store-memory must be 1048576 (1 MiB) to 2^46 bytes, not", value);
+    c->object_store_memory = v;
+    return 0;
+}
+
 int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
 {
     static const struct option options[] = {{"driver-fd", 1, NULL, 'd'},
@@ -82,6 +97,7 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
                                             {"driver-pid", 1, NULL, 'p'},
                                             {"num-cpus", 1, NULL, 'c'},
                                             {"resource", 1, NULL, 'r'},
+                                            {"object-store-memory", 1, NULL, 'o'},
                                             {"temp-dir", 1, NULL, 't'},
                                             {"no-log-to-driver", 0, NULL, 'n'},
                                             {"measure", 0, NULL, 'm'},
@@ -101,6 +117,8 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
             return -1;
         if (o == 't')
             c->temp_dir = optarg;
+        else if (o == 'o')
+            rc = set_bytes(c, optarg);
         else if (o == 'n')
             c->log_to_driver = false;
         else if (o == 'm')

@@ -57,8 +57,8 @@ static int find_raylet(char *path, struct err *err)
 }
 
 struct arguments {
-    char *v[8 + CORE_N_RESOURCES];
-    char text[8 + CORE_N_RESOURCES][PATH_SIZE];
+    char *v[9 + CORE_N_RESOURCES];
+    char text[9 + CORE_N_RESOURCES][PATH_SIZE];
     int n;
 };
 
@@ -146,6 +146,8 @@ int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, st
         add(&a, "--num-cpus=%d", config->num_cpus);
     if (config->temp_dir != NULL)
         add(&a, "--temp-dir=%s", config->temp_dir);
+    if (config->object_store_memory > 0)
+        add(&a, "--object-store-memory=%llu", (unsigned long long)config->object_store_memory);
     if (config->no_log_to_driver)
         add(&a, "--no-log-to-driver");
     for (unsigned i = 0; i < config->n_resources; i++)

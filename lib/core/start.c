@@ -28,8 +28,7 @@ typedef int (*start_main_f)(main_f, int, char **, main_f, void (*)(void), void (
 int ray_worker_main(int argc, char **argv);
 
 static bool asked;
-static int link_fd = -1, board_fd = -1;
-static char session_dir[256];
+static struct core_zygote_setup setup = {-1, -1, -1, -1, ""};
 
 /* Once; before any code of the user's executable, so that no process it starts inherits the
  * variable. */
@@ -42,15 +41,23 @@ static void read_mode(void)
     done = true;
     if (mode == NULL)
         return;
-    if (sscanf(mode, "zygote:%d:%d:%n", &link_fd, &board_fd, &at) != 2 || at == 0
-        || fcntl(link_fd, F_GETFD) < 0 || fcntl(board_fd, F_GETFD) < 0) {
+    if (sscanf(mode,
+               "zygote:%d:%d:%d:%d:%n",
+               &setup.link_fd,
+               &setup.board_fd,
+               &setup.index_fd,
+               &setup.arena_fd,
+               &at)
+            != 4
+        || at == 0 || fcntl(setup.link_fd, F_GETFD) < 0 || fcntl(setup.board_fd, F_GETFD) < 0
+        || fcntl(setup.index_fd, F_GETFD) < 0 || fcntl(setup.arena_fd, F_GETFD) < 0) {
         fprintf(stderr,
                 "ray: %s=%.80s is set by a raylet for its workers alone: unset it\n",
                 MODE_VARIABLE,
                 mode);
         _exit(EXIT_CANNOT);
     }
-    snprintf(session_dir, sizeof session_dir, "%s", mode + at);
+    snprintf(setup.session_dir, sizeof setup.session_dir, "%s", mode + at);
     asked = true;
     unsetenv(MODE_VARIABLE);
 }
@@ -64,7 +71,7 @@ int ray_worker_main(int argc, char **argv)
     read_mode();
     if (!asked)
         return -1;
-    core_zygote_main(link_fd, board_fd, session_dir);
+    core_zygote_main(&setup);
 }
 
 #ifndef RAY_STATIC

@@ -53,7 +53,7 @@ struct spawn {
 };
 
 static struct unix_link *raylet;
-static int signal_fd = -1, board = -1;
+static int signal_fd = -1, board = -1, store_index = -1, store_arena = -1;
 static struct spawn next_spawn = {.fds = {-1, -1, -1, -1}};
 static pid_t *workers;
 static size_t n_workers;
@@ -256,7 +256,11 @@ static void reset_signals(void)
 
 _Noreturn static void become_worker(const struct spawn *s, pid_t zygote)
 {
-    struct core_worker_setup setup = {.token = s->token, .slot = s->slot, .board_fd = board};
+    struct core_worker_setup setup = {.token = s->token,
+                                      .slot = s->slot,
+                                      .board_fd = board,
+                                      .index_fd = store_index,
+                                      .arena_fd = store_arena};
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != zygote)
@@ -410,13 +414,13 @@ static int open_signals(void)
     return signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-_Noreturn void core_zygote_main(int link_fd, int board_fd, const char *session_dir)
+_Noreturn void core_zygote_main(const struct core_zygote_setup *setup)
 {
     struct wire_hello hello = {.protocol = WIRE_PROTOCOL, .kind = WIRE_ZYGOTE, .pid = getpid()};
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     raylet_pid = getppid();
-    session = session_dir;
+    session = setup->session_dir;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_NAME, "ray::zygote");
@@ -428,13 +432,15 @@ _Noreturn void core_zygote_main(int link_fd, int board_fd, const char *session_d
     }
     signal_fd = open_signals();
     if (signal_fd >= 0)
-        raylet = unix_link_create(move_high(link_fd), 0);
+        raylet = unix_link_create(move_high(setup->link_fd), 0);
     if (raylet == NULL) {
         fprintf(stderr, "ray: the zygote cannot start: %s\n", strerror(errno));
         _exit(1);
     }
     signal_fd = move_high(signal_fd);
-    board = move_high(board_fd);
+    board = move_high(setup->board_fd);
+    store_index = move_high(setup->index_fd);
+    store_arena = move_high(setup->arena_fd);
     send_now(WIRE_HELLO, &hello, sizeof hello);
     for (;;) {
         struct pollfd p[2] = {{.fd = unix_link_fd(raylet), .events = POLLIN},

@@ -14,17 +14,24 @@
  *   O -> W    TEMPLATE, PUSH, TAKE_BACK               W -> O  DONE, RETURNED, BOUNCED,
  * OWNER_LEASE_ENDED R -> O    LOG          O -> R  LEAVE              O -> R  INFO   R -> O
  * INFO_REPLY R -> Z    SPAWN        Z -> R  SPAWNED, EXITED any       ERROR, GOODBYE, ROUTE
+ *   O,W -> R  STORE_LEND, STORE_RECORD, STORE_DOORBELL
+ *   R -> O,W  STORE_FD, STORE_LENT, STORE_REFUSED, STORE_RECALL, PROCESS_DEAD
+ *   any process to any other: BORROW, BORROW_ACK, SEEN, WANT, OBJECT
  *
  * Owner and worker talk on a direct channel (a socketpair made by the raylet, its ends in GRANT and
  * BEGIN), or, when the fd could not be delivered, over their raylet links on a route bound by
- * ROUTE; the bodies are the same.
+ * ROUTE; the bodies are the same. Any two processes may talk over the route WIRE_ROUTE_PROCESS +
+ * process number, which needs no binding since process numbers are never used again: the raylet
+ * puts the sender's number in its place, or answers PROCESS_DEAD.
  */
 #include <stddef.h>
 #include <stdint.h>
 
 #include "lib/base/id.h"
+#include "lib/net/frame.h"
 
-#define WIRE_PROTOCOL 1
+#define WIRE_PROTOCOL      2
+#define WIRE_ROUTE_PROCESS 0x80000000u
 
 enum wire_type {
     WIRE_HELLO = 1,
@@ -63,7 +70,45 @@ enum wire_type {
     WIRE_SPAWN = 80,
     WIRE_SPAWNED = 81,
     WIRE_EXITED = 82,
+
+    WIRE_STORE_FD = 96,
+    WIRE_STORE_LEND = 97,
+    WIRE_STORE_LENT = 98,
+    WIRE_STORE_REFUSED = 99,
+    WIRE_STORE_RECALL = 100,
+    WIRE_STORE_RECORD = 101,
+    WIRE_STORE_DOORBELL = 102,
+    WIRE_PROCESS_DEAD = 103,
+
+    WIRE_BORROW = 110,
+    WIRE_BORROW_ACK = 111,
+    WIRE_SEEN = 112,
+    WIRE_WANT = 113,
+    WIRE_OBJECT = 114,
 };
+
+/* One type always travels in one class, so that the parts of a long message never mix with others
+ * of their type. */
+static inline enum frame_class wire_class(uint8_t type)
+{
+    switch (type) {
+    case WIRE_TEMPLATE: /* must stay ahead of the PUSH that names it */
+    case WIRE_PUSH:
+    case WIRE_DONE:
+    case WIRE_OWNER_LEASE_ENDED: /* must stay behind the last DONE */
+    case WIRE_BORROW:            /* and this ahead of the DONE that follows it */
+    case WIRE_BORROW_ACK:
+    case WIRE_SEEN:
+    case WIRE_WANT:
+    case WIRE_OBJECT:
+    case WIRE_PROCESS_DEAD: /* behind what the raylet passed on from it */
+        return FRAME_CALLS;
+    case WIRE_LOG:
+        return FRAME_BODIES;
+    default:
+        return FRAME_CONTROL;
+    }
+}
 
 enum wire_kind {
     WIRE_DRIVER = 1,
@@ -202,7 +247,22 @@ struct wire_push {
 } __attribute__((packed));
 struct wire_arg {
     uint32_t size;
-    uint8_t meta; /* enum wire_meta */
+    uint8_t meta; /* enum wire_meta, and the flags below */
+} __attribute__((packed));
+/* A value: an argument, a return, an object. Behind the header, if flagged, u32 n and n of
+ * wire_ref, which size does not count; then size bytes: the value, or a wire_stored that says where
+ * it is. The refs inside a stored value lie behind its data in the arena. */
+#define WIRE_VALUE_REFS   0x40
+#define WIRE_VALUE_STORED 0x80
+#define WIRE_META_MASK    0x3f
+struct wire_ref {
+    uint64_t word;         /* of the owner's own table */
+    uint64_t counter;      /* ObjectID = (owner, counter, index) */
+    uint32_t owner, index; /* process number */
+} __attribute__((packed));
+struct wire_stored {
+    uint64_t place, offset, size; /* objstore/layout.h */
+    uint32_t n_refs;
 } __attribute__((packed));
 enum wire_meta {
     WIRE_META_XLANG = 0, /* msgpack */
@@ -261,6 +321,47 @@ struct wire_info_reply {
 struct wire_info_resource {
     char name[48];
     int64_t total, available;
+} __attribute__((packed));
+
+/* R -> driver, before WELCOME, FRAME_HAS_FD: the store's memory and its control block (workers have
+ * them from their zygote). */
+struct wire_store_fd {
+    uint32_t part; /* 0 index, 1 arena, 2 control block */
+} __attribute__((packed));
+/* O,W -> R: memory to put objects in (store_lend). Answered once, LENT or REFUSED. */
+struct wire_store_lend {
+    uint64_t ticket, need, want;
+    uint32_t n_places;
+} __attribute__((packed));
+/* Followed by n_places of u64. */
+struct wire_store_lent {
+    uint64_t ticket, offset, size;
+    uint32_t n_places;
+} __attribute__((packed));
+/* Followed by the sentence. */
+struct wire_store_refused {
+    uint64_t ticket;
+} __attribute__((packed));
+/* R -> O,W: that process is reaped; nothing of it comes after this. */
+struct wire_process_dead {
+    uint32_t process;
+} __attribute__((packed));
+
+/* Borrower -> owner: see lib/core/borrow.h. Followed by n words. */
+struct wire_borrow {
+    uint32_t sequence, n;
+} __attribute__((packed));
+/* Receiver of a reply -> its giver. */
+struct wire_seen {
+    uint64_t counter; /* of the task */
+} __attribute__((packed));
+/* Borrower -> owner: send the value when it is there. */
+struct wire_want {
+    uint64_t word;
+} __attribute__((packed));
+/* Owner -> borrower; followed by the value (wire_arg). */
+struct wire_object {
+    uint64_t word;
 } __attribute__((packed));
 
 /* R -> Z. With three fds in this order on three frames: SPAWN carries the worker's link; two more

@@ -662,17 +662,22 @@ void borrow_on_seen(struct borrow *b, uint32_t from, uint64_t counter)
 
 /* --- acknowledgements and deaths --- */
 
-static uint32_t find_borrowed(const struct borrow *b, uint32_t owner, uint64_t word)
+struct record *borrow_find(const struct borrow *b, uint32_t owner, uint64_t word)
 {
     uint32_t slot = b->buckets[bucket_of(b, owner, word)];
 
     while (slot != 0) {
-        const struct ref_extra *x = ref_table_at(b->refs, slot)->extra;
-        if (x->owner == owner && x->owner_word == word)
-            return slot;
-        slot = x->next;
+        struct record *r = ref_table_at(b->refs, slot);
+        if (r->extra->owner == owner && r->extra->owner_word == word)
+            return r;
+        slot = r->extra->next;
     }
-    return 0;
+    return NULL;
+}
+
+bool borrow_is_dead(struct borrow *b, uint32_t process)
+{
+    return is_dead(get_other(b, process));
 }
 
 void borrow_on_ack(struct borrow *b,
@@ -691,9 +696,9 @@ void borrow_on_ack(struct borrow *b,
         released_by(b, o, false, out); /* first: it may end what is gone */
     }
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t slot = find_borrowed(b, from, gone[i]);
-        if (slot != 0)
-            lost(b, slot, CORE_ELOST, out);
+        const struct record *r = borrow_find(b, from, gone[i]);
+        if (r != NULL)
+            lost(b, r->slot, CORE_ELOST, out);
     }
 }
 

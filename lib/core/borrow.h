@@ -69,6 +69,9 @@ void borrow_destroy(struct borrow *b);
  * own and does not live any more, or no ref at all, or memory is out. If its owner is dead the next
  * borrow_flush says that it is LOST. */
 struct record *borrow_learn(struct borrow *b, uint32_t owner, uint64_t word);
+/* The record of that borrowed ref; NULL: there is none (any more). */
+struct record *borrow_find(const struct borrow *b, uint32_t owner, uint64_t word);
+bool borrow_is_dead(struct borrow *b, uint32_t process);
 /* These records (our own are skipped) must outlive what brought them: register those that are not.
  * The guardian is released, by an action or by dropping its hold, once all are acknowledged; at
  * once if none needs it. process and counter name a reply or a TASK; of a TASK process is its

@@ -26,7 +26,10 @@
 struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER,
                     .outside = PTHREAD_COND_INITIALIZER,
                     .epoll_fd = -1,
-                    .event_fd = -1};
+                    .event_fd = -1,
+                    .store_fds = {-1, -1}};
+
+__thread const char *core_call_site;
 
 static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* one begins or ends at a time */
 
@@ -84,6 +87,14 @@ static void leave(void)
         pthread_cond_broadcast(&core.outside);
 }
 
+/* What was let go may have to be told others, with nobody waiting. */
+static void have_news(void)
+{
+    if (core.bell || !list_empty(&core.dirty)
+        || (core.borrow != NULL && borrow_has_news(core.borrow)))
+        poller_need_helper();
+}
+
 static uint64_t deadline_of(int64_t timeout_ms)
 {
     return timeout_ms < 0 ? UINT64_MAX : clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
@@ -98,6 +109,19 @@ static bool copy_string(char *out, size_t room, const char **at, const char *end
     snprintf(out, room, "%s", *at);
     *at += n + 1;
     return true;
+}
+
+/* Undo outside what a record was inside. */
+static void end_record(void *arg, struct record *r)
+{
+    (void)arg;
+    if ((r->flags & REF_BORROWED) != 0) {
+        if ((r->flags & REF_STORED) != 0)
+            objects_unpin(r->u.stored.place, &r->u.stored.pin);
+        borrow_end(core.borrow, r);
+    } else {
+        objects_free(r->u.stored.place);
+    }
 }
 
 void core_on_welcome(const uint8_t *body, size_t size, int fd)
@@ -123,6 +147,8 @@ void core_on_welcome(const uint8_t *body, size_t size, int fd)
         close(fd);
     }
     core.spin_ns = 2 * (w->wake_ns > 0 ? w->wake_ns : DEFAULT_WAKE_NS);
+    core.borrow = borrow_create(core.refs, w->process);
+    ref_table_on_end(core.refs, end_record, NULL);
     core.connected = true;
 }
 
@@ -153,6 +179,7 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
     core.refs = ref_table_create();
     core.submit = submit_create(MIN_UNITS);
     core.counters = (struct core_counters){0};
+    core.borrow_actions.n = 0;
     peer_send(core.raylet, WIRE_HELLO, &hello, sizeof hello);
     while (!core.connected && core.raylet->link != NULL && clock_now_ns() < deadline)
         poller_wait(&w, deadline, NULL, 0);
@@ -198,8 +225,14 @@ static void clear(void)
         core.events = e->next;
     }
     core.events_tail = &core.events;
+    borrow_destroy(core.borrow);
+    core.borrow = NULL;
+    free(core.borrow_actions.v);
+    core.borrow_actions = (struct borrow_actions){0};
     ref_table_destroy(core.refs);
     core.refs = NULL;
+    objects_close();
+    core.life++;
     for (unsigned i = 0; i < core.n_templates; i++)
         free(core.templates[i]);
     free(core.templates);
@@ -421,13 +454,15 @@ int core_template(const struct core_template_spec *spec, struct err *err)
 
 /* --- submitting --- */
 
-/* The task's records, linked; NULL when memory is out. */
+/* The records of task number core.task_counter, linked; NULL when memory is out. */
 static struct record *make_returns(unsigned n, uint64_t *refs_out)
 {
     struct record *first = NULL, *last = NULL;
 
     for (unsigned i = 0; i < (n > 0 ? n : 1); i++) {
         struct record *r = ref_table_new(core.refs);
+        if (r != NULL)
+            r->site = core_call_site;
         if (r == NULL) {
             for (uint32_t slot = first != NULL ? first->slot : 0; slot != 0;) {
                 struct record *x = ref_table_at(core.refs, slot);
@@ -442,6 +477,8 @@ static struct record *make_returns(unsigned n, uint64_t *refs_out)
         else
             last->next_return = r->slot;
         r->first = first->slot;
+        r->counter = core.task_counter;
+        r->n_returns = (uint16_t)(i + 1);
         last = r;
         if (n > 0)
             refs_out[i] = record_word(r);
@@ -454,6 +491,28 @@ static struct record *make_returns(unsigned n, uint64_t *refs_out)
     return first;
 }
 
+static bool are_refs(const uint64_t *refs, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ref_table_find(core.refs, refs[i]) == NULL)
+            return false;
+    return true;
+}
+
+/* n, and the slots of the refs, each held once more: inside an argument they are not waited for. */
+static uint8_t *pack_refs(uint8_t *at, const uint64_t *refs, uint32_t n)
+{
+    memcpy(at, &n, sizeof n);
+    at += sizeof n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct record *r = ref_table_find(core.refs, refs[i]);
+        r->held++;
+        memcpy(at, &r->slot, sizeof r->slot);
+        at += sizeof r->slot;
+    }
+    return at;
+}
+
 /* Pack args into t's spec; counts the refs. A code. */
 static int pack(struct task *t, struct record *task, const struct core_arg *args, unsigned n_args)
 {
@@ -464,6 +523,11 @@ static int pack(struct task *t, struct record *task, const struct core_arg *args
         if (args[i].ref != 0) {
             if (ref_table_find(core.refs, args[i].ref) == NULL)
                 return CORE_ESTALE;
+        } else if (args[i].n_refs > 0) {
+            if (!are_refs(args[i].refs, args[i].n_refs))
+                return CORE_ESTALE;
+            size += sizeof args[i].n_refs + args[i].n_refs * sizeof(uint32_t);
+            inline_bytes += args[i].size + args[i].n_refs * sizeof(struct wire_ref);
         } else {
             inline_bytes += args[i].size;
         }
@@ -478,9 +542,15 @@ static int pack(struct task *t, struct record *task, const struct core_arg *args
         struct wire_arg a = {.size = args[i].size, .meta = args[i].meta};
         if (args[i].ref != 0)
             a.size = ARG_IS_REF;
+        else if (args[i].n_refs > 0)
+            a.meta |= WIRE_VALUE_REFS;
         memcpy(at, &a, sizeof a);
         at += sizeof a;
         if (args[i].ref == 0) {
+            if (args[i].n_refs > 0) {
+                at = pack_refs(at, args[i].refs, args[i].n_refs);
+                t->n_ref_args++;
+            }
             if (a.size > 0)
                 memcpy(at, args[i].bytes, a.size);
             at += a.size;
@@ -523,12 +593,12 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
         return CORE_EARG;
     }
     const struct template *t = core.templates[template];
+    core.task_counter++;
     struct record *first = make_returns(t->n_returns, refs_out);
     int code = first != NULL ? CORE_OK : CORE_ENOMEM;
     if (code == CORE_OK) {
         struct task *task = &first->u.task;
         task->retries_left = t->max_retries;
-        first->counter = ++core.task_counter;
         task->n_args = (uint16_t)n_args;
         first->template = (uint16_t) template;
         first->class = (uint32_t)t->class;
@@ -567,25 +637,113 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
     return code;
 }
 
-uint64_t core_put(uint8_t meta, const void *bytes, size_t size, int *code)
-{
-    uint64_t word = 0;
+/* --- putting --- */
 
-    *code = CORE_OK;
-    if (unusable())
-        *code = CORE_EFORKED;
-    else if (size > CORE_INLINE_MAX)
-        *code = CORE_EFULL;
-    if (*code != CORE_OK)
-        return 0;
-    core_lock();
-    struct record *r = core.connected ? ref_table_new(core.refs) : NULL;
-    if (r != NULL) {
-        word = record_word(r);
-        ref_table_set(core.refs, r, meta, bytes, (uint32_t)size);
-    } else {
-        *code = core.connected ? CORE_ENOMEM : CORE_EARG;
+/* The slots of these refs, held once more each, in a block from malloc; a code. */
+static int hold_refs(const uint64_t *refs, uint32_t n, uint32_t **slots)
+{
+    *slots = NULL;
+    if (n == 0)
+        return CORE_OK;
+    if (!are_refs(refs, n))
+        return CORE_ESTALE;
+    *slots = try_alloc(NULL, n * sizeof **slots);
+    if (*slots == NULL)
+        return CORE_ENOMEM;
+    for (uint32_t i = 0; i < n; i++) {
+        struct record *r = ref_table_find(core.refs, refs[i]);
+        r->held++;
+        (*slots)[i] = r->slot;
     }
+    return CORE_OK;
+}
+
+static void let_refs_go(const uint32_t *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
+}
+
+/* A ready object of ours, named and with one handle. bytes: inline; else it lies in e. Takes over
+ * the slots' holds. NULL: no memory, nothing was taken. */
+static struct record *make_object(uint8_t meta,
+                                  const void *bytes,
+                                  uint64_t size,
+                                  const struct store_extent *e,
+                                  const uint32_t *slots,
+                                  uint32_t n_refs)
+{
+    struct record *r = ref_table_new(core.refs);
+
+    if (r == NULL)
+        return NULL;
+    r->site = core_call_site;
+    r->counter = ++core.task_counter;
+    if (!ref_table_set_inner(core.refs, r, slots, n_refs)) {
+        ref_table_set(core.refs, r, 0, NULL, 0);
+        ref_table_drop(core.refs, r);
+        return NULL;
+    }
+    if (bytes != NULL || e == NULL) {
+        ref_table_set(core.refs, r, meta, bytes, (uint32_t)size);
+        return r;
+    }
+    struct object_name name = {.owner = core.welcome.process, .counter = r->counter};
+    struct ref_stored stored = {.place = e->place,
+                                .offset = e->offset,
+                                .size = size,
+                                .n_refs = n_refs,
+                                .pin = REF_NO_PIN};
+    if (n_refs > 0)
+        refs_put(slots, n_refs, (uint8_t *)store_client_write(core.store, e) + refs_trailer(size));
+    objects_seal(e, size, meta, n_refs, &name);
+    ref_table_set_stored(core.refs, r, meta, &stored);
+    return r;
+}
+
+uint64_t core_put(uint8_t meta,
+                  const void *bytes,
+                  size_t size,
+                  const uint64_t *refs,
+                  uint32_t n_refs,
+                  int *code,
+                  struct err *err)
+{
+    struct store_extent e;
+    struct record *r = NULL;
+    uint32_t *slots;
+
+    if (unusable()) {
+        *code = CORE_EFORKED;
+        return 0;
+    }
+    core_lock();
+    enter();
+    *code = core.connected ? hold_refs(refs, n_refs, &slots) : CORE_EARG;
+    if (*code == CORE_OK) {
+        if (size <= CORE_INLINE_MAX) {
+            r = make_object(meta, size > 0 ? bytes : NULL, size, NULL, slots, n_refs);
+        } else {
+            uint64_t trailer = n_refs * sizeof(struct wire_ref);
+            *code = objects_alloc(refs_trailer(size) + trailer, &e, err);
+            if (*code == CORE_OK) {
+                core_unlock();
+                store_client_copy(store_client_write(core.store, &e), bytes, size);
+                core_lock();
+                r = make_object(meta, NULL, size, &e, slots, n_refs);
+                if (r == NULL)
+                    objects_abort(&e);
+            }
+        }
+        if (r == NULL) {
+            let_refs_go(slots, n_refs);
+            if (*code == CORE_OK)
+                *code = CORE_ENOMEM;
+        }
+        free(slots);
+    }
+    uint64_t word = r != NULL ? record_word(r) : 0;
+    leave();
     core_unlock();
     return word;
 }
@@ -596,7 +754,113 @@ uint64_t core_put_error(enum core_code code, const char *text)
     int rc;
     size_t n = owner_failure(value, sizeof value, code, 0, 0, text, "", "", "");
 
-    return core_put(WIRE_META_ERROR, value, n, &rc);
+    return core_put(WIRE_META_ERROR, value, n, NULL, 0, &rc, &(struct err){0});
+}
+
+/* Of a buffer: block holds place, offset and life; all 0 of one in the heap. */
+static bool is_of_this_life(const struct core_buffer *b)
+{
+    return b->block[2] == core.life + 1u;
+}
+
+static struct store_extent extent_of(const struct core_buffer *b)
+{
+    return (struct store_extent){.place = b->block[0], .offset = b->block[1], .size = b->size};
+}
+
+int core_create(uint64_t size, struct core_buffer *out, struct err *err)
+{
+    struct store_extent e;
+    int code;
+
+    *out = (struct core_buffer){0};
+    if (unusable())
+        return CORE_EFORKED;
+    if (size <= CORE_INLINE_MAX) {
+        out->data = try_alloc(NULL, size > 0 ? size : 1);
+        out->size = size;
+        return out->data != NULL ? CORE_OK : CORE_ENOMEM;
+    }
+    core_lock();
+    if (!core.connected) {
+        core_unlock();
+        err_set(err, ERR_INVALID, "call ray_init first");
+        return CORE_EARG;
+    }
+    enter();
+    code = objects_alloc(size, &e, err);
+    if (code == CORE_OK)
+        *out = (struct core_buffer){.data = store_client_write(core.store, &e),
+                                    .size = size,
+                                    .block = {e.place, e.offset, core.life + 1u}};
+    leave();
+    core_unlock();
+    return code;
+}
+
+uint64_t core_seal(struct core_buffer *buffer,
+                   uint64_t size,
+                   uint8_t meta,
+                   const uint64_t *refs,
+                   uint32_t n_refs,
+                   int *code)
+{
+    struct core_buffer b = *buffer;
+    struct record *r = NULL;
+    uint32_t *slots;
+
+    *buffer = (struct core_buffer){0};
+    if (unusable() || b.data == NULL || size > b.size) {
+        *code = unusable() ? CORE_EFORKED : CORE_EARG;
+        core_abort(&b);
+        return 0;
+    }
+    if (b.block[2] == 0) {
+        struct err err;
+        uint64_t word = core_put(meta, b.data, size, refs, n_refs, code, &err);
+        free(b.data);
+        return word;
+    }
+    core_lock();
+    struct store_extent e = extent_of(&b);
+    if (!core.connected || !is_of_this_life(&b))
+        *code = CORE_EARG;
+    else if (n_refs > 0 && refs_trailer(size) + n_refs * sizeof(struct wire_ref) > b.size)
+        *code = CORE_EARG;
+    else
+        *code = hold_refs(refs, n_refs, &slots);
+    if (*code == CORE_OK) {
+        r = make_object(meta, NULL, size, &e, slots, n_refs);
+        if (r == NULL) {
+            let_refs_go(slots, n_refs);
+            *code = CORE_ENOMEM;
+        }
+        free(slots);
+    }
+    if (r == NULL && core.connected && is_of_this_life(&b))
+        objects_abort(&e);
+    uint64_t word = r != NULL ? record_word(r) : 0;
+    core_unlock();
+    return word;
+}
+
+void core_abort(struct core_buffer *buffer)
+{
+    struct core_buffer b = *buffer;
+
+    *buffer = (struct core_buffer){0};
+    if (b.block[2] == 0) {
+        free(b.data);
+        return;
+    }
+    if (unusable())
+        return;
+    core_lock();
+    if (core.connected && is_of_this_life(&b)) {
+        struct store_extent e = extent_of(&b);
+        objects_abort(&e);
+    }
+    core_unlock();
 }
 
 /* --- getting and waiting --- */
@@ -622,27 +886,79 @@ static bool wait_round(struct waiter *w, uint64_t deadline, const struct record 
 
     owner_settle();
     worker_block();
-    uint64_t until = submit_next_deadline(core.submit);
+    uint64_t until = submit_next_deadline(core.submit), due = borrow_next_deadline(core.borrow);
+    if (due < until)
+        until = due;
     if (until <= now)
         until = now + 1000;
     poller_wait(w, until < deadline ? until : deadline, p, run_ns);
     return deadline == UINT64_MAX || clock_now_ns() < deadline;
 }
 
+/* held of a value: the record's slot, the cluster it belongs to, and whether the end waits for it.
+ */
+#define HELD_KEPT (1ull << 63)
+
+static uint64_t held_of(const struct record *r)
+{
+    return (uint64_t)(core.life & INT32_MAX) << 32 | r->slot;
+}
+
+static void fill_error(struct core_value *out, enum core_code code, const char *text)
+{
+    size_t n = owner_failure(out->store, sizeof out->store, code, 0, 0, text, "", "", "");
+
+    *out = (struct core_value){.size = n, .meta = WIRE_META_ERROR};
+}
+
+static void fill_stored(struct core_value *out, struct record *r)
+{
+    struct ref_stored *s = &r->u.stored;
+    int32_t pin = REF_NO_PIN;
+
+    s->n_views++; /* the pin may wait without the lock */
+    if ((r->flags & REF_BORROWED) != 0 && s->pin == REF_NO_PIN) {
+        bool ok = objects_pin(s->place, s->pin == REF_NO_PIN ? &s->pin : &pin);
+        objects_unpin(s->place, &pin);
+        if (!ok && s->pin == REF_NO_PIN) {
+            s->n_views--;
+            if (borrow_is_dead(core.borrow, r->extra->owner))
+                fill_error(out, CORE_EOWNER, "its owner is gone");
+            else
+                fill_error(out, CORE_ELOST, "its owner freed it");
+            return;
+        }
+    }
+    out->bytes = objects_read(s->offset, s->size);
+    out->size = s->size;
+    out->held = held_of(r);
+    r->held++;
+    enter();
+}
+
 static void fill(struct core_value *out, struct record *r)
 {
-    out->size = r->size;
     out->meta = r->meta;
-    if (r->size <= sizeof out->store) {
+    out->held = 0;
+    out->n_refs = r->extra != NULL ? r->extra->n_inner : 0;
+    if ((r->flags & REF_FREED) != 0) {
+        out->n_refs = 0;
+        out->size = owner_freed(out->store, sizeof out->store);
+        out->meta = WIRE_META_ERROR;
+        out->bytes = out->store;
+    } else if ((r->flags & REF_STORED) != 0) {
+        fill_stored(out, r);
+    } else if (r->size <= sizeof out->store && out->n_refs == 0) {
         memcpy(out->store, record_value(r), r->size);
         out->bytes = out->store;
-        out->held = 0;
-        return;
+        out->size = r->size;
+    } else {
+        out->bytes = record_value(r);
+        out->size = r->size;
+        out->held = held_of(r);
+        r->held++;
+        enter();
     }
-    out->bytes = record_value(r);
-    enter();
-    r->held++;
-    out->held = r->slot;
 }
 
 static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *out)
@@ -661,7 +977,9 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
         return CORE_ESTALE;
     }
     enter();
+    r->held++;
     if (r->state == REF_PENDING && timeout_ms == 0 && !core.polling) {
+        refs_want(r);
         core.polling = true;
         poller_turn(0, NULL, 0);
         core.polling = false;
@@ -669,25 +987,20 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
     if (r->state == REF_PENDING && timeout_ms != 0) {
         uint64_t deadline = deadline_of(timeout_ms);
         owner_ref_add_waiter(r, &rw);
-        r->held++;
         while (w.n_missing > 0 && wait_round(&w, deadline, r))
             continue;
         owner_ref_remove_waiter(&rw);
         worker_unblock();
-        if (r->state == REF_READY && r->count == 0)
-            code = CORE_ESTALE; /* another thread released it meanwhile */
-        else if (r->state == REF_READY)
-            fill(out, r);
-        else
-            code = CORE_ETIMEOUT;
-        ref_table_unhold(core.refs, r);
-    } else if (r->state == REF_READY) {
-        fill(out, r);
-    } else {
-        code = CORE_ETIMEOUT;
     }
-    if (take && code == CORE_OK)
+    if (r->state != REF_READY)
+        code = CORE_ETIMEOUT;
+    else if (r->count == 0)
+        code = CORE_ESTALE; /* another thread released it meanwhile */
+    else
+        fill(out, r);
+    if (take && code == CORE_OK && r->count > 0)
         ref_table_drop(core.refs, r);
+    ref_table_unhold(core.refs, r);
     poller_leave();
     leave();
     core_unlock();
@@ -704,15 +1017,132 @@ int core_take(uint64_t ref, int64_t timeout_ms, struct core_value *out)
     return get(ref, timeout_ms, true, out);
 }
 
+/* The record that a value holds; NULL: of a cluster that has ended. */
+static struct record *holder_of(const struct core_value *value)
+{
+    uint64_t cluster = (value->held & ~HELD_KEPT) >> 32;
+
+    if (core.refs == NULL || cluster != (core.life & INT32_MAX))
+        return NULL;
+    return ref_table_at(core.refs, (uint32_t)value->held);
+}
+
+void core_value_keep(struct core_value *value)
+{
+    if (value->held == 0 || (value->held & HELD_KEPT) != 0 || unusable())
+        return;
+    core_lock();
+    value->held |= HELD_KEPT;
+    leave();
+    core_unlock();
+}
+
+/* The program freed it, and nobody reads it any more. */
+static void end_freed(struct record *r)
+{
+    uint8_t value[128];
+    size_t n = owner_freed(value, sizeof value);
+
+    if ((r->flags & REF_STORED) != 0)
+        objects_free(r->u.stored.place);
+    r->flags &= (uint16_t)~REF_FREED;
+    ref_table_replace(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
+}
+
+static void end_view(struct record *r)
+{
+    struct ref_stored *s = &r->u.stored;
+
+    if ((r->flags & REF_STORED) == 0 || --s->n_views > 0)
+        return;
+    objects_unpin(s->place, &s->pin);
+    if ((r->flags & REF_FREED) != 0)
+        end_freed(r);
+}
+
 void core_value_drop(struct core_value *value)
 {
     if (value->held == 0 || unusable())
         return;
     core_lock();
-    ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)value->held));
-    leave();
+    struct record *r = holder_of(value);
+    if (r != NULL) {
+        end_view(r);
+        ref_table_unhold(core.refs, r);
+        if ((value->held & HELD_KEPT) == 0)
+            leave();
+        have_news();
+    }
     core_unlock();
     value->held = 0;
+}
+
+uint64_t core_value_ref(const struct core_value *value, uint32_t i)
+{
+    uint64_t word = 0;
+
+    if (value->held == 0 || unusable())
+        return 0;
+    core_lock();
+    const struct record *r = holder_of(value);
+    if (r != NULL && r->extra != NULL && i < r->extra->n_inner) {
+        struct record *inner = ref_table_at(core.refs, r->extra->inner[i]);
+        inner->count++;
+        word = record_word(inner);
+    }
+    core_unlock();
+    return word;
+}
+
+int core_free(uint64_t ref)
+{
+    int code = CORE_OK;
+
+    if (unusable())
+        return CORE_EFORKED;
+    core_lock();
+    struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r == NULL)
+        code = CORE_ESTALE;
+    else if ((r->flags & REF_BORROWED) != 0)
+        code = CORE_EOWNER;
+    else if (r->state != REF_READY)
+        code = CORE_EARG;
+    else if ((r->flags & REF_FREED) == 0 && r->meta != WIRE_META_ERROR) {
+        bool is_read = (r->flags & REF_STORED) != 0 ? r->u.stored.n_views > 0 : r->held > 0;
+        r->flags |= REF_FREED;
+        if (!is_read)
+            end_freed(r);
+        have_news();
+    }
+    core_unlock();
+    return code;
+}
+
+int core_get_object(uint64_t ref, struct core_object *out)
+{
+    if (unusable())
+        return CORE_EFORKED;
+    core_lock();
+    const struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r != NULL) {
+        bool is_borrowed = (r->flags & REF_BORROWED) != 0;
+        uint32_t owner = is_borrowed ? r->extra->owner : core.welcome.process;
+        *out = (struct core_object){
+            .is_ready = r->state == REF_READY,
+            .is_error = r->state == REF_READY
+                        && (r->meta == WIRE_META_ERROR || (r->flags & REF_FREED) != 0),
+            .is_owned = !is_borrowed,
+            .in_store = r->state == REF_READY && (r->flags & REF_STORED) != 0,
+            .n_refs = r->extra != NULL ? r->extra->n_inner : 0};
+        if (out->is_ready)
+            out->size = out->in_store ? r->u.stored.size : r->size;
+        struct task_id task =
+            task_id_make((struct job_id){core.welcome.job}, owner, r->counter);
+        out->id = object_id_make(&task, record_index(r));
+    }
+    core_unlock();
+    return r != NULL ? CORE_OK : CORE_ESTALE;
 }
 
 static int compare_words(const void *a, const void *b)
@@ -827,8 +1257,10 @@ int core_release(uint64_t ref)
         return CORE_EFORKED;
     core_lock();
     struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
-    if (r != NULL)
+    if (r != NULL) {
         ref_table_drop(core.refs, r);
+        have_news();
+    }
     core_unlock();
     return r != NULL ? CORE_OK : CORE_ESTALE;
 }

@@ -52,8 +52,9 @@ struct core_config {
     int num_cpus;                                     /* 0: this machine's */
     struct core_resource resources[CORE_N_RESOURCES]; /* custom ones of the node */
     unsigned n_resources;
-    const char *temp_dir;  /* NULL: RAY_TMPDIR, else /tmp/ray */
-    bool no_log_to_driver; /* prints of tasks stay in their files */
+    const char *temp_dir;         /* NULL: RAY_TMPDIR, else /tmp/ray */
+    bool no_log_to_driver;        /* prints of tasks stay in their files */
+    uint64_t object_store_memory; /* bytes; 0: Ray's default, 30 % of what is available */
 };
 
 /* A bound function: interned, so that equal specs give the same number. */
@@ -67,20 +68,33 @@ struct core_template_spec {
     unsigned n_resources;
 };
 
+/* An argument: of core_submit, or of a call that is executed (there ref = 0 always, and bytes and
+ * refs are good for the call; core_retain keeps a ref longer). */
 struct core_arg {
     uint64_t ref; /* nonzero: the value of this ref; else inline: */
     const void *bytes;
-    uint32_t size;
+    uint64_t size;
+    const uint64_t *refs; /* inside the bytes, which name them by their place in this array */
+    uint32_t n_refs;
     uint8_t meta;
 };
 
-/* A value got. Small ones are copied into store; long ones stay held until core_value_drop. */
+/* A value got. Small ones without refs are copied into store; others stay held, and readable where
+ * they are, until core_value_drop. */
 struct core_value {
     const void *bytes;
-    uint32_t size;
+    uint64_t size;
+    uint32_t n_refs; /* inside: see core_value_ref */
     uint8_t meta;
     uint64_t held; /* 0: nothing to drop */
     uint8_t store[80];
+};
+
+/* Store memory that is being filled. Zeroed is none. */
+struct core_buffer {
+    void *data;
+    uint64_t size;
+    uint64_t block[3]; /* core's */
 };
 
 struct core_event {
@@ -114,13 +128,25 @@ struct core_face {
         struct core_call *call); /* gives each return, or fails; a return not given is an error */
 };
 void core_set_face(const struct core_face *face);
-/* Give return i (copied). CORE_EARG: i out of range or given twice; CORE_EFULL: longer than
- * CORE_INLINE_MAX. */
+/* Give return i (copied; the refs inside are counted until the caller has them). One above
+ * CORE_INLINE_MAX goes to the object store. CORE_EARG: i out of range or given twice; CORE_ESTALE;
+ * CORE_EFULL: the store has no room, err says; CORE_ENOMEM. */
 int core_call_return(struct core_call *call,
                      unsigned i,
                      uint8_t meta,
                      const void *bytes,
-                     size_t size);
+                     size_t size,
+                     const uint64_t *refs,
+                     uint32_t n_refs,
+                     struct err *err);
+/* Return i is what was written to this buffer, which becomes {0}: nothing is copied. */
+int core_call_return_buffer(struct core_call *call,
+                            unsigned i,
+                            uint8_t meta,
+                            struct core_buffer *buffer,
+                            const uint64_t *refs,
+                            uint32_t n_refs,
+                            struct err *err);
 /* The task fails: overrides returns given. text, file are copied. */
 void core_call_fail(struct core_call *call,
                     enum core_code code,
@@ -140,13 +166,54 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
 uint64_t core_put_error(enum core_code code, const char *text);
 
 /* --- objects --- */
-uint64_t core_put(uint8_t meta, const void *bytes, size_t size, int *code);
+/* "file.c:12" of the call of this thread that makes the next refs, a string that lives on; or NULL.
+ * `ray memory` prints it. */
+extern __thread const char *core_call_site;
+/* A ref to a copy; the refs inside are counted as long as it lives. Above CORE_INLINE_MAX it lives
+ * in the object store: waits while that is full, then CORE_EFULL with err filled. 0 and *code. */
+uint64_t core_put(uint8_t meta,
+                  const void *bytes,
+                  size_t size,
+                  const uint64_t *refs,
+                  uint32_t n_refs,
+                  int *code,
+                  struct err *err);
+/* size > 0 bytes of store memory (heap up to CORE_INLINE_MAX) to be filled in place by any thread,
+ * then sealed, returned or aborted. CORE_EFULL as core_put; CORE_EARG not connected. */
+int core_create(uint64_t size, struct core_buffer *out, struct err *err);
+/* The buffer becomes {0} and its first size bytes (<= its own) an object. 0 and *code (CORE_ESTALE:
+ * a ref inside; CORE_EARG: no room for 12 bytes a ref behind the bytes; the buffer is aborted). */
+uint64_t core_seal(struct core_buffer *buffer,
+                   uint64_t size,
+                   uint8_t meta,
+                   const uint64_t *refs,
+                   uint32_t n_refs,
+                   int *code);
+void core_abort(struct core_buffer *buffer);
 /* CORE_OK and *out; CORE_ETIMEOUT; CORE_ESTALE. A failed task is CORE_OK with meta WIRE_META_ERROR.
  * timeout_ms -1 waits, 0 polls. */
 int core_get(uint64_t ref, int64_t timeout_ms, struct core_value *out);
 /* The same; with CORE_OK the handle is released too: one lock instead of two. */
 int core_take(uint64_t ref, int64_t timeout_ms, struct core_value *out);
 void core_value_drop(struct core_value *value);
+/* For one that the program keeps: core_shutdown does not wait for its drop, which then does nothing
+ * and may come at any time; its bytes end with the cluster. */
+void core_value_keep(struct core_value *value);
+/* A ref of the value's i-th inner ref, the caller's to release; 0: no such. Before the drop. */
+uint64_t core_value_ref(const struct core_value *value, uint32_t i);
+/* Free the value now, whoever may still want it: later gets are CORE_ELOST ("was freed"); views
+ * that exist stay good. CORE_EOWNER: the ref is borrowed, only its owner may; CORE_EARG: not ready
+ * yet. */
+int core_free(uint64_t ref);
+struct core_object {
+    bool is_ready, is_error, is_owned;
+    bool in_store;   /* in this machine's object store; else inline with its owner */
+    uint64_t size;   /* when ready */
+    uint32_t n_refs; /* inside */
+    struct object_id id;
+};
+/* Does not wait and does not fetch. CORE_OK or CORE_ESTALE. */
+int core_get_object(uint64_t ref, struct core_object *out);
 /* ready[i] for the first num_returns ready refs in input order. CORE_OK, CORE_ETIMEOUT when fewer
  * (flags are set all the same), CORE_EARG (0, too many, duplicates), CORE_ESTALE. */
 int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready);
@@ -183,12 +250,15 @@ void core_get_counters(struct core_counters *out);
 
 /* --- processes that libray becomes (called by lib/core/start.c) --- */
 struct core_worker_setup {
-    int link_fd, control_fd, board_fd;
+    int link_fd, control_fd, board_fd, index_fd, arena_fd;
     uint64_t token;
     uint32_t slot; /* on the board */
 };
 _Noreturn void core_worker_main(const struct core_worker_setup *setup);
-/* session_dir is removed when the raylet dies without doing so. */
-_Noreturn void core_zygote_main(int link_fd, int board_fd, const char *session_dir);
+struct core_zygote_setup {
+    int link_fd, board_fd, index_fd, arena_fd;
+    char session_dir[256]; /* removed when the raylet dies without doing so */
+};
+_Noreturn void core_zygote_main(const struct core_zygote_setup *setup);
 
 #endif /* LIB_CORE_CORE_H */

@@ -10,11 +10,14 @@
  *   peer.c     links, routes, frames in (dispatch) and out
  *   owner.c    carries out what submit.c decides; DONE, RETURNED, deaths
  *   worker.c   carries out what inbox.c decides; runs bodies
+ *   refs.c     refs and values on the wire; carries out what borrow.c decides
+ *   objects.c  this process's use of the object store
  */
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "lib/base/list.h"
+#include "lib/core/borrow.h"
 #include "lib/core/core.h"
 #include "lib/core/inbox.h"
 #include "lib/core/ref_table.h"
@@ -22,6 +25,7 @@
 #include "lib/net/control_block.h"
 #include "lib/net/frame.h"
 #include "lib/net/unix_link.h"
+#include "objstore/client.h"
 
 #define CORE_BUILD       "ray-c 0.1"
 #define CORE_ANY_FAILURE 256 /* bytes of a failure's sentence */
@@ -70,6 +74,7 @@ enum ref_waiter_kind {
     REF_WAITER_THREAD,
     REF_WAITER_WATCH,
     REF_WAITER_TASK,
+    REF_WAITER_PEER,
 };
 struct ref_waiter {
     struct ref_waiter *next, **link; /* link: what points here; NULL when told */
@@ -77,6 +82,10 @@ struct ref_waiter {
     union {
         struct waiter *thread;
         struct record *task; /* one dependency less */
+        struct {
+            struct record *object;
+            uint32_t process;
+        } peer; /* a borrower that wants the value */
         struct {
             void *tag;
             uint64_t ref;
@@ -155,6 +164,22 @@ struct core {
     /* text of tasks for the terminal, printed without the lock */
     char *log_text[2];
     size_t log_size[2];
+    /* refs.c */
+    struct borrow *borrow;
+    struct borrow_actions borrow_actions;
+    uint32_t *slots; /* of the refs inside the results that are being read, held */
+    size_t n_slots;
+    bool task_free; /* what the last body keeps is registered: DONE may be sent */
+    /* objects.c; NULL without a store */
+    struct store_client *store;
+    int store_fds[2];
+    bool bell;                      /* tell the raylet to look, with the next write */
+    uint64_t lend_ticket, lend_last; /* the one unanswered request, or 0; the last number used */
+    uint64_t lend_need;              /* bytes of it */
+    uint64_t refused_need;           /* of the last one refused, and the raylet's sentence */
+    uint64_t n_refused;
+    char refused[400];
+    uint32_t life; /* clusters that this process has left: what outlives one does no harm */
     /* facts asked of the raylet */
     bool info_pending, info_ready;
     struct core_info info;
@@ -232,6 +257,86 @@ size_t owner_failure(void *out,
                      const char *function,
                      const char *file,
                      const char *log);
+/* The same for a value that the program has freed. */
+size_t owner_freed(void *out, size_t max);
+
+/* --- refs.c --- */
+/* A value as it came: bytes (or where they are) and the refs inside, both foreign input. */
+struct wire_value {
+    const uint8_t *bytes;
+    uint32_t size;
+    uint8_t meta; /* enum wire_meta */
+    bool is_stored;
+    uint32_t n_refs;
+    struct wire_stored stored;
+    const uint8_t *refs; /* packed wire_ref; of a stored value in the arena */
+};
+/* Takes the value at *at. false: malformed. */
+bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out);
+/* A ready record's value as it goes out; returns its size, out NULL asks for that alone. */
+size_t refs_put_value(const struct record *r, uint8_t *out);
+/* n refs as they go out. */
+void refs_put(const uint32_t *slots, uint32_t n, uint8_t *out);
+/* Where the refs of a stored value of this size begin, behind its data. */
+static inline uint64_t refs_trailer(uint64_t size)
+{
+    return (size + 7) & ~7ull;
+}
+/* The records of n packed wire_refs, each held once more; one that cannot be had carries an error.
+ * false: no memory, nothing is held. */
+bool refs_learn(const uint8_t *refs, uint32_t n, uint32_t *slots);
+/* A pending record becomes ready with this value, and everybody who waits is told. slots: those of
+ * the refs inside, whose holds become the record's. */
+void refs_set_value(struct record *r, const struct wire_value *v, const uint32_t *slots);
+/* Ask a borrowed, pending ref's owner for the value. */
+void refs_want(struct record *r);
+/* The process with that number: its channel, else a route through the raylet. NULL: nothing leads
+ * there. */
+struct peer *refs_peer(uint32_t process);
+/* A borrower that waited for this ready ref gets its value. */
+void refs_tell_peer(struct record *r, uint32_t process);
+void refs_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size);
+/* Carry out core.borrow_actions. */
+void refs_act(void);
+/* Say what has gathered, release what is due. At the end of a turn, and before DONE. */
+void refs_flush(void);
+/* The raylet is gone: what is borrowed and pending stays so for ever. */
+void refs_on_raylet_lost(void);
+
+/* --- objects.c --- */
+/* The store's memory as the raylet hands it to a driver, part by part; takes fd. */
+void objects_on_fd(uint32_t part, int fd);
+/* control: this process's control block, mapped for CONTROL_SIZE. The fds stay the caller's. */
+int objects_open(int index_fd, int arena_fd, struct control_block *control, struct err *err);
+void objects_close(void);
+void objects_on_frame(uint8_t type, const uint8_t *body, size_t size);
+/* Memory for size bytes (> 0); waits, without the lock, while the store is full. CORE_OK,
+ * CORE_EFULL or CORE_ELINK with err. */
+int objects_alloc(uint64_t size, struct store_extent *out, struct err *err);
+void objects_abort(const struct store_extent *e);
+/* Tell the raylet that an extent is whole: size bytes, n_refs refs behind them. */
+struct object_name {
+    uint32_t owner, index; /* process number; of the return */
+    uint64_t counter;
+    uint16_t attempt;
+};
+void objects_seal(const struct store_extent *e,
+                  uint64_t size,
+                  uint8_t meta,
+                  uint32_t n_refs,
+                  const struct object_name *name);
+/* The owner needs it no more. */
+void objects_free(uint64_t place);
+/* The worker of that task of ours is dead: results it sealed and could not tell us of are freed. */
+void objects_disown(uint64_t counter, uint16_t attempt);
+/* Keep a place readable until objects_unpin. *pin is where the pin will be looked for, and changes
+ * when it moves to the raylet. May wait without the lock. false: the object is not there. */
+bool objects_pin(uint64_t place, int32_t *pin);
+void objects_unpin(uint64_t place, int32_t *pin);
+/* NULL: not in the store. */
+const void *objects_read(uint64_t offset, uint64_t size);
+/* Rings the bell if asked for; before frames are written. */
+void objects_flush(void);
 
 /* --- worker.c --- */
 void worker_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);

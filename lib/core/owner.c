@@ -33,6 +33,7 @@ uint8_t *core_scratch(size_t size)
 
 void owner_ref_add_waiter(struct record *r, struct ref_waiter *w)
 {
+    refs_want(r);
     w->next = r->waiters;
     w->link = (struct ref_waiter **)&r->waiters;
     if (w->next != NULL)
@@ -75,6 +76,11 @@ size_t owner_failure(void *out,
         left -= n + 1;
     }
     return (size_t)(p - (char *)out);
+}
+
+size_t owner_freed(void *out, size_t max)
+{
+    return owner_failure(out, max, CORE_ELOST, 0, 0, "freed by ray_free_object", "", "", "");
 }
 
 void owner_tell(struct record *r)
@@ -123,9 +129,25 @@ void owner_tell(struct record *r)
             submit_on_argument(core.submit, task, r, clock_now_ns(), &core.actions);
             break;
         }
+        case REF_WAITER_PEER: {
+            uint32_t process = w->u.peer.process;
+            ref_table_free(core.refs, w, sizeof *w);
+            refs_tell_peer(r, process);
+            ref_table_unhold(core.refs, r);
+            break;
+        }
         }
         w = next;
     }
+}
+
+static struct record *take_slot(const uint8_t **at)
+{
+    uint32_t slot;
+
+    memcpy(&slot, *at, sizeof slot);
+    *at += sizeof slot;
+    return ref_table_at(core.refs, slot);
 }
 
 /* Drop what the spec holds; t is a copy of the task part. */
@@ -138,13 +160,17 @@ static void let_go(const struct task *t)
         memcpy(&a, p, sizeof a);
         p += sizeof a;
         if (a.size == ARG_IS_REF) {
-            uint32_t slot;
-            memcpy(&slot, p, sizeof slot);
-            p += sizeof slot;
-            ref_table_unhold(core.refs, ref_table_at(core.refs, slot));
-        } else {
-            p += a.size;
+            ref_table_unhold(core.refs, take_slot(&p));
+            continue;
         }
+        if ((a.meta & WIRE_VALUE_REFS) != 0) {
+            uint32_t n;
+            memcpy(&n, p, sizeof n);
+            p += sizeof n;
+            while (n-- > 0)
+                ref_table_unhold(core.refs, take_slot(&p));
+        }
+        p += a.size;
     }
     ref_table_free(core.refs, t->spec, t->spec_size);
 }
@@ -163,6 +189,15 @@ static void complete_with(struct record *first, uint8_t meta, const void *bytes,
             owner_tell(r);
     }
     let_go(&t);
+}
+
+static void complete_one(struct record *r, enum core_code code, const char *text)
+{
+    uint8_t value[256];
+    size_t n = owner_failure(value, sizeof value, code, 0, 0, text, "", "", "");
+
+    if (ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n))
+        owner_tell(r);
 }
 
 static void fail(struct record *task, enum core_code code, const char *text, int pid, int sig)
@@ -221,26 +256,32 @@ static size_t expand(const struct task *t, uint8_t *out)
 
     for (unsigned i = 0; i < t->n_args; i++) {
         struct wire_arg a;
-        const void *bytes;
         memcpy(&a, p, sizeof a);
         p += sizeof a;
         if (a.size == ARG_IS_REF) {
-            uint32_t slot;
-            memcpy(&slot, p, sizeof slot);
-            p += sizeof slot;
-            const struct record *r = ref_table_at(core.refs, slot);
-            a = (struct wire_arg){.size = r->size, .meta = r->meta};
-            bytes = record_value(r);
-        } else {
-            bytes = p;
-            p += a.size;
+            n += refs_put_value(take_slot(&p), out != NULL ? out + n : NULL);
+            continue;
         }
-        if (out != NULL) {
+        if (out != NULL)
             memcpy(out + n, &a, sizeof a);
-            if (a.size > 0)
-                memcpy(out + n + sizeof a, bytes, a.size);
+        n += sizeof a;
+        if ((a.meta & WIRE_VALUE_REFS) != 0) {
+            uint32_t n_refs;
+            memcpy(&n_refs, p, sizeof n_refs);
+            if (out != NULL)
+                memcpy(out + n, &n_refs, sizeof n_refs);
+            p += sizeof n_refs;
+            n += sizeof n_refs;
+            for (; n_refs > 0; n_refs--, n += sizeof(struct wire_ref)) {
+                uint32_t slot = take_slot(&p)->slot;
+                if (out != NULL)
+                    refs_put(&slot, 1, out + n);
+            }
         }
-        n += sizeof a + a.size;
+        if (out != NULL && a.size > 0)
+            memcpy(out + n, p, a.size);
+        p += a.size;
+        n += a.size;
     }
     return n;
 }
@@ -408,6 +449,7 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
     }
     p->id = g.worker;
     p->pid = g.pid;
+    p->process = g.process;
     p->board_slot = g.slot;
     struct submit_lease *l =
         submit_on_grant(core.submit, g.ticket, g.lease, p, core.read_ns, &core.actions);
@@ -426,6 +468,45 @@ static struct submit_lease *find_lease(struct peer *p, uint64_t id)
     return p->lease;
 }
 
+/* A return is there. The refs inside stay in core.slots, held once more, for guard_reply. */
+static void set_return(struct record *r, struct wire_value *v)
+{
+    uint32_t *slots = NULL;
+
+    if (v->n_refs > 0) {
+        size_t room = core.n_slots + v->n_refs;
+        slots = try_alloc(core.slots, room * sizeof *slots);
+        core.slots = slots != NULL ? slots : core.slots;
+        if (slots == NULL || !refs_learn(v->refs, v->n_refs, slots + core.n_slots)) {
+            complete_one(r, CORE_ENOMEM, "no memory for the refs of a result");
+            return;
+        }
+        slots += core.n_slots;
+        for (uint32_t i = 0; i < v->n_refs; i++)
+            ref_table_at(core.refs, slots[i])->held++;
+        core.n_slots = room;
+    }
+    refs_set_value(r, v, slots);
+}
+
+/* What came inside the results is registered with its owners; then the worker may let it go. */
+static void guard_reply(uint32_t process, uint64_t counter)
+{
+    borrow_guard(core.borrow,
+                 BORROW_GUARD_REPLY,
+                 process,
+                 counter,
+                 0,
+                 core.slots,
+                 (uint32_t)core.n_slots,
+                 &core.borrow_actions);
+    for (size_t i = 0; i < core.n_slots; i++)
+        ref_table_unhold(core.refs, ref_table_at(core.refs, core.slots[i]));
+    free(core.slots);
+    core.slots = NULL;
+    refs_act();
+}
+
 static void on_done(struct peer *p, const uint8_t *body, size_t size)
 {
     struct wire_done d;
@@ -442,25 +523,27 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
     if (p->in_flight > 0)
         p->in_flight--;
     struct task t = first->u.task;
+    uint64_t counter = first->counter;
     uint32_t slot = (first->flags & REF_HIDDEN) != 0 ? 0 : first->slot;
     const uint8_t *at = body + sizeof d, *end = body + size;
+    bool with_refs = false;
+    core.n_slots = 0;
     core.n_pending--;
     if ((first->flags & REF_HIDDEN) != 0)
         ref_table_set(core.refs, first, 0, NULL, 0);
     for (unsigned i = 0; slot != 0; i++) {
         struct record *r = ref_table_at(core.refs, slot);
-        struct wire_arg a = {.size = 0, .meta = 0};
+        struct wire_value v = {.size = 0};
         slot = r->next_return;
-        if (i < d.n_returns && (size_t)(end - at) >= sizeof a) {
-            memcpy(&a, at, sizeof a);
-            at += sizeof a;
-            if (a.size > (size_t)(end - at))
-                a.size = 0;
+        if (i >= d.n_returns || !refs_parse(&at, end, &v)) {
+            v = (struct wire_value){.size = 0};
+            at = end;
         }
-        if (ref_table_set(core.refs, r, a.meta, at, a.size))
-            owner_tell(r);
-        at += a.size;
+        with_refs |= v.n_refs > 0;
+        set_return(r, &v);
     }
+    if (with_refs)
+        guard_reply(p->process, counter);
     let_go(&t);
     submit_refill(core.submit, l->class, core.read_ns, &core.actions);
 }
@@ -495,6 +578,10 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     if (p->link != NULL)
         peer_end(p, &(struct err){.code = ERR_DIED});
     p->in_flight = 0;
+    for (uint64_t left = l->busy; left != 0; left &= left - 1) {
+        const struct record *task = l->window[__builtin_ctzll(left)];
+        objects_disown(task->counter, task->u.task.attempt);
+    }
     submit_on_worker_dead(core.submit,
                           l,
                           d.mask_lease == d.lease ? d.started : ~l->phases,
@@ -666,6 +753,29 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
             peer_end(p, &why);
         }
         break;
+    case WIRE_STORE_FD: {
+        struct wire_store_fd w = {.part = UINT32_MAX};
+        if (size >= sizeof w && p->is_raylet && !core.connected) {
+            memcpy(&w, body, sizeof w);
+            objects_on_fd(w.part, fd);
+            return;
+        }
+        break;
+    }
+    case WIRE_STORE_LENT:
+    case WIRE_STORE_REFUSED:
+    case WIRE_STORE_RECALL:
+        if (p->is_raylet)
+            objects_on_frame(type, body, size);
+        break;
+    case WIRE_PROCESS_DEAD:
+    case WIRE_BORROW:
+    case WIRE_BORROW_ACK:
+    case WIRE_SEEN:
+    case WIRE_WANT:
+    case WIRE_OBJECT:
+        refs_on_frame(p, type, body, size);
+        break;
     case WIRE_LOG:
         on_log(body, size);
         break;
@@ -690,6 +800,7 @@ void owner_on_raylet_lost(void)
         return;
     submit_on_raylet_lost(core.submit, &core.actions);
     owner_act();
+    refs_on_raylet_lost();
     core.info_ready = true;
     list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
 }

@@ -9,21 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* One type is always sent in one class, so that the parts of a long message never interleave with
- * others of their type. */
-static enum frame_class class_of(uint8_t type)
-{
-    switch (type) {
-    case WIRE_TEMPLATE: /* must stay ahead of the PUSH that names it */
-    case WIRE_PUSH:
-    case WIRE_DONE:
-    case WIRE_OWNER_LEASE_ENDED: /* must stay behind the last DONE */
-        return FRAME_CALLS;
-    default:
-        return FRAME_CONTROL;
-    }
-}
-
 static struct peer *add(struct unix_link *link, uint32_t route)
 {
     struct peer *p = xcalloc(1, sizeof *p);
@@ -139,6 +124,10 @@ static void handle(struct peer *p, struct frame *f)
             if (q->route == f->h.route)
                 target = q;
         }
+        if (target == NULL && (f->h.route & WIRE_ROUTE_PROCESS) != 0) {
+            target = peer_create_routed(f->h.route);
+            target->process = f->h.route & ~WIRE_ROUTE_PROCESS;
+        }
         if (target == NULL) { /* bound to a process that is gone */
             if (f->fd >= 0)
                 close(f->fd);
@@ -197,7 +186,7 @@ static void mark_dirty(struct peer *p)
 
 void *peer_reserve(struct peer *p, uint8_t type, size_t size)
 {
-    return unix_link_reserve(p->link, class_of(type), type, p->route, size);
+    return unix_link_reserve(p->link, wire_class(type), type, p->route, size);
 }
 
 void peer_commit(struct peer *p, size_t size)
@@ -210,7 +199,7 @@ int peer_send(struct peer *p, uint8_t type, const void *body, size_t size)
 {
     if (p->link == NULL)
         return -1;
-    if (unix_link_send(p->link, class_of(type), type, p->route, body, size) != 0)
+    if (unix_link_send(p->link, wire_class(type), type, p->route, body, size) != 0)
         return -1;
     mark_dirty(p);
     return 0;
@@ -246,6 +235,7 @@ void peer_flush(struct peer *p)
 
 void peer_flush_all(void)
 {
+    objects_flush();
     list_for_each_safe(n, &core.dirty) peer_flush(list_entry(n, struct peer, dirty_node));
     core.oldest_reply_ns = 0;
 }

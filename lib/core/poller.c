@@ -154,6 +154,7 @@ static void turn_over(void)
 {
     owner_settle();
     worker_on_time();
+    refs_flush();
     peer_flush_all();
     core.last_turn_ns = clock_now_ns();
 }
@@ -194,6 +195,7 @@ static void wait_for_input(uint64_t timeout_ns)
 
 void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_run_ns)
 {
+    refs_flush();
     peer_flush_all();
     if (awaited != NULL && awaited->route > 0)
         awaited = core.raylet;

@@ -51,6 +51,7 @@ enum ref_flag {
     REF_SHOWN = 8,    /* its place or word went to another process */
     REF_FREED = 16,   /* by the program, before its time: the value is an error */
     REF_DYING = 32,   /* on its way to the free list */
+    REF_ARGUMENT = 64, /* inside an argument of the body that runs here */
 };
 
 /* A value in the object store. */
@@ -58,6 +59,7 @@ struct ref_stored {
     uint64_t place, offset, size;
     uint32_t n_refs;
     int32_t pin; /* of this process: slot, REF_PIN_HELD at the raylet, or REF_NO_PIN */
+    uint32_t n_views; /* values got of it that are still read */
 };
 #define REF_NO_PIN   (-1)
 #define REF_PIN_HELD (-2)
@@ -92,7 +94,8 @@ struct record {
     uint32_t size;        /* of an inline value */
     uint8_t state;        /* enum ref_state */
     uint8_t meta;         /* enum wire_meta of the value */
-    uint16_t n_returns;   /* of the task, 0 for one without; in the first record */
+    uint16_t n_returns;   /* of the task, 0 for one without; in others than the first, and in
+                             borrowed ones: this one's place, from 1 */
     uint16_t template;
     uint16_t flags;          /* enum ref_flag */
     void *waiters;           /* the core's: whom to tell when it is ready */
@@ -107,6 +110,12 @@ struct record {
     } u;
 };
 _Static_assert(sizeof(struct record) == 128, "one record is two cache lines");
+
+/* The index of ObjectID. */
+static inline uint32_t record_index(const struct record *r)
+{
+    return r->first != r->slot || (r->flags & REF_BORROWED) != 0 ? r->n_returns : 1;
+}
 
 struct ref_table;
 

@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Refs and values as other processes see them, and the hands of borrow.c.
+ *
+ * A ref travels as (owner's process number, word of the owner's table). A value travels by itself,
+ * or as the place where it lies in the object store; the refs inside go before it, or lie behind it
+ * in the store. Whoever receives one learns its refs, has borrow.c register what must outlive the
+ * message, and then tells those who wait.
+ *
+ * Two processes talk on the channel between them if there is one, else by way of the raylet; frames
+ * whose order matters are numbered, or go where their DONE goes.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/clock.h"
+#include "lib/core/core_private.h"
+
+/* --- values --- */
+
+bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out)
+{
+    const uint8_t *p = *at;
+    struct wire_arg a;
+
+    if ((size_t)(end - p) < sizeof a)
+        return false;
+    memcpy(&a, p, sizeof a);
+    p += sizeof a;
+    out->n_refs = 0;
+    out->meta = a.meta & WIRE_META_MASK;
+    out->is_stored = (a.meta & WIRE_VALUE_STORED) != 0;
+    if ((a.meta & WIRE_VALUE_REFS) != 0) {
+        if ((size_t)(end - p) < sizeof out->n_refs)
+            return false;
+        memcpy(&out->n_refs, p, sizeof out->n_refs);
+        p += sizeof out->n_refs;
+        if ((size_t)(end - p) / sizeof(struct wire_ref) < out->n_refs)
+            return false;
+        out->refs = p;
+        p += out->n_refs * sizeof(struct wire_ref);
+    }
+    if (a.size > (size_t)(end - p))
+        return false;
+    out->bytes = p;
+    out->size = a.size;
+    *at = p + a.size;
+    if (!out->is_stored)
+        return true;
+    if (a.size != sizeof out->stored || out->n_refs > 0)
+        return false;
+    memcpy(&out->stored, p, sizeof out->stored);
+    const struct wire_stored *s = &out->stored;
+    if (s->offset % STORE_BLOCK != 0 || s->size > UINT64_MAX / 2
+        || objects_read(s->offset, refs_trailer(s->size) + s->n_refs * sizeof(struct wire_ref))
+               == NULL)
+        return false;
+    out->n_refs = s->n_refs;
+    out->refs = objects_read(s->offset + refs_trailer(s->size), 0);
+    return true;
+}
+
+void refs_put(const uint32_t *slots, uint32_t n, uint8_t *out)
+{
+    for (uint32_t i = 0; i < n; i++, out += sizeof(struct wire_ref)) {
+        struct record *r = ref_table_at(core.refs, slots[i]);
+        struct wire_ref w = {.word = record_word(r),
+                             .counter = r->counter,
+                             .owner = core.welcome.process,
+                             .index = record_index(r)};
+        if ((r->flags & REF_BORROWED) != 0) {
+            w.owner = r->extra->owner;
+            w.word = r->extra->owner_word;
+        } else {
+            r->flags |= REF_SHOWN;
+        }
+        memcpy(out, &w, sizeof w);
+    }
+}
+
+size_t refs_put_value(const struct record *r, uint8_t *out)
+{
+    uint8_t freed[128];
+    struct wire_arg a = {.size = r->size, .meta = r->meta};
+    const void *bytes = NULL;
+    uint32_t n_refs = 0;
+    struct wire_stored stored;
+
+    if ((r->flags & REF_FREED) != 0) {
+        a.meta = WIRE_META_ERROR;
+        a.size = (uint32_t)owner_freed(freed, sizeof freed);
+        bytes = freed;
+    } else if ((r->flags & REF_STORED) != 0) {
+        const struct ref_stored *s = &r->u.stored;
+        stored = (struct wire_stored){s->place, s->offset, s->size, s->n_refs};
+        a = (struct wire_arg){.size = sizeof stored, .meta = r->meta | WIRE_VALUE_STORED};
+        bytes = &stored;
+    } else {
+        bytes = record_value(r);
+        n_refs = r->extra != NULL ? r->extra->n_inner : 0;
+        a.meta |= n_refs > 0 ? WIRE_VALUE_REFS : 0;
+    }
+    size_t size = sizeof a + a.size
+                  + (n_refs > 0 ? sizeof n_refs + n_refs * sizeof(struct wire_ref) : 0);
+    if (out == NULL)
+        return size;
+    memcpy(out, &a, sizeof a);
+    out += sizeof a;
+    if (n_refs > 0) {
+        memcpy(out, &n_refs, sizeof n_refs);
+        refs_put(r->extra->inner, n_refs, out + sizeof n_refs);
+        out += sizeof n_refs + n_refs * sizeof(struct wire_ref);
+    }
+    if (a.size > 0)
+        memcpy(out, bytes, a.size);
+    return size;
+}
+
+/* A ref that nothing leads to any more: an error of our own. */
+static struct record *learn_lost(void)
+{
+    uint8_t value[160];
+    struct record *r = ref_table_new(core.refs);
+
+    if (r == NULL)
+        return NULL;
+    r->held = 1;
+    r->count = 0;
+    size_t n = owner_failure(value,
+                             sizeof value,
+                             CORE_ELOST,
+                             0,
+                             0,
+                             "the object this ref named is gone",
+                             "",
+                             "",
+                             "");
+    ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
+    return r;
+}
+
+bool refs_learn(const uint8_t *refs, uint32_t n, uint32_t *slots)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        struct wire_ref w;
+        memcpy(&w, refs + i * sizeof w, sizeof w);
+        struct record *r = borrow_learn(core.borrow, w.owner, w.word);
+        if (r == NULL)
+            r = learn_lost();
+        if (r == NULL) {
+            while (i-- > 0)
+                ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
+            return false;
+        }
+        if ((r->flags & REF_BORROWED) != 0) {
+            r->counter = w.counter;
+            r->n_returns = (uint16_t)w.index;
+        }
+        slots[i] = r->slot;
+    }
+    return true;
+}
+
+void refs_set_value(struct record *r, const struct wire_value *v, const uint32_t *slots)
+{
+    bool wanted;
+
+    if (!ref_table_set_inner(core.refs, r, slots, v->n_refs)) {
+        uint8_t value[128];
+        size_t n = owner_failure(value, sizeof value, CORE_ENOMEM, 0, 0, "no memory", "", "", "");
+        wanted = ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
+        for (uint32_t i = 0; i < v->n_refs; i++)
+            ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
+    } else if (v->is_stored) {
+        struct ref_stored s = {.place = v->stored.place,
+                               .offset = v->stored.offset,
+                               .size = v->stored.size,
+                               .n_refs = v->stored.n_refs,
+                               .pin = REF_NO_PIN};
+        wanted = ref_table_set_stored(core.refs, r, v->meta, &s);
+    } else {
+        wanted = ref_table_set(core.refs, r, v->meta, v->bytes, v->size);
+    }
+    if (wanted)
+        owner_tell(r);
+}
+
+/* --- whom to say it --- */
+
+struct peer *refs_peer(uint32_t process)
+{
+    struct peer *routed = NULL;
+
+    if (core.lease_peer != NULL && core.lease_peer->process == process
+        && core.lease_peer->link != NULL)
+        return core.lease_peer; /* DONE goes there */
+    list_for_each(n, &core.peers)
+    {
+        struct peer *p = list_entry(n, struct peer, node);
+        if (p->process != process || p->link == NULL || p->is_raylet)
+            continue;
+        if (p->route == 0)
+            return p;
+        if (p->route == (WIRE_ROUTE_PROCESS | process))
+            routed = p;
+    }
+    if (routed == NULL && core.raylet->link != NULL) {
+        routed = peer_create_routed(WIRE_ROUTE_PROCESS | process);
+        routed->process = process;
+    }
+    return routed;
+}
+
+static void send_to(uint32_t process, uint8_t type, const void *body, size_t size)
+{
+    struct peer *p = refs_peer(process);
+
+    if (p != NULL)
+        peer_send(p, type, body, size);
+}
+
+/* --- borrow.c's hands --- */
+
+static void send_words(const struct borrow_action *a, uint8_t type)
+{
+    struct wire_borrow w = {.sequence = a->sequence, .n = a->n};
+    size_t size = sizeof w + a->n * sizeof a->words[0];
+    uint8_t *body = xmalloc(size);
+
+    memcpy(body, &w, sizeof w);
+    if (a->n > 0)
+        memcpy(body + sizeof w, a->words, a->n * sizeof a->words[0]);
+    send_to(a->process, type, body, size);
+    free(body);
+    free(a->words);
+}
+
+static void set_lost(uint32_t slot, int code)
+{
+    uint8_t value[256];
+    struct record *r = ref_table_at(core.refs, slot);
+    size_t n;
+
+    if (r->state != REF_PENDING)
+        return;
+    n = owner_failure(value,
+                      sizeof value,
+                      code,
+                      0,
+                      0,
+                      code == CORE_EOWNER  ? "the process that owns the object is gone"
+                      : code == CORE_ELINK ? "the raylet is gone"
+                                           : "the object is gone: its owner has freed it",
+                      "",
+                      "",
+                      "");
+    if (ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n))
+        owner_tell(r);
+}
+
+void refs_act(void)
+{
+    struct borrow_actions *acts = &core.borrow_actions;
+
+    for (size_t i = 0; i < acts->n; i++) {
+        struct borrow_action a = acts->v[i]; /* telling may add more */
+        switch (a.kind) {
+        case BORROW_SEND_OPS:
+            send_words(&a, WIRE_BORROW);
+            break;
+        case BORROW_SEND_ACK:
+            send_words(&a, WIRE_BORROW_ACK);
+            break;
+        case BORROW_SEND_SEEN: {
+            struct wire_seen w = {.counter = a.counter};
+            send_to(a.process, WIRE_SEEN, &w, sizeof w);
+            break;
+        }
+        case BORROW_TASK_FREE:
+            core.task_free = true; /* one body runs at a time */
+            list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
+            break;
+        case BORROW_LOST:
+            if (record_word(ref_table_at(core.refs, a.slot)) == a.counter)
+                set_lost(a.slot, a.code);
+            break;
+        }
+    }
+    acts->n = 0;
+}
+
+void refs_flush(void)
+{
+    if (core.borrow == NULL)
+        return;
+    uint64_t due = borrow_next_deadline(core.borrow);
+    if (due != UINT64_MAX) {
+        uint64_t now = clock_now_ns();
+        if (now >= due)
+            borrow_on_time(core.borrow, now);
+    }
+    if (borrow_has_news(core.borrow))
+        borrow_flush(core.borrow, &core.borrow_actions);
+    if (core.borrow_actions.n > 0)
+        refs_act();
+}
+
+/* --- values of borrowed refs --- */
+
+void refs_want(struct record *r)
+{
+    struct ref_extra *x = r->extra;
+
+    if (r->state != REF_PENDING || (r->flags & REF_BORROWED) == 0 || x->wanted)
+        return;
+    x->wanted = 1;
+    struct wire_want w = {.word = x->owner_word};
+    struct peer *p = refs_peer(x->owner);
+    if (p != NULL && peer_send(p, WIRE_WANT, &w, sizeof w) == 0)
+        peer_flush(p);
+}
+
+static void send_object(uint32_t process, uint64_t word, const struct record *r)
+{
+    struct wire_object w = {.word = word};
+    size_t size = sizeof w + refs_put_value(r, NULL);
+    uint8_t *body = xmalloc(size);
+
+    memcpy(body, &w, sizeof w);
+    refs_put_value(r, body + sizeof w);
+    send_to(process, WIRE_OBJECT, body, size);
+    free(body);
+}
+
+void refs_tell_peer(struct record *r, uint32_t process)
+{
+    send_object(process, record_word(r), r);
+}
+
+static void on_want(uint32_t from, const uint8_t *body, size_t size)
+{
+    struct wire_want w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    struct record *r = ref_table_find_shown(core.refs, w.word);
+    if (r == NULL || (r->flags & REF_BORROWED) != 0) {
+        struct record *lost = learn_lost();
+        if (lost != NULL) {
+            send_object(from, w.word, lost);
+            ref_table_unhold(core.refs, lost);
+        }
+    } else if (r->state == REF_READY) {
+        send_object(from, w.word, r);
+    } else {
+        struct ref_waiter *rw = ref_table_alloc(core.refs, sizeof *rw);
+        if (rw == NULL)
+            return;
+        rw->kind = REF_WAITER_PEER;
+        rw->u.peer.object = r;
+        rw->u.peer.process = from;
+        r->held++;
+        owner_ref_add_waiter(r, rw);
+    }
+}
+
+static bool on_object(uint32_t from, const uint8_t *body, size_t size)
+{
+    struct wire_object w;
+    const uint8_t *at = body + sizeof w;
+    struct wire_value v = {0};
+    int32_t pin = REF_NO_PIN;
+
+    if (size < sizeof w)
+        return false;
+    memcpy(&w, body, sizeof w);
+    struct record *r = borrow_find(core.borrow, from, w.word);
+    if (r == NULL || r->state != REF_PENDING)
+        return true; /* nobody wants it any more */
+    if (!refs_parse(&at, body + size, &v))
+        return false;
+    r->held++; /* a pin may wait without the lock */
+    if (v.is_stored && v.n_refs > 0 && !objects_pin(v.stored.place, &pin)) {
+        set_lost(r->slot, CORE_ELOST);
+        ref_table_unhold(core.refs, r);
+        return true;
+    }
+    uint32_t *slots = v.n_refs > 0 ? try_alloc(NULL, v.n_refs * sizeof *slots) : NULL;
+    if (v.n_refs > 0 && (slots == NULL || !refs_learn(v.refs, v.n_refs, slots))) {
+        set_lost(r->slot, CORE_ENOMEM);
+    } else {
+        if (v.n_refs > 0)
+            borrow_guard(core.borrow,
+                         BORROW_GUARD_VALUE,
+                         0,
+                         0,
+                         r->slot,
+                         slots,
+                         v.n_refs,
+                         &core.borrow_actions);
+        refs_set_value(r, &v, slots);
+    }
+    free(slots);
+    objects_unpin(v.stored.place, &pin);
+    ref_table_unhold(core.refs, r);
+    return true;
+}
+
+/* --- frames --- */
+
+static bool on_words(uint32_t from, uint8_t type, const uint8_t *body, size_t size)
+{
+    struct wire_borrow w;
+
+    if (size < sizeof w)
+        return false;
+    memcpy(&w, body, sizeof w);
+    if ((size - sizeof w) / sizeof(uint64_t) < w.n)
+        return false;
+    uint64_t *words = xmalloc(w.n * sizeof *words + 1);
+    memcpy(words, body + sizeof w, w.n * sizeof *words);
+    bool ok = true;
+    if (type == WIRE_BORROW)
+        ok = borrow_on_ops(core.borrow, from, w.sequence, words, w.n);
+    else
+        borrow_on_ack(core.borrow, from, w.sequence, words, w.n, &core.borrow_actions);
+    free(words);
+    return ok;
+}
+
+static void on_dead(const uint8_t *body, size_t size)
+{
+    struct wire_process_dead w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    list_for_each_safe(n, &core.peers)
+    {
+        struct peer *p = list_entry(n, struct peer, node);
+        if (p->process != w.process || p->is_raylet)
+            continue;
+        while (p->route == 0 && p->link != NULL && peer_read(p))
+            continue; /* what it said before it died counts */
+    }
+    borrow_on_process_dead(core.borrow, w.process, core.read_ns, &core.borrow_actions);
+    list_for_each_safe(n, &core.peers)
+    {
+        struct peer *p = list_entry(n, struct peer, node);
+        if (p->route == (WIRE_ROUTE_PROCESS | w.process))
+            peer_free(p);
+    }
+}
+
+void refs_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size)
+{
+    bool ok = true;
+
+    if (core.borrow == NULL || (type != WIRE_PROCESS_DEAD && p->process == 0))
+        return;
+    switch (type) {
+    case WIRE_PROCESS_DEAD:
+        if (p->is_raylet)
+            on_dead(body, size);
+        break;
+    case WIRE_BORROW:
+    case WIRE_BORROW_ACK:
+        ok = on_words(p->process, type, body, size);
+        break;
+    case WIRE_SEEN: {
+        struct wire_seen w;
+        if (size < sizeof w)
+            break;
+        memcpy(&w, body, sizeof w);
+        borrow_on_seen(core.borrow, p->process, w.counter);
+        break;
+    }
+    case WIRE_WANT:
+        on_want(p->process, body, size);
+        break;
+    case WIRE_OBJECT:
+        ok = on_object(p->process, body, size);
+        break;
+    default:
+        break;
+    }
+    if (core.borrow_actions.n > 0)
+        refs_act();
+    if (!ok)
+        peer_end(p, &(struct err){.code = ERR_PROTOCOL, .text = "malformed frame about refs"});
+}
+
+void refs_on_raylet_lost(void)
+{
+    for (uint32_t slot = 1; core.refs != NULL && slot < ref_table_end(core.refs); slot++) {
+        const struct record *r = ref_table_at(core.refs, slot);
+        if (r->state == REF_PENDING && (r->flags & REF_BORROWED) != 0)
+            set_lost(slot, CORE_ELINK);
+    }
+}

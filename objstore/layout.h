@@ -76,7 +76,8 @@ enum store_record_kind {
     STORE_HOLD,     /* place: pinned here; the slot will be cleared */
     STORE_UNHOLD,   /* place */
     STORE_RETURN,   /* offset, size: part of a lent region that stays unused; or place: an entry */
-    STORE_ABORT,    /* owner, counter, attempt: its worker died; what it sealed is nobody's */
+    STORE_ABORT,    /* owner (the poster), counter, attempt: of what others sealed or will seal for
+                       this, it will never be told */
 };
 struct store_record {
     uint8_t kind, meta;

@@ -39,6 +39,8 @@ struct entry {
     uint64_t looked;
     uint32_t early_owner; /* this process has sent FREE before the SEAL came */
     bool has_early_owner;
+    bool is_result;   /* SEALED: by another process than its owner, */
+    struct list same; /* then on a ring with the others of that owner, counter and attempt */
 };
 
 struct extent {
@@ -59,11 +61,12 @@ struct process {
     struct word_map holds; /* entry -> how often */
 };
 
-/* As long as it has objects, and for ever if it is gone. */
+/* As long as it has objects or has aborted something. */
 struct owner {
     struct list sealed;
     uint32_t number;
-    bool is_gone;
+    struct word_map results;    /* attempt_key() -> an entry on that ring */
+    struct word_map aborted[2]; /* attempt_key() -> 1: the latest, those before them */
 };
 
 struct request {
@@ -83,6 +86,7 @@ struct store {
     struct process *processes;
     uint32_t *live, n_live; /* slots */
     struct word_map owners; /* number + 1 -> struct owner */
+    struct word_map gone;   /* number / 64 + 1 -> a bit for each number whose process is gone */
     struct list batch, used, queue;
     uint64_t n_looks;
     bool wants_drain; /* a SEAL that matters is in some ring */
@@ -204,12 +208,89 @@ static struct owner *have_owner(struct store *s, uint32_t number)
     return o;
 }
 
+static void destroy_owner(struct owner *o)
+{
+    word_map_fini(&o->results);
+    word_map_fini(&o->aborted[0]);
+    word_map_fini(&o->aborted[1]);
+    free(o);
+}
+
+static void drop_owner(struct store *s, struct owner *o)
+{
+    word_map_set(&s->owners, (uint64_t)o->number + 1, 0);
+    destroy_owner(o);
+}
+
 static void drop_owner_if_idle(struct store *s, struct owner *o)
 {
-    if (!list_empty(&o->sealed) || o->is_gone)
+    if (list_empty(&o->sealed) && o->aborted[0].n + o->aborted[1].n == 0)
+        drop_owner(s, o);
+}
+
+static bool is_gone(const struct store *s, uint32_t number)
+{
+    return (word_map_get(&s->gone, number / 64 + 1) >> number % 64 & 1) != 0;
+}
+
+static void set_gone(struct store *s, uint32_t number)
+{
+    uint64_t key = number / 64 + 1;
+
+    word_map_set(&s->gone, key, word_map_get(&s->gone, key) | 1ull << number % 64);
+}
+
+/* 0: no owner counts as far. */
+static uint64_t attempt_key(uint64_t counter, uint16_t attempt)
+{
+    return counter >> 47 != 0 ? 0 : (counter << 16 | attempt) + 1;
+}
+
+static void add_result(struct store *s, struct owner *o, uint32_t entry)
+{
+    const struct index_entry *x = &s->config.index[entry];
+    struct entry *e = &s->entries[entry];
+    uint64_t key = attempt_key(x->counter, x->attempt);
+
+    list_init(&e->same);
+    if (key == 0)
         return;
-    word_map_set(&s->owners, (uint64_t)o->number + 1, 0);
-    free(o);
+    e->is_result = true;
+    uint32_t other = (uint32_t)word_map_get(&o->results, key);
+    if (other == 0)
+        word_map_set(&o->results, key, entry);
+    else
+        list_append(&s->entries[other].same, &e->same);
+}
+
+static void remove_result(struct store *s, struct owner *o, uint32_t entry)
+{
+    const struct index_entry *x = &s->config.index[entry];
+    struct entry *e = &s->entries[entry];
+    uint64_t key = attempt_key(x->counter, x->attempt);
+
+    e->is_result = false;
+    if (word_map_get(&o->results, key) == entry) {
+        const struct entry *other = list_entry(e->same.next, struct entry, same);
+        word_map_set(&o->results, key, other == e ? 0 : number_of(s, other));
+    }
+    list_remove(&e->same);
+}
+
+static bool is_aborted(const struct owner *o, uint64_t key)
+{
+    return key != 0
+           && (word_map_get(&o->aborted[0], key) != 0 || word_map_get(&o->aborted[1], key) != 0);
+}
+
+static void remember_abort(struct owner *o, uint64_t key)
+{
+    if (o->aborted[0].n == STORE_ABORTS && word_map_get(&o->aborted[0], key) == 0) {
+        word_map_fini(&o->aborted[1]);
+        o->aborted[1] = o->aborted[0];
+        o->aborted[0] = (struct word_map){0};
+    }
+    word_map_set(&o->aborted[0], key, 1);
 }
 
 /* --- freeing --- */
@@ -229,6 +310,8 @@ static void free_sealed(struct store *s, uint32_t entry)
 {
     struct owner *o = find_owner(s, s->config.index[entry].owner);
 
+    if (s->entries[entry].is_result)
+        remove_result(s, o, entry);
     s->n_sealed--;
     begin_free(s, entry);
     drop_owner_if_idle(s, o);
@@ -386,7 +469,11 @@ static bool on_seal(struct store *s, uint32_t slot, const struct store_record *r
     s->lent_blocks -= n;
     s->used_blocks += n;
     s->data_bytes += r->size;
-    if (o->is_gone || (e->has_early_owner && e->early_owner == r->owner))
+    bool is_own = p->number == r->owner;
+    if (!is_own)
+        add_result(s, o, entry);
+    if (is_gone(s, r->owner) || (e->has_early_owner && e->early_owner == r->owner)
+        || (!is_own && is_aborted(o, attempt_key(r->counter, r->attempt))))
         free_sealed(s, entry);
     return true;
 }
@@ -458,6 +545,19 @@ static bool on_return(struct store *s, uint32_t slot, const struct store_record 
     return true;
 }
 
+static bool on_abort(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    uint64_t key = attempt_key(r->counter, r->attempt);
+
+    if (r->owner != s->processes[slot].number || key == 0)
+        return false;
+    struct owner *o = have_owner(s, r->owner);
+    remember_abort(o, key);
+    for (uint32_t entry; (entry = (uint32_t)word_map_get(&o->results, key)) != 0;)
+        free_sealed(s, entry);
+    return true;
+}
+
 static void on_record(struct store *s, uint32_t slot, const struct store_record *r)
 {
     bool is_good = false;
@@ -477,6 +577,9 @@ static void on_record(struct store *s, uint32_t slot, const struct store_record 
         break;
     case STORE_RETURN:
         is_good = on_return(s, slot, r);
+        break;
+    case STORE_ABORT:
+        is_good = on_abort(s, slot, r);
         break;
     }
     s->n_bad += !is_good;
@@ -731,7 +834,8 @@ void store_destroy(struct store *s)
     }
     for (size_t i = 0; i < s->owners.room; i++)
         if (s->owners.keys[i] != 0)
-            free((struct owner *)(uintptr_t)s->owners.values[i]);
+            destroy_owner((struct owner *)(uintptr_t)s->owners.values[i]);
+    word_map_fini(&s->gone);
     word_map_fini(&s->owners);
     arena_destroy(s->arena);
     free(s->entries);
@@ -754,11 +858,19 @@ void store_add_process(struct store *s, uint32_t slot, uint32_t number, struct s
 
 static void free_all_of(struct store *s, uint32_t number)
 {
-    struct owner *o = have_owner(s, number);
+    struct owner *o = find_owner(s, number);
 
-    o->is_gone = true;
-    while (!list_empty(&o->sealed))
-        free_sealed(s, number_of(s, list_entry(o->sealed.next, struct entry, node)));
+    set_gone(s, number);
+    if (o == NULL)
+        return;
+    while (!list_empty(&o->sealed)) {
+        uint32_t entry = number_of(s, list_entry(o->sealed.next, struct entry, node));
+        if (s->entries[entry].is_result)
+            remove_result(s, o, entry);
+        s->n_sealed--;
+        begin_free(s, entry);
+    }
+    drop_owner(s, o);
 }
 
 void store_remove_process(struct store *s,
@@ -1004,6 +1116,33 @@ static void check_processes(const struct store *s, uint8_t *claimed, uint32_t *n
     ASSERT(lent_blocks == s->lent_blocks && n_lent == s->n_lent);
 }
 
+static void check_results(const struct store *s, const struct owner *o)
+{
+    uint32_t n_results = 0;
+
+    list_for_each(m, &o->sealed)
+    {
+        const struct entry *e = list_entry(m, struct entry, node);
+        ASSERT(s->config.index[number_of(s, e)].owner == o->number);
+        n_results += e->is_result;
+    }
+    for (size_t i = 0; i < o->results.room; i++) {
+        if (o->results.keys[i] == 0)
+            continue;
+        ASSERT(!is_aborted(o, o->results.keys[i]));
+        uint32_t first = (uint32_t)o->results.values[i], entry = first;
+        do {
+            const struct index_entry *x = &s->config.index[entry];
+            const struct entry *e = &s->entries[entry];
+            ASSERT(e->is_result && x->owner == o->number);
+            ASSERT(attempt_key(x->counter, x->attempt) == o->results.keys[i]);
+            ASSERT(n_results-- > 0);
+            entry = number_of(s, list_entry(e->same.next, struct entry, same));
+        } while (entry != first);
+    }
+    ASSERT(n_results == 0);
+}
+
 static void check_holds(const struct store *s)
 {
     uint64_t *sums = xcalloc(s->config.n_entries, sizeof *sums);
@@ -1035,9 +1174,9 @@ void store_selfcheck(const struct store *s)
             continue;
         const struct owner *o = (const struct owner *)(uintptr_t)s->owners.values[i];
         uint32_t n = check_list(s, &o->sealed, STORE_ENTRY_SEALED, claimed, &n_seen);
-        ASSERT(o->number + 1ull == s->owners.keys[i] && (n == 0) == o->is_gone);
-        list_for_each(m, &o->sealed) ASSERT(
-            s->config.index[number_of(s, list_entry(m, struct entry, node))].owner == o->number);
+        ASSERT(o->number + 1ull == s->owners.keys[i] && !is_gone(s, o->number));
+        ASSERT(n + o->aborted[0].n + o->aborted[1].n > 0);
+        check_results(s, o);
         n_sealed += n;
     }
     ASSERT(n_sealed == s->n_sealed);

@@ -17,6 +17,10 @@
  *
  * A HOLD guards an entry only if it went by the ring: until it is there, the pin must stay. A FREE
  * may come before the SEAL (which may travel by frame); it is remembered.
+ *
+ * Each sealed entry has an owner who will FREE it. It may never hear of one: a result whose creator
+ * died before it could tell. So when an attempt has failed, the owner posts ABORT for it; results
+ * of that attempt that come late are freed too (the last STORE_ABORTS are remembered).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,9 +28,10 @@
 
 #include "objstore/layout.h"
 
-#define STORE_REQUESTS_MAX 256 /* that wait, of one process; more are refused */
-#define STORE_POLL_MS      1   /* while requests wait all rings are read so often */
-#define STORE_SETTLE_MS    5   /* what was just lent is not recalled */
+#define STORE_REQUESTS_MAX 256  /* that wait, of one process; more are refused */
+#define STORE_ABORTS       1024 /* remembered of each owner: so many at least, twice at most */
+#define STORE_POLL_MS      1    /* while requests wait all rings are read so often */
+#define STORE_SETTLE_MS    5    /* what was just lent is not recalled */
 
 struct store_config {
     uint64_t capacity;         /* bytes of the arena, a multiple of STORE_BLOCK, > 0 */
@@ -64,9 +69,10 @@ void store_destroy(struct store *s);
 /* A process joins: number is its process number, share its control block's part (read as foreign
  * input). */
 void store_add_process(struct store *s, uint32_t slot, uint32_t number, struct store_share *share);
-/* It has been reaped (waitpid, not EOF) and cannot write any more: its ring is drained a last time,
- * its pins and holds drop, what it was lent and did not seal is free, what it owned is freed, its
- * requests are forgotten. The share may be unmapped after. */
+/* It has been reaped (waitpid, not EOF) and cannot write any more, and the records it sent by frame
+ * were handled: its ring is drained a last time, its pins and holds drop, what it was lent and did
+ * not seal is free, what it owned is freed, its requests are forgotten. The share may be unmapped
+ * after. */
 void store_remove_process(struct store *s,
                           uint32_t slot,
                           uint64_t now_ms,

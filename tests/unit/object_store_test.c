@@ -385,6 +385,128 @@ START_TEST(objects_of_a_dead_owner_are_freed_those_sealed_for_it_later_too)
 }
 END_TEST
 
+/* --- aborts --- */
+
+static struct store_record abort_of(uint32_t owner, uint64_t counter, uint16_t attempt)
+{
+    return (struct store_record){.kind = STORE_ABORT,
+                                 .owner = owner,
+                                 .counter = counter,
+                                 .attempt = attempt};
+}
+
+/* A result of slot 1 for the process in slot 0, sealed or as good as. */
+static struct store_record result_of(uint64_t counter, uint16_t attempt, uint32_t index)
+{
+    struct store_action a = borrow(1, 1, 1);
+    struct store_record r = seal_of(&a, 0, 9);
+
+    r.counter = counter;
+    r.attempt = attempt;
+    r.index = index;
+    return r;
+}
+
+START_TEST(results_that_their_owner_never_heard_of_are_freed_by_attempt)
+{
+    static const struct {
+        uint64_t counter;
+        uint16_t attempt;
+        uint32_t index;
+    } all[] =
+        {{7, 1, 0}, {7, 1, 1}, {7, 1, 2}, {7, 0, 0}, {7, 2, 0}, {8, 1, 0}, {1ull << 50, 1, 0}};
+    uint64_t places[7];
+
+    for (int i = 0; i < 7; i++) {
+        struct store_record r = result_of(all[i].counter, all[i].attempt, all[i].index);
+        places[i] = r.place;
+        post(1, r);
+    }
+    store_remove_process(s, 1, now, &out);
+    ck_assert_uint_eq(stats().n_sealed, 7);
+    post(0, word(STORE_FREE, places[1])); /* out of the middle of its attempt's */
+    post(0, abort_of(NUMBER(0), 7, 1));
+    drain(0);
+    for (int i = 0; i < 7; i++)
+        ck_assert_int_eq(is_gone(places[i]), i < 3);
+    ck_assert_uint_eq(stats().n_sealed, 4);
+    ck_assert_uint_eq(stats().n_bad_records, 0);
+}
+END_TEST
+
+START_TEST(a_result_of_an_aborted_attempt_that_comes_late_is_freed)
+{
+    struct store_record r = result_of(7, 1, 0), other = result_of(7, 2, 0);
+
+    post(0, abort_of(NUMBER(0), 7, 1));
+    drain(0);
+    post(1, r);
+    post(1, other);
+    drain(1);
+    ck_assert(is_gone(r.place));
+    ck_assert_int_eq(state(other.place), STORE_ENTRY_SEALED);
+    ck_assert_uint_eq(stats().used, BLOCKS(1));
+}
+END_TEST
+
+START_TEST(a_pinned_result_of_an_aborted_attempt_waits_for_its_reader)
+{
+    struct store_record r = result_of(7, 1, 0);
+
+    post(1, r);
+    ck_assert(pin(2, 0, r.place));
+    drain(1);
+    post(0, abort_of(NUMBER(0), 7, 1));
+    drain(0);
+    ck_assert_int_eq(state(r.place), STORE_ENTRY_FREEING);
+    ck_assert(unpin(2, 0, r.place));
+    store_on_doorbell(s, now, &out);
+    ck_assert_uint_eq(stats().free, CAPACITY);
+}
+END_TEST
+
+START_TEST(only_an_owner_aborts_and_not_what_it_made_itself)
+{
+    struct store_record r = result_of(7, 1, 0);
+    struct store_action a = borrow(0, 1, 1);
+    struct store_record own = seal_of(&a, 0, 9);
+
+    own.counter = 7;
+    own.attempt = 1;
+    post(0, own);
+    post(0, abort_of(NUMBER(1), 7, 1));
+    post(0, abort_of(NUMBER(0), 1ull << 47, 1));
+    post(1, r);
+    drain(0);
+    drain(1);
+    ck_assert_uint_eq(stats().n_bad_records, 2);
+    ck_assert_uint_eq(stats().n_sealed, 2);
+    post(0, abort_of(NUMBER(0), 7, 1));
+    drain(0);
+    ck_assert(is_gone(r.place));
+    ck_assert_int_eq(state(own.place), STORE_ENTRY_SEALED);
+}
+END_TEST
+
+START_TEST(the_latest_aborts_are_remembered_and_no_more_than_twice_as_many)
+{
+    for (uint32_t i = 0; i < 3 * STORE_ABORTS; i++) {
+        post(0, abort_of(NUMBER(0), i, 0));
+        drain(0);
+    }
+    struct store_record newest = result_of(3 * STORE_ABORTS - 1, 0, 0);
+    struct store_record kept = result_of(STORE_ABORTS, 0, 0);
+    struct store_record forgotten = result_of(STORE_ABORTS - 1, 0, 0);
+    post(1, newest);
+    post(1, kept);
+    post(1, forgotten);
+    drain(1);
+    ck_assert(is_gone(newest.place));
+    ck_assert(is_gone(kept.place));
+    ck_assert_int_eq(state(forgotten.place), STORE_ENTRY_SEALED);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("object_store");
@@ -402,6 +524,11 @@ int main(void)
     tcase_add_test(tc, what_a_dead_creator_was_lent_is_free);
     tcase_add_test(tc, a_dead_reader_reads_no_more);
     tcase_add_test(tc, objects_of_a_dead_owner_are_freed_those_sealed_for_it_later_too);
+    tcase_add_test(tc, results_that_their_owner_never_heard_of_are_freed_by_attempt);
+    tcase_add_test(tc, a_result_of_an_aborted_attempt_that_comes_late_is_freed);
+    tcase_add_test(tc, a_pinned_result_of_an_aborted_attempt_waits_for_its_reader);
+    tcase_add_test(tc, only_an_owner_aborts_and_not_what_it_made_itself);
+    tcase_add_test(tc, the_latest_aborts_are_remembered_and_no_more_than_twice_as_many);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

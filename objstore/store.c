@@ -37,8 +37,6 @@ struct entry {
     uint32_t n_holds;
     uint32_t n_pins; /* as seen by look number `looked` */
     uint64_t looked;
-    uint32_t early_owner; /* this process has sent FREE before the SEAL came */
-    bool has_early_owner;
     bool is_result;   /* SEALED: by another process than its owner, */
     struct list same; /* then on a ring with the others of that owner, counter and attempt */
 };
@@ -61,12 +59,18 @@ struct process {
     struct word_map holds; /* entry -> how often */
 };
 
-/* As long as it has objects or has aborted something. */
+/* The last STORE_ABORTS words that were added at least, twice as many at most. */
+struct recent {
+    struct word_map latest, before; /* word -> 1 */
+};
+
+/* As long as there is anything to know. */
 struct owner {
     struct list sealed;
     uint32_t number;
-    struct word_map results;    /* attempt_key() -> an entry on that ring */
-    struct word_map aborted[2]; /* attempt_key() -> 1: the latest, those before them */
+    struct word_map results; /* attempt_key() -> an entry on that ring */
+    struct recent aborted;   /* attempt_key() */
+    struct recent early;     /* places it has sent FREE for before the SEAL came */
 };
 
 struct request {
@@ -208,11 +212,43 @@ static struct owner *have_owner(struct store *s, uint32_t number)
     return o;
 }
 
+static void recent_fini(struct recent *r)
+{
+    word_map_fini(&r->latest);
+    word_map_fini(&r->before);
+}
+
+static size_t recent_n(const struct recent *r)
+{
+    return r->latest.n + r->before.n;
+}
+
+static bool recent_has(const struct recent *r, uint64_t word)
+{
+    return word_map_get(&r->latest, word) != 0 || word_map_get(&r->before, word) != 0;
+}
+
+static void recent_add(struct recent *r, uint64_t word)
+{
+    if (r->latest.n == STORE_ABORTS && word_map_get(&r->latest, word) == 0) {
+        word_map_fini(&r->before);
+        r->before = r->latest;
+        r->latest = (struct word_map){0};
+    }
+    word_map_set(&r->latest, word, 1);
+}
+
+static void recent_remove(struct recent *r, uint64_t word)
+{
+    word_map_set(&r->latest, word, 0);
+    word_map_set(&r->before, word, 0);
+}
+
 static void destroy_owner(struct owner *o)
 {
     word_map_fini(&o->results);
-    word_map_fini(&o->aborted[0]);
-    word_map_fini(&o->aborted[1]);
+    recent_fini(&o->aborted);
+    recent_fini(&o->early);
     free(o);
 }
 
@@ -224,7 +260,7 @@ static void drop_owner(struct store *s, struct owner *o)
 
 static void drop_owner_if_idle(struct store *s, struct owner *o)
 {
-    if (list_empty(&o->sealed) && o->aborted[0].n + o->aborted[1].n == 0)
+    if (list_empty(&o->sealed) && recent_n(&o->aborted) + recent_n(&o->early) == 0)
         drop_owner(s, o);
 }
 
@@ -275,22 +311,6 @@ static void remove_result(struct store *s, struct owner *o, uint32_t entry)
         word_map_set(&o->results, key, other == e ? 0 : number_of(s, other));
     }
     list_remove(&e->same);
-}
-
-static bool is_aborted(const struct owner *o, uint64_t key)
-{
-    return key != 0
-           && (word_map_get(&o->aborted[0], key) != 0 || word_map_get(&o->aborted[1], key) != 0);
-}
-
-static void remember_abort(struct owner *o, uint64_t key)
-{
-    if (o->aborted[0].n == STORE_ABORTS && word_map_get(&o->aborted[0], key) == 0) {
-        word_map_fini(&o->aborted[1]);
-        o->aborted[1] = o->aborted[0];
-        o->aborted[0] = (struct word_map){0};
-    }
-    word_map_set(&o->aborted[0], key, 1);
 }
 
 /* --- freeing --- */
@@ -472,8 +492,11 @@ static bool on_seal(struct store *s, uint32_t slot, const struct store_record *r
     bool is_own = p->number == r->owner;
     if (!is_own)
         add_result(s, o, entry);
-    if (is_gone(s, r->owner) || (e->has_early_owner && e->early_owner == r->owner)
-        || (!is_own && is_aborted(o, attempt_key(r->counter, r->attempt))))
+    uint64_t key = attempt_key(r->counter, r->attempt);
+    bool is_early = recent_has(&o->early, r->place);
+    if (is_early)
+        recent_remove(&o->early, r->place);
+    if (is_early || is_gone(s, r->owner) || (!is_own && key != 0 && recent_has(&o->aborted, key)))
         free_sealed(s, entry);
     return true;
 }
@@ -491,8 +514,7 @@ static bool on_free(struct store *s, uint32_t slot, const struct store_record *r
         free_sealed(s, entry);
         return true;
     case STORE_ENTRY_LENT: /* the SEAL is in its creator's ring, or a frame on its way */
-        s->entries[entry].early_owner = number;
-        s->entries[entry].has_early_owner = true;
+        recent_add(&have_owner(s, number)->early, r->place);
         s->wants_drain = true;
         return true;
     case STORE_ENTRY_FREEING:
@@ -552,7 +574,7 @@ static bool on_abort(struct store *s, uint32_t slot, const struct store_record *
     if (r->owner != s->processes[slot].number || key == 0)
         return false;
     struct owner *o = have_owner(s, r->owner);
-    remember_abort(o, key);
+    recent_add(&o->aborted, key);
     for (uint32_t entry; (entry = (uint32_t)word_map_get(&o->results, key)) != 0;)
         free_sealed(s, entry);
     return true;
@@ -1129,7 +1151,7 @@ static void check_results(const struct store *s, const struct owner *o)
     for (size_t i = 0; i < o->results.room; i++) {
         if (o->results.keys[i] == 0)
             continue;
-        ASSERT(!is_aborted(o, o->results.keys[i]));
+        ASSERT(!recent_has(&o->aborted, o->results.keys[i]));
         uint32_t first = (uint32_t)o->results.values[i], entry = first;
         do {
             const struct index_entry *x = &s->config.index[entry];
@@ -1175,7 +1197,7 @@ void store_selfcheck(const struct store *s)
         const struct owner *o = (const struct owner *)(uintptr_t)s->owners.values[i];
         uint32_t n = check_list(s, &o->sealed, STORE_ENTRY_SEALED, claimed, &n_seen);
         ASSERT(o->number + 1ull == s->owners.keys[i] && !is_gone(s, o->number));
-        ASSERT(n + o->aborted[0].n + o->aborted[1].n > 0);
+        ASSERT(n + recent_n(&o->aborted) + recent_n(&o->early) > 0);
         check_results(s, o);
         n_sealed += n;
     }

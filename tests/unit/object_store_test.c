@@ -326,6 +326,27 @@ START_TEST(a_free_waits_for_the_seal)
 }
 END_TEST
 
+START_TEST(a_free_that_came_early_from_somebody_else_frees_nothing)
+{
+    struct store_action a = borrow(1, 1, 1);
+
+    post(0, word(STORE_FREE, a.places[0]));
+    drain(0);
+    post(2, word(STORE_FREE, a.places[0]));
+    drain(2);
+    struct store_record r = seal_of(&a, 0, 100);
+    store_on_record(s, 1, &r, now, &out);
+    ck_assert(is_gone(a.places[0]));
+
+    a = borrow(1, 1, 1);
+    post(2, word(STORE_FREE, a.places[0]));
+    drain(2);
+    post(1, seal_of(&a, 0, 100));
+    drain(1);
+    ck_assert_int_eq(state(a.places[0]), STORE_ENTRY_SEALED);
+}
+END_TEST
+
 /* --- deaths --- */
 
 START_TEST(what_a_dead_creator_was_lent_is_free)
@@ -507,6 +528,395 @@ START_TEST(the_latest_aborts_are_remembered_and_no_more_than_twice_as_many)
 }
 END_TEST
 
+/* --- requests that wait --- */
+
+/* All the store's memory but n_free blocks is lent to slot 2. */
+static struct store_action take_all_but(uint64_t n_free)
+{
+    return borrow(2, CAPACITY / STORE_BLOCK - n_free, 1);
+}
+
+static void give(uint32_t slot, uint64_t offset, uint64_t size)
+{
+    post(slot, (struct store_record){.kind = STORE_RETURN, .offset = offset, .size = size});
+}
+
+START_TEST(what_the_store_can_never_hold_is_refused_at_once)
+{
+    request(1, 5, CAPACITY + 1, 0, 1);
+    struct store_action a = only(STORE_REFUSED);
+    ck_assert(a.too_large);
+    ck_assert_uint_eq(a.ticket, 5);
+    request(1, 6, UINT64_MAX, UINT64_MAX, UINT32_MAX);
+    ck_assert(only(STORE_REFUSED).too_large);
+    request(1, 7, 0, UINT64_MAX, 0);
+    a = only(STORE_LENT);
+    ck_assert_uint_eq(a.size, CAPACITY);
+    ck_assert_uint_eq(a.n_places, 1);
+    ck_assert_uint_eq(store_next_deadline(s), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(who_cannot_have_what_it_wants_gets_what_it_needs)
+{
+    take_all_but(10);
+    request(1, 5, BLOCKS(3), BLOCKS(11), 1);
+    ck_assert_uint_eq(only(STORE_LENT).size, BLOCKS(3));
+}
+END_TEST
+
+START_TEST(a_request_waits_until_memory_is_free)
+{
+    struct store_action all = take_all_but(0);
+
+    now += STORE_SETTLE_MS;
+    request(1, 5, BLOCKS(4), BLOCKS(9), 2);
+    struct store_action a = only(STORE_RECALL);
+    ck_assert_uint_eq(a.slot, 2);
+    ck_assert_uint_eq(stats().n_waiting, 1);
+    give(2, all.offset, BLOCKS(3));
+    drain(2);
+    nothing();
+    give(2, all.offset + BLOCKS(3), BLOCKS(2));
+    drain(2);
+    a = only(STORE_LENT);
+    ck_assert_uint_eq(a.slot, 1);
+    ck_assert_uint_eq(a.ticket, 5);
+    ck_assert_uint_eq(a.size, BLOCKS(4));
+    ck_assert_uint_eq(a.n_places, 2);
+    ck_assert_uint_eq(stats().n_waiting, 0);
+}
+END_TEST
+
+START_TEST(memory_that_came_back_without_a_word_is_found)
+{
+    struct store_action all = take_all_but(0);
+
+    /* in the ring before the request, */
+    give(2, all.offset, BLOCKS(4));
+    request(1, 5, BLOCKS(4), BLOCKS(4), 1);
+    ck_assert_uint_eq(only(STORE_LENT).ticket, 5);
+    /* and after it */
+    request(1, 6, BLOCKS(4), BLOCKS(4), 1);
+    nothing();
+    give(2, all.offset + BLOCKS(4), BLOCKS(4));
+    ck_assert_uint_eq(store_next_deadline(s), now + STORE_POLL_MS);
+    now = store_next_deadline(s);
+    store_on_time(s, now, &out);
+    ck_assert_uint_eq(only(STORE_LENT).ticket, 6);
+    ck_assert_uint_eq(store_next_deadline(s), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(a_request_that_waited_too_long_is_refused_once)
+{
+    take_all_but(0);
+    request(1, 5, BLOCKS(4), BLOCKS(4), 1);
+    request(0, 6, BLOCKS(1), BLOCKS(1), 1);
+    nothing();
+    now += 999;
+    store_on_time(s, now, &out);
+    ck_assert_uint_eq(only(STORE_RECALL).slot, 2);
+    now = store_next_deadline(s);
+    ck_assert_uint_eq(now, 6000);
+    store_on_time(s, now, &out);
+    ck_assert_uint_eq(out.n, 2);
+    ck_assert_int_eq(out.v[0].kind, STORE_REFUSED);
+    ck_assert(!out.v[0].too_large);
+    ck_assert_uint_eq(out.v[0].ticket, 5);
+    ck_assert_uint_eq(out.v[1].ticket, 6);
+    out.n = 0;
+    store_on_time(s, now + 5000, &out);
+    nothing();
+    ck_assert_uint_eq(stats().n_refused, 2);
+}
+END_TEST
+
+START_TEST(idle_regions_are_recalled_once_and_not_what_was_just_lent)
+{
+    take_all_but(0);
+    request(1, 5, BLOCKS(4), BLOCKS(4), 1);
+    nothing();
+    now += STORE_SETTLE_MS - 1;
+    store_on_time(s, now, &out);
+    nothing();
+    now++;
+    store_on_time(s, now, &out);
+    ck_assert_uint_eq(only(STORE_RECALL).slot, 2);
+    for (int i = 0; i < 20; i++)
+        store_on_time(s, ++now, &out);
+    nothing();
+}
+END_TEST
+
+START_TEST(requests_of_the_dead_are_forgotten)
+{
+    struct store_action all = take_all_but(0);
+
+    request(1, 5, BLOCKS(4), BLOCKS(4), 1);
+    request(0, 6, BLOCKS(2), BLOCKS(2), 1);
+    store_remove_process(s, 1, now, &out);
+    ck_assert_uint_eq(stats().n_waiting, 1);
+    give(2, all.offset, BLOCKS(2));
+    drain(2);
+    ck_assert_uint_eq(only(STORE_LENT).ticket, 6);
+}
+END_TEST
+
+START_TEST(a_process_has_so_many_requests_and_no_more)
+{
+    take_all_but(0);
+    for (uint64_t i = 0; i < STORE_REQUESTS_MAX; i++)
+        request(1, i, BLOCKS(1), BLOCKS(1), 1);
+    nothing();
+    request(1, 999, BLOCKS(1), BLOCKS(1), 1);
+    struct store_action a = only(STORE_REFUSED);
+    ck_assert_uint_eq(a.ticket, 999);
+    ck_assert(!a.too_large);
+    request(0, 1000, BLOCKS(1), BLOCKS(1), 1);
+    nothing();
+}
+END_TEST
+
+START_TEST(a_request_waits_for_entries_too)
+{
+    make(CAPACITY, 4, 2);
+    struct store_action a = borrow(1, 1, 2);
+
+    request(0, 5, BLOCKS(1), BLOCKS(1), 2);
+    nothing();
+    request(0, 6, BLOCKS(1), BLOCKS(1), 99); /* all there are */
+    nothing();
+    post(1, word(STORE_RETURN, a.places[0]));
+    drain(1);
+    struct store_action b = only(STORE_LENT);
+    ck_assert_uint_eq(b.ticket, 5);
+    post(1, word(STORE_RETURN, a.places[1]));
+    drain(1);
+    nothing();
+    post(0, word(STORE_RETURN, b.places[0]));
+    post(0, word(STORE_RETURN, b.places[1]));
+    drain(0);
+    b = only(STORE_LENT);
+    ck_assert_uint_eq(b.ticket, 6);
+    ck_assert_uint_eq(b.n_places, 3);
+}
+END_TEST
+
+START_TEST(pit_25_small_requests_pass_a_large_one_but_do_not_starve_it)
+{
+    struct store_action all = take_all_but(300);
+    uint64_t n_passed = 0;
+
+    request(0, 1, BLOCKS(500), BLOCKS(500), 1);
+    nothing();
+    for (uint64_t i = 0; i < 100; i++) { /* each is used and freed before the next */
+        request(1, 100 + i, BLOCKS(30), BLOCKS(30), 1);
+        if (out.n == 0)
+            continue;
+        struct store_action a = only(STORE_LENT);
+        ck_assert_uint_eq(a.ticket, 100 + i);
+        n_passed++;
+        give(1, a.offset, a.size);
+        post(1, word(STORE_RETURN, a.places[0]));
+        drain(1);
+    }
+    ck_assert_uint_eq(n_passed, 500 / 30);
+    ck_assert_uint_eq(stats().n_waiting, 101 - 500 / 30);
+    give(2, all.offset + BLOCKS(500), BLOCKS(200)); /* beside what is free */
+    drain(2);
+    ck_assert_uint_eq(only(STORE_LENT).ticket, 1);
+    give(2, all.offset, BLOCKS(100));
+    drain(2);
+    ck_assert_uint_eq(out.n, 3);
+    ck_assert_uint_eq(out.v[0].ticket, 100 + 500 / 30);
+    out.n = 0;
+}
+END_TEST
+
+START_TEST(two_that_could_pass_together_do_not_if_that_is_too_much)
+{
+    struct store_action all = take_all_but(0);
+
+    request(0, 1, BLOCKS(20), BLOCKS(20), 1);
+    request(1, 2, BLOCKS(15), BLOCKS(15), 1);
+    request(1, 3, BLOCKS(15), BLOCKS(15), 1);
+    give(2, all.offset, BLOCKS(15));
+    give(2, all.offset + BLOCKS(100), BLOCKS(15));
+    drain(2);
+    ck_assert_uint_eq(only(STORE_LENT).ticket, 2);
+}
+END_TEST
+
+START_TEST(who_was_kept_from_passing_passes_when_the_large_one_is_gone)
+{
+    for (int i = 0; i < 2; i++) {
+        take_all_but(10);
+        request(0, 1, BLOCKS(15), BLOCKS(15), 1);
+        now += STORE_SETTLE_MS - 1; /* too early for a recall */
+        struct store_action a = borrow(1, 10, 1);
+        give(1, a.offset, a.size);
+        drain(1);
+        request(1, 3, BLOCKS(10), BLOCKS(10), 1);
+        nothing();
+        if (i == 0) {
+            store_remove_process(s, 0, now, &out);
+            add_process(0);
+        } else {
+            now += 1000 - (STORE_SETTLE_MS - 1);
+            store_on_time(s, now, &out);
+            ck_assert_int_eq(out.v[0].kind, STORE_REFUSED);
+            out.v[0] = out.v[1];
+            out.n--;
+        }
+        ck_assert_uint_eq(only(STORE_LENT).ticket, 3);
+        setup();
+    }
+}
+END_TEST
+
+/* --- what cannot be --- */
+
+START_TEST(records_that_do_not_fit_what_was_lent_change_nothing)
+{
+    struct store_action a = borrow(1, 10, 2), other = borrow(2, 10, 1);
+    uint64_t sealed = sealed_by(2);
+    struct store_record good = seal_of(&a, 0, 100);
+    struct store_record bad[40];
+    size_t n = 0;
+
+#define BAD(...) (bad[n] = good, __VA_ARGS__, n++)
+    BAD(bad[n].kind = 0);
+    BAD(bad[n].kind = STORE_ABORT + 1);
+    BAD(bad[n].kind = 255);
+    BAD(bad[n].place = 0);
+    BAD(bad[n].place = other.places[0]);
+    BAD(bad[n].place = sealed);
+    BAD(bad[n].place += 1ull << 32);
+    BAD(bad[n].place = N_ENTRIES);
+    BAD(bad[n].place = UINT64_MAX);
+    BAD(bad[n].place = N_ENTRIES - 1); /* never lent */
+    BAD(bad[n].size = 0);
+    BAD(bad[n].size = BLOCKS(10) + 1);
+    BAD(bad[n].size = UINT64_MAX);
+    BAD(bad[n].size = UINT64_MAX - bad[n].offset + 1);
+    BAD(bad[n].offset += 1);
+    BAD(bad[n].offset = other.offset);
+    BAD(bad[n].offset = CAPACITY);
+    BAD(bad[n].offset = UINT64_MAX - STORE_BLOCK + 1);
+    BAD(bad[n].extra = BLOCKS(10));
+    BAD(bad[n].extra = UINT64_MAX - 99);
+    BAD(bad[n].n_refs = 1);
+    BAD(bad[n].kind = STORE_FREE, bad[n].place = sealed); /* another's */
+    BAD(bad[n].kind = STORE_FREE, bad[n].place = 0);
+    BAD(bad[n].kind = STORE_HOLD, bad[n].place = 7ull << 32 | 1);
+    BAD(bad[n].kind = STORE_UNHOLD, bad[n].place = sealed);
+    BAD(bad[n].kind = STORE_RETURN, bad[n].place = other.places[0]);
+    BAD(bad[n].kind = STORE_RETURN, bad[n].place = sealed);
+    BAD(bad[n].kind = STORE_RETURN, bad[n].place = 0, bad[n].size = 100);
+    BAD(bad[n].kind = STORE_RETURN, bad[n].place = 0, bad[n].size = BLOCKS(11));
+    BAD(bad[n].kind = STORE_RETURN, bad[n].place = 0, bad[n].size = 0);
+    BAD(bad[n].kind = STORE_RETURN, bad[n].place = 0, bad[n].size = 0 - BLOCKS(1));
+    BAD(bad[n].kind = STORE_RETURN,
+        bad[n].place = 0,
+        bad[n].offset = other.offset,
+        bad[n].size = BLOCKS(1));
+    BAD(bad[n].kind = STORE_ABORT, bad[n].owner = NUMBER(0));
+#undef BAD
+    struct store_stats before = stats();
+    for (size_t i = 0; i < n; i++) {
+        if (i % 2 == 0) {
+            post(1, bad[i]);
+            drain(1);
+        } else {
+            store_on_record(s, 1, &bad[i], now, &out);
+        }
+        ck_assert_msg(stats().n_bad_records == i + 1, "record %zu was taken", i);
+    }
+    struct store_stats after = stats();
+    before.n_bad_records = after.n_bad_records;
+    ck_assert_mem_eq(&before, &after, sizeof before);
+    ck_assert_int_eq(state(sealed), STORE_ENTRY_SEALED);
+    post(1, good);
+    drain(1);
+    ck_assert_int_eq(state(good.place), STORE_ENTRY_SEALED);
+    nothing();
+}
+END_TEST
+
+START_TEST(a_ring_whose_head_cannot_be_is_never_read_again)
+{
+    struct store_action a = borrow(1, 1, 1);
+
+    post(1, seal_of(&a, 0, 1));
+    atomic_store(&shares[1].ring.head, STORE_RING + 1);
+    drain(1);
+    ck_assert_uint_eq(stats().n_bad_records, 1);
+    atomic_store(&shares[1].ring.head, 1);
+    drain(1);
+    ck_assert_int_eq(state(a.places[0]), STORE_ENTRY_LENT);
+    ck_assert_uint_eq(stats().n_bad_records, 1);
+    store_remove_process(s, 1, now, &out);
+    ck_assert_uint_eq(stats().free, CAPACITY);
+}
+END_TEST
+
+START_TEST(what_a_process_writes_on_the_raylets_side_of_its_ring_hurts_nobody)
+{
+    struct store_action a = borrow(1, 1, 1);
+
+    atomic_store(&shares[1].ring.tail, 12345);
+    shares[1].ring.records[0] = seal_of(&a, 0, 1);
+    atomic_store(&shares[1].ring.head, 1);
+    drain(1);
+    ck_assert_int_eq(state(a.places[0]), STORE_ENTRY_SEALED);
+    ck_assert_uint_eq(atomic_load(&shares[1].ring.tail), 1);
+}
+END_TEST
+
+START_TEST(an_entry_that_had_all_generations_is_not_used_again)
+{
+    make(CAPACITY, 3, 2);
+    atomic_store(&index_[1].word, (uint64_t)UINT32_MAX << 32);
+    struct store_action a = borrow(1, 1, 2);
+
+    ck_assert_uint_eq(a.places[0], store_place(UINT32_MAX, 1));
+    post(1, word(STORE_RETURN, a.places[0]));
+    post(1, word(STORE_RETURN, a.places[1]));
+    post(1, word(STORE_RETURN, a.places[0]));
+    give(1, a.offset, a.size);
+    drain(1);
+    ck_assert_uint_eq(stats().n_bad_records, 1);
+    a = borrow(1, 1, 1);
+    ck_assert_uint_eq(store_place_entry(a.places[0]), 2);
+    request(1, 5, 1, 1, 1);
+    nothing();
+}
+END_TEST
+
+START_TEST(a_walk_shows_who_uses_what)
+{
+    uint64_t one = sealed_by(1), two = sealed_by(1);
+    struct store_use use;
+
+    ck_assert(pin(1, 3, one) && pin(2, 4, one) && pin(2, 5, one));
+    post(2, word(STORE_HOLD, two));
+    drain(2);
+    uint32_t at = store_next(s, 0, &use);
+    ck_assert_uint_eq(at, store_place_entry(one));
+    ck_assert_uint_eq(use.n_pins, 3);
+    ck_assert_uint_eq(use.n_holds, 0);
+    at = store_next(s, at, &use);
+    ck_assert_uint_eq(at, store_place_entry(two));
+    ck_assert_uint_eq(use.n_pins, 0);
+    ck_assert_uint_eq(use.n_holds, 1);
+    ck_assert_uint_eq(store_next(s, at, NULL), 0);
+    unpin(2, 4, one);
+    store_next(s, 0, &use);
+    ck_assert_uint_eq(use.n_pins, 2);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("object_store");
@@ -529,6 +939,24 @@ int main(void)
     tcase_add_test(tc, a_pinned_result_of_an_aborted_attempt_waits_for_its_reader);
     tcase_add_test(tc, only_an_owner_aborts_and_not_what_it_made_itself);
     tcase_add_test(tc, the_latest_aborts_are_remembered_and_no_more_than_twice_as_many);
+    tcase_add_test(tc, a_free_that_came_early_from_somebody_else_frees_nothing);
+    tcase_add_test(tc, what_the_store_can_never_hold_is_refused_at_once);
+    tcase_add_test(tc, who_cannot_have_what_it_wants_gets_what_it_needs);
+    tcase_add_test(tc, a_request_waits_until_memory_is_free);
+    tcase_add_test(tc, memory_that_came_back_without_a_word_is_found);
+    tcase_add_test(tc, a_request_that_waited_too_long_is_refused_once);
+    tcase_add_test(tc, idle_regions_are_recalled_once_and_not_what_was_just_lent);
+    tcase_add_test(tc, requests_of_the_dead_are_forgotten);
+    tcase_add_test(tc, a_process_has_so_many_requests_and_no_more);
+    tcase_add_test(tc, a_request_waits_for_entries_too);
+    tcase_add_test(tc, pit_25_small_requests_pass_a_large_one_but_do_not_starve_it);
+    tcase_add_test(tc, two_that_could_pass_together_do_not_if_that_is_too_much);
+    tcase_add_test(tc, who_was_kept_from_passing_passes_when_the_large_one_is_gone);
+    tcase_add_test(tc, records_that_do_not_fit_what_was_lent_change_nothing);
+    tcase_add_test(tc, a_ring_whose_head_cannot_be_is_never_read_again);
+    tcase_add_test(tc, what_a_process_writes_on_the_raylets_side_of_its_ring_hurts_nobody);
+    tcase_add_test(tc, an_entry_that_had_all_generations_is_not_used_again);
+    tcase_add_test(tc, a_walk_shows_who_uses_what);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -64,8 +64,9 @@ static inline bool pin_clear(_Atomic uint64_t *slot, const _Atomic uint64_t *wor
     return pin_is_awaited(word, place);
 }
 
-/* Publish a pin in a free slot of ours and see whether it was in time. false: it was not, the slot
- * is free again, and *bell is set if the raylet may have seen it meanwhile and waits. */
+/* Publish a pin in a free slot of ours and see whether it was in time. The place is one that is or
+ * was there: the word has had its generation. false: it was not in time, the slot is free again,
+ * and *bell is set if the raylet may have seen it meanwhile and waits. */
 static inline bool pin_set(_Atomic uint64_t *slot,
                            const _Atomic uint64_t *word,
                            uint64_t place,

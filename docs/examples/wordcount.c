@@ -361,7 +361,7 @@ static double run(struct table *total, bool show)
             if (ray_take(refs[i][k], &v, RAY_FOREVER) != RAY_OK)
                 return -1;
             merge(total, v.data, v.size);
-            ray_free(v.data);
+            ray_drop(&v);
         }
         progress(i + 1, show);
     }

@@ -8,29 +8,11 @@
 /* Of a ray_config that says anything: a smaller size was left 0 by mistake. */
 #define CONFIG_SIZE_MIN (offsetof(ray_config, num_cpus) + sizeof(int))
 
-static int core_error(int code)
-{
-    switch (code) {
-    case CORE_OK:
-        return RAY_OK;
-    case CORE_ETIMEOUT:
-        return api_error(RAY_ETIMEOUT, "not ready within the time given");
-    case CORE_ESTALE:
-        return api_error(RAY_ESTALE, "not a ref of this process, or it was released");
-    case CORE_EFORKED:
-        return api_error_forked();
-    case CORE_ENOMEM:
-        return api_error(RAY_ENOMEM, "no memory");
-    default:
-        return api_error((ray_code)code, "a wrong argument, or ray_init was not called");
-    }
-}
-
 static int stale_error(ray_ref ref)
 {
     if (ref.word == 0 && api_has_orphan_error())
         return (int)ray_error()->code;
-    return core_error(CORE_ESTALE);
+    return api_core_error(CORE_ESTALE, NULL);
 }
 
 int ray_init(const ray_config *config)
@@ -61,6 +43,7 @@ int ray_init(const ray_config *config)
     c.num_cpus = given.num_cpus;
     c.temp_dir = given.temp_dir;
     c.no_log_to_driver = given.no_log_to_driver;
+    c.object_store_memory = given.object_store_memory;
     rc = core_init(&c, &err);
     return rc == CORE_OK ? RAY_OK : api_error((ray_code)rc, "%s", err.text);
 }
@@ -84,35 +67,136 @@ void ray_free(const void *p)
     free((void *)(uintptr_t)p);
 }
 
-ray_ref ray_put_value(ray_value value)
+int api_start(void)
+{
+    return core_is_initialized() ? RAY_OK : ray_init(NULL);
+}
+
+struct core_buffer api_take_buffer(ray_buffer *buffer)
+{
+    struct core_buffer b;
+
+    _Static_assert(sizeof b == sizeof *buffer && sizeof b.block == sizeof buffer->block,
+                   "one layout");
+    memcpy(&b, buffer, sizeof b);
+    *buffer = (ray_buffer){0};
+    return b;
+}
+
+int api_put(const struct core_arg *packed, struct core_buffer *big, uint64_t *word)
+{
+    struct err err = {0};
+    int code = CORE_OK;
+
+    if (big->data != NULL)
+        *word = core_seal(big, packed->size, packed->meta, packed->refs, packed->n_refs, &code);
+    else
+        *word = core_put(packed->meta,
+                         packed->bytes,
+                         packed->size,
+                         packed->refs,
+                         packed->n_refs,
+                         &code,
+                         &err);
+    if (code == CORE_ESTALE)
+        return api_error(RAY_ESTALE,
+                         "a ref inside the value was released, or is no ref of this "
+                         "process");
+    return api_core_error(code, &err);
+}
+
+ray_ref ray_put_at(const char *site, ray_value value)
 {
     ray_ref ref = {0};
     struct packer p;
-    int code = RAY_OK;
+    struct core_arg packed;
+    struct core_buffer big;
 
-    if (!core_is_initialized() && ray_init(NULL) != RAY_OK) {
-        ref.word = api_carry_error();
-        return ref;
-    }
+    core_call_site = site;
     packer_init(&p);
-    if (value.kind == RAY_REF)
-        code = api_error(RAY_ETYPE, "a ref cannot be put: it is a ref already");
-    else
-        code = api_pack(&p, &value);
-    if (code == RAY_OK) {
-        ref.word = core_put(WIRE_META_XLANG, p.bytes, p.size, &code);
-        if (code == CORE_EFULL)
-            api_error(RAY_EFULL,
-                      "a value of %zu bytes is longer than the %u that stay with their owner",
-                      p.size,
-                      CORE_INLINE_MAX);
-        else if (code != CORE_OK)
-            core_error(code);
-    }
-    if (code != RAY_OK)
+    int rc = api_start();
+    if (rc == RAY_OK && value.kind == RAY_REF)
+        rc = api_error(RAY_EARG, "a ref cannot be put: it is a ref already");
+    if (rc == RAY_OK)
+        rc = api_pack(&p, &value, &packed, &big);
+    if (rc == RAY_OK)
+        rc = api_put(&packed, &big, &ref.word);
+    if (rc != RAY_OK)
         ref.word = api_carry_error();
     packer_fini(&p);
     return ref;
+}
+
+int ray_create_at(const char *site, size_t size, ray_buffer *out)
+{
+    struct core_buffer buffer;
+    struct err err = {0};
+
+    core_call_site = site;
+    if (size == 0)
+        return api_error(RAY_EARG, "a buffer has 1 byte or more");
+    int rc = api_start();
+    if (rc != RAY_OK)
+        return rc;
+    rc = core_create(size, &buffer, &err);
+    if (rc != CORE_OK)
+        return api_core_error(rc, &err);
+    memcpy(out, &buffer, sizeof *out);
+    return RAY_OK;
+}
+
+ray_ref ray_seal_at(const char *site, ray_buffer *buffer)
+{
+    ray_ref ref = {0};
+    struct core_buffer b = api_take_buffer(buffer);
+    int code = CORE_OK;
+
+    core_call_site = site;
+    if (b.data != NULL) {
+        ref.word = core_seal(&b, b.size, WIRE_META_RAW, NULL, 0, &code);
+        api_core_error(code, NULL);
+    } else {
+        code = api_error(RAY_EARG, "not a buffer, or it was sealed or given up");
+    }
+    if (code != RAY_OK)
+        ref.word = api_carry_error();
+    return ref;
+}
+
+void ray_abandon(ray_buffer *buffer)
+{
+    struct core_buffer b = api_take_buffer(buffer);
+
+    if (b.data != NULL)
+        core_abort(&b);
+}
+
+int ray_free_object(ray_ref ref)
+{
+    int rc = core_free(ref.word);
+
+    if (rc == CORE_EARG)
+        return api_error(RAY_EARG, "an object that is not ready cannot be freed");
+    if (rc == CORE_EOWNER)
+        return api_error(RAY_EOWNER, "only the process that owns an object can free it");
+    return api_core_error(rc, NULL);
+}
+
+int ray_get_object(ray_ref ref, ray_object *out)
+{
+    struct core_object o;
+    int rc = core_get_object(ref.word, &o);
+
+    if (rc != CORE_OK)
+        return api_core_error(rc, NULL);
+    *out = (ray_object){.is_ready = o.is_ready,
+                        .is_error = o.is_error,
+                        .is_owned = o.is_owned,
+                        .in_store = o.in_store,
+                        .size = o.size,
+                        .n_refs = o.n_refs};
+    id_hex(o.id.bytes, sizeof o.id.bytes, out->id);
+    return RAY_OK;
 }
 
 static int get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms, bool take)
@@ -123,10 +207,8 @@ static int get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms, bool take)
     if (rc == CORE_ESTALE)
         return stale_error(ref);
     if (rc != CORE_OK)
-        return core_error(rc);
-    rc = api_unpack(v.bytes, v.size, v.meta, slot, true);
-    core_value_drop(&v);
-    return rc;
+        return api_core_error(rc, NULL);
+    return api_unpack_value(&v, slot);
 }
 
 int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms)
@@ -148,10 +230,12 @@ static void free_got(ray_slot out, size_t n)
             ray_free(*(char **)p);
             *(char **)p = NULL;
         } else if (out.kind == RAY_VIEW) {
-            ray_free(((ray_view *)p)->data);
-            *(ray_view *)p = (ray_view){0};
+            ray_drop(p);
         } else if (out.kind == RAY_BOX) {
             ray_box_drop(p);
+        } else if (out.kind == RAY_REF) {
+            ray_release(*(ray_ref *)p);
+            *(ray_ref *)p = (ray_ref){0};
         }
     }
 }
@@ -184,7 +268,7 @@ int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_
     _Static_assert(sizeof(ray_ref) == sizeof(uint64_t), "a ref is a word");
 
     if (n > 0 && !core_is_initialized())
-        return core_error(CORE_ESTALE);
+        return api_core_error(CORE_ESTALE, NULL);
     int rc = core_wait((const uint64_t *)refs, n, num_returns, timeout_ms, ready);
 
     if (rc == CORE_EARG)
@@ -192,23 +276,23 @@ int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_
                          "wait wants different refs and num_returns of 1 to %zu, not %zu",
                          n,
                          num_returns);
-    return core_error(rc);
+    return api_core_error(rc, NULL);
 }
 
 ray_ref ray_retain(ray_ref ref)
 {
-    core_error(core_retain(ref.word));
+    api_core_error(core_retain(ref.word), NULL);
     return ref;
 }
 
 int ray_release(ray_ref ref)
 {
-    return core_error(core_release(ref.word));
+    return api_core_error(core_release(ref.word), NULL);
 }
 
 int ray_watch(ray_ref ref, void *tag)
 {
-    return core_error(core_watch(ref.word, tag));
+    return api_core_error(core_watch(ref.word, tag), NULL);
 }
 
 int ray_poll(ray_event *events, size_t max, int64_t timeout_ms)
@@ -217,7 +301,7 @@ int ray_poll(ray_event *events, size_t max, int64_t timeout_ms)
     int n = core_poll((struct core_event *)events, max, timeout_ms);
 
     if (n < 0) {
-        core_error(-n);
+        api_core_error(-n, NULL);
         return -1;
     }
     return n;

@@ -65,6 +65,28 @@ int api_error(ray_code code, const char *fmt, ...)
     return (int)code;
 }
 
+int api_core_error(int code, const struct err *err)
+{
+    if (code == CORE_OK)
+        return RAY_OK;
+    if (code == CORE_EFORKED)
+        return api_error_forked();
+    if (err != NULL && err->text[0] != '\0')
+        return api_error((ray_code)code, "%s", err->text);
+    switch (code) {
+    case CORE_ETIMEOUT:
+        return api_error(RAY_ETIMEOUT, "not ready within the time given");
+    case CORE_ESTALE:
+        return api_error(RAY_ESTALE, "not a ref of this process, or it was released");
+    case CORE_EFULL:
+        return api_error(RAY_EFULL, "the object store has no room");
+    case CORE_ENOMEM:
+        return api_error(RAY_ENOMEM, "no memory");
+    default:
+        return api_error((ray_code)code, "a wrong argument, or ray_init was not called");
+    }
+}
+
 int api_error_from_value(const void *bytes, size_t size)
 {
     struct wire_failure w;

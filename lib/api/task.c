@@ -144,9 +144,9 @@ int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
                          call->core->n_args);
     const struct core_arg *a = &call->core->args[i];
     if (slot.kind != RAY_STR)
-        return api_unpack(a->bytes, a->size, a->meta, slot, false);
+        return api_unpack_arg(a, slot);
     char *s;
-    int rc = api_unpack(a->bytes, a->size, a->meta, (ray_slot){RAY_STR, &s, sizeof s}, true);
+    int rc = api_unpack_arg(a, (ray_slot){RAY_STR, &s, sizeof s});
     if (rc != RAY_OK)
         return rc;
     size_t n = strlen(s) + 1;
@@ -166,25 +166,32 @@ int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
 int ray_return_value(ray_call *call, unsigned i, ray_value value)
 {
     struct packer p;
+    struct core_arg a = {.meta = WIRE_META_RAW};
+    struct core_buffer big;
+    struct err err = {0};
+    int rc = RAY_OK;
 
     packer_init(&p);
-    int rc = api_pack(&p, &value);
+    if (value.kind == RAY_BUF)
+        big = api_take_buffer((void *)(uintptr_t)value.as.p);
+    else
+        rc = api_pack(&p, &value, &a, &big);
+    if (rc == RAY_OK && value.kind == RAY_BUF && big.data == NULL)
+        rc = api_error(RAY_EARG, "not a buffer, or it was sealed, returned or given up");
     if (rc == RAY_OK) {
-        rc = core_call_return(call->core, i, WIRE_META_XLANG, p.bytes, p.size);
+        rc = big.data != NULL
+                 ? core_call_return_buffer(call->core, i, a.meta, &big, a.refs, a.n_refs, &err)
+                 : core_call_return(call->core, i, a.meta, a.bytes, a.size, a.refs, a.n_refs, &err);
         if (rc == CORE_EARG)
             api_error(RAY_EARG,
                       "%s returns %u values: value %u was given already, or is one too many",
                       call->function->name,
                       call->core->n_returns,
                       i);
-        else if (rc == CORE_EFULL)
-            api_error(RAY_EFULL,
-                      "a value of %zu bytes is longer than the %u that travel inline: return "
-                      "several parts",
-                      p.size,
-                      CORE_INLINE_MAX);
-        else if (rc != CORE_OK)
-            api_error((ray_code)rc, "no memory for a value of %zu bytes", p.size);
+        else
+            api_core_error(rc, &err);
+        if (rc != CORE_OK && big.data != NULL)
+            core_abort(&big);
     }
     packer_fini(&p);
     return rc;
@@ -365,11 +372,9 @@ static int find_template(ray_function *f, const ray_options *options, struct bou
             out->n_returns = b->n_returns;
             return RAY_OK;
         }
-    if (!core_is_initialized()) {
-        rc = ray_init(NULL); /* as in Ray: the first submission starts what is needed */
-        if (rc != RAY_OK)
-            return rc;
-    }
+    rc = api_start(); /* as in Ray: the first submission starts what is needed */
+    if (rc != RAY_OK)
+        return rc;
     *out = (struct bound){.epoch = now, .is_default = options == NULL};
     if (options == NULL)
         rc = merge_options(&merged, &f->options);
@@ -421,10 +426,30 @@ ray_function *ray_bind(ray_function *f, const ray_options *options)
 
 /* --- submitting --- */
 
+/* An argument above CORE_INLINE_MAX is put first, and then goes by its ref. */
+static int make_arg(struct packer *p, const ray_value *value, size_t i, struct core_arg *out)
+{
+    struct core_buffer big;
+
+    if (value->kind == RAY_REF) {
+        *out = (struct core_arg){.ref = value->as.u};
+        return out->ref != 0 ? RAY_OK
+                             : api_error(RAY_ESTALE, "argument %zu is a ref of no task", i);
+    }
+    int rc = api_pack(p, value, out, &big);
+    if (rc == RAY_OK && out->size > CORE_INLINE_MAX) {
+        struct core_arg packed = *out;
+        *out = (struct core_arg){0};
+        rc = api_put(&packed, &big, &out->ref);
+    }
+    return rc;
+}
+
 static int submit(const struct bound *b, const ray_value *args, size_t n, uint64_t *words)
 {
     struct core_arg on_stack[ARGS_ON_STACK], *v = on_stack;
     struct packer p;
+    size_t made = 0;
     int rc = RAY_OK;
 
     if (n > UINT16_MAX)
@@ -432,35 +457,16 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
     if (n > ARGS_ON_STACK && (v = malloc(n * sizeof *v)) == NULL)
         return api_error(RAY_ENOMEM, "no memory for %zu arguments", n);
     packer_init(&p);
-    for (size_t i = 0; i < n && rc == RAY_OK; i++) {
-        v[i] = (struct core_arg){.meta = WIRE_META_XLANG};
-        if (args[i].kind == RAY_REF) {
-            v[i].ref = args[i].as.u;
-            if (v[i].ref == 0)
-                rc = api_error(RAY_ESTALE, "argument %zu is a ref of no task", i);
-            continue;
-        }
-        size_t from = p.size;
-        rc = api_pack(&p, &args[i]);
-        v[i].size = (uint32_t)(p.size - from);
-    }
-    const uint8_t *at = p.bytes;
-    for (size_t i = 0; i < n && rc == RAY_OK; i++) {
-        v[i].bytes = at;
-        at += v[i].size;
-        if (v[i].ref == 0 && v[i].size > CORE_INLINE_MAX)
-            rc = api_error(RAY_EFULL,
-                           "argument %zu has %u bytes, more than the %u that travel inline: pass "
-                           "several parts",
-                           i,
-                           v[i].size,
-                           CORE_INLINE_MAX);
+    for (; made < n && rc == RAY_OK; made++) {
+        v[made].ref = 0;
+        rc = make_arg(&p, &args[made], made, &v[made]);
     }
     if (rc == RAY_OK) {
         rc = core_submit(b->template, v, (unsigned)n, words);
         if (rc == CORE_ESTALE)
             api_error(RAY_ESTALE,
-                      "an argument is a ref that was released, or is of another process");
+                      "an argument is, or holds, a ref that was released, or is of another "
+                      "process");
         else if (rc == CORE_EFORKED)
             api_error_forked();
         else if (rc != CORE_OK)
@@ -468,21 +474,27 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
                       rc == CORE_EFULL ? "the arguments have more than 10 MiB"
                                        : "the task cannot be submitted: no memory, or no cluster");
     }
+    for (size_t i = 0; i < made; i++)
+        if (v[i].ref != 0 && args[i].kind != RAY_REF)
+            core_release(v[i].ref); /* the task has its own count */
     packer_fini(&p);
     if (v != on_stack)
         free(v);
     return rc;
 }
 
-int ray_submit_n(ray_ref *out,
-                 size_t n_out,
-                 ray_function *f,
-                 const ray_options *options,
-                 const ray_value *args,
-                 size_t n)
+int ray_submit_n_at(const char *site,
+                    ray_ref *out,
+                    size_t n_out,
+                    ray_function *f,
+                    const ray_options *options,
+                    const ray_value *args,
+                    size_t n)
 {
     struct bound b;
     uint64_t on_stack[ARGS_ON_STACK], *words = on_stack;
+
+    core_call_site = site;
     int rc = find_template(f, options, &b);
 
     if (rc == RAY_OK && b.n_returns != n_out && options == NULL && n_out > 0) {
@@ -508,11 +520,17 @@ int ray_submit_n(ray_ref *out,
     return rc;
 }
 
-ray_ref ray_submit(ray_function *f, const ray_options *options, const ray_value *args, size_t n)
+ray_ref ray_submit_at(const char *site,
+                      ray_function *f,
+                      const ray_options *options,
+                      const ray_value *args,
+                      size_t n)
 {
     struct bound b;
     ray_ref ref = {0};
     uint64_t word = 0;
+
+    core_call_site = site;
     int rc = find_template(f, options, &b);
 
     if (rc == RAY_OK && b.n_returns > 1)

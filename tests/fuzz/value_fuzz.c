@@ -16,8 +16,18 @@ static void read_bytes(const void *p, size_t n)
         sink += ((const uint8_t *)p)[i];
 }
 
+/* The bytes as an argument of a call, or as a value that was got, into the slot. */
+static int unpack(const uint8_t *bytes, size_t size, uint8_t meta, ray_slot slot, bool is_arg)
+{
+    static const uint64_t words[2] = {1, 2}; /* of no refs here */
+    struct core_arg arg = {.bytes = bytes, .size = size, .meta = meta, .refs = words, .n_refs = 2};
+    struct core_value value = {.bytes = bytes, .size = size, .meta = meta};
+
+    return is_arg ? api_unpack_arg(&arg, slot) : api_unpack_value(&value, slot);
+}
+
 /* One value by way of one kind of slot: from a box, or, with box NULL, from the bytes. */
-static int take(ray_box *box, const uint8_t *bytes, size_t size, unsigned kind, bool own)
+static int take(ray_box *box, const uint8_t *bytes, size_t size, unsigned kind, bool is_arg)
 {
     signed char i8;
     short i16;
@@ -31,6 +41,7 @@ static int take(ray_box *box, const uint8_t *bytes, size_t size, unsigned kind, 
     bool b;
     char *s = NULL, into[7];
     ray_view view = {0};
+    ray_ref ref;
     const ray_slot slots[] = {
         ray_to(&i8),
         ray_to(&i16),
@@ -45,11 +56,13 @@ static int take(ray_box *box, const uint8_t *bytes, size_t size, unsigned kind, 
         ray_to(&s),
         ray_to(&view),
         ray_into(into, sizeof into),
+        ray_to(&ref),
     };
     ray_slot slot = slots[kind % (sizeof slots / sizeof slots[0])];
     int rc =
-        box != NULL ? ray_next_to(box, slot) : api_unpack(bytes, size, WIRE_META_XLANG, slot, own);
+        box != NULL ? ray_next_to(box, slot) : unpack(bytes, size, WIRE_META_XLANG, slot, is_arg);
 
+    ASSERT(rc != RAY_OK || slot.kind != RAY_REF); /* none is good */
     if (rc != RAY_OK) {
         ASSERT(ray_error()->text[0] != '\0' && s == NULL && view.data == NULL);
         return rc;
@@ -58,8 +71,7 @@ static int take(ray_box *box, const uint8_t *bytes, size_t size, unsigned kind, 
         sink += strlen(s);
     free(s);
     read_bytes(view.data, view.size);
-    if (box == NULL && own)
-        free((void *)view.data);
+    ray_drop(&view); /* one of a box or an argument needs none, but may have it */
     return RAY_OK;
 }
 
@@ -108,15 +120,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 1:
     case 2:
-        if (api_unpack(bytes, in.left, WIRE_META_XLANG, ray_to(&box), (op & 4) != 0) == RAY_OK) {
+        if (unpack(bytes, in.left, WIRE_META_XLANG, ray_to(&box), (op & 4) != 0) == RAY_OK)
             walk(&box, &how, 0);
-            if ((op & 4) != 0)
-                ray_box_drop(&box);
-        }
+        ray_box_drop(&box);
         break;
     case 3:
-        ASSERT(api_unpack(bytes, in.left, op >> 2 & 3, ray_to(&box), true) != RAY_OK
-               || (op >> 2 & 3) == WIRE_META_XLANG);
+        if (unpack(bytes, in.left, op >> 2 & 7, ray_to(&box), (op >> 5 & 1) != 0) == RAY_OK) {
+            ASSERT((op >> 2 & 7) == WIRE_META_XLANG || (op >> 2 & 7) == WIRE_META_RAW);
+            walk(&box, &how, 0);
+        }
         ray_box_drop(&box);
         break;
     }

@@ -4,6 +4,7 @@
 #include <ray/ray.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 static int none(void)
 {
@@ -57,6 +58,27 @@ static int square(ray_call *call)
 }
 RAY_REMOTE(square);
 
+/* Refs inside values, and a buffer returned as it was filled. */
+static int blocks(ray_call *call)
+{
+    ray_buffer buffer;
+    ray_ref inner;
+    ray_box box;
+    ray_view view;
+
+    if (ray_arg(call, 0, &box) != RAY_OK || ray_arg(call, 1, &view) != RAY_OK)
+        return RAY_ETYPE;
+    while (ray_peek(&box) == RAY_REF && ray_next(&box, &inner) == RAY_OK) {
+        ray_return(call, 1, inner);
+        ray_release(inner);
+    }
+    if (ray_create(view.size, &buffer) != RAY_OK)
+        return -1;
+    ((char *)buffer.data)[0] = 'x';
+    return ray_return(call, 0, &buffer);
+}
+RAY_REMOTE(blocks, .num_returns = 2);
+
 static int pair(ray_call *call)
 {
     ray_return(call, 0, ray_list(1, 2.0, "three", ray_list(4, ray_nil()), ray_map("five", 6)));
@@ -95,7 +117,7 @@ int user(void)
     ray_get_many(many, 3, &x[0], 10);
     ray_take(many[0], &view, 10);
     ray_take(many[1], ray_into(buffer, sizeof buffer), 10);
-    ray_free(view.data);
+    ray_drop(&view);
     if (ray_take(many[2], &box, 10) == RAY_OK) {
         while (ray_peek(&box) == RAY_STR && ray_next(&box, &s) == RAY_OK)
             ray_free(s);
@@ -108,6 +130,17 @@ int user(void)
                          NULL,
                          items,
                          3);
+    ray_buffer buffer2;
+    ray_object object;
+    if (ray_create(100, &buffer2) == RAY_OK) {
+        refs[0] = ray_seal(&buffer2);
+        refs[1] = ray_put(ray_list(refs[0], ray_map("r", refs[0]), ray_list_of(items, 3)));
+        ray_remote_n(many, 2, blocks, ray_list(refs[0], ray_list(refs[1])), refs[0]);
+        ray_get(many[1], &refs[1], RAY_FOREVER);
+        ray_get_object(refs[1], &object);
+        ray_free_object(refs[0]);
+        ray_abandon(&buffer2);
+    }
     ray_watch(ray_retain(refs[0]), &x);
     ray_poll(events, 4, ray_poll_fd() >= 0 ? 10 : 0);
     ray_get_context(NULL, &context);
@@ -131,6 +164,9 @@ int main(void)
     float f;
     const char *s;
     ray_value list = ray_list(1, ray_list("a", 2.0), (bool)1);
+    ray_buffer buffer;
+    ray_ref ref = {7};
+    const char *site = RAY_SITE;
 
     EXPECT(ray_v(1).kind == RAY_I64 && ray_v(1u).kind == RAY_U64 && ray_v(1.0f).kind == RAY_F64);
     EXPECT(ray_v("a").kind == RAY_STR && ray_v((bool)1).kind == RAY_BOOL);
@@ -139,6 +175,9 @@ int main(void)
     EXPECT(ray_to(&u32).kind == RAY_U64 && ray_to(&u32).size == 4);
     EXPECT(ray_to(&f).kind == RAY_F64 && ray_to(&f).size == sizeof f);
     EXPECT(ray_to(&s).kind == RAY_STR);
+    EXPECT(ray_to(&ref).kind == RAY_REF && ray_v(ref).kind == RAY_REF && ray_v(ref).as.u == 7);
+    EXPECT(ray_v(&buffer).kind == RAY_BUF && ray_v(&buffer).as.p == &buffer);
+    EXPECT(strncmp(site, "api_header_test.c:", 18) == 0 && site[18] >= '1');
     EXPECT(list.kind == RAY_LST && list.size == 3 && list.as.v[1].kind == RAY_LST);
     EXPECT(list.as.v[1].size == 2 && list.as.v[1].as.v[1].as.d > 1.5);
     EXPECT(ray_list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16).size == 16);

@@ -26,6 +26,26 @@ static int square(ray_call *call)
 }
 RAY_REMOTE(square);
 
+static int blocks(ray_call *call)
+{
+    ray_buffer buffer;
+    ray_ref inner;
+    ray_box box;
+    ray_view view;
+
+    if (ray_arg(call, 0, &box) != RAY_OK || ray_arg(call, 1, &view) != RAY_OK)
+        return RAY_ETYPE;
+    while (ray_peek(&box) == RAY_REF && ray_next(&box, &inner) == RAY_OK) {
+        ray_return(call, 1, inner);
+        ray_release(inner);
+    }
+    if (ray_create(view.size, &buffer) != RAY_OK)
+        return -1;
+    static_cast<char *>(buffer.data)[0] = 'x';
+    return ray_return(call, 0, &buffer);
+}
+RAY_REMOTE(blocks, .num_returns = 2);
+
 static int pair(ray_call *call)
 {
     ray_return(call, 0, ray_list(1, 2.0, "three", ray_list(4, ray_nil()), ray_map("five", true)));
@@ -59,7 +79,7 @@ int user()
     ray_get_many(many, 3, &x[0], 10);
     ray_take(many[0], &view, 10);
     ray_take(many[1], ray_into(buffer, sizeof buffer), 10);
-    ray_free(view.data);
+    ray_drop(&view);
     if (ray_take(many[2], &box, 10) == RAY_OK) {
         while (ray_peek(&box) == RAY_STR && ray_next(&box, &s) == RAY_OK)
             ray_free(s);
@@ -71,6 +91,17 @@ int user()
                          nullptr,
                          items,
                          3);
+    ray_buffer made;
+    ray_object object;
+    if (ray_create(100, &made) == RAY_OK) {
+        refs[0] = ray_seal(&made);
+        refs[1] = ray_put(ray_list(refs[0], ray_map("r", refs[0]), ray_list_of(items, 3)));
+        ray_remote_n(many, 2, blocks, ray_list(refs[0], ray_list(refs[1])), refs[0]);
+        ray_get(many[1], &refs[1], RAY_FOREVER);
+        ray_get_object(refs[1], &object);
+        ray_free_object(refs[0]);
+        ray_abandon(&made);
+    }
     ray_release(refs[0]);
     return ray_shutdown();
 }
@@ -78,12 +109,16 @@ int user()
 int main()
 {
     uint8_t u8;
+    ray_buffer buffer;
+    ray_ref ref = {7};
+    const char *site = RAY_SITE;
 
     bool good = ray_v(1).kind == RAY_I64 && ray_v("a").kind == RAY_STR
                 && ray_v(true).kind == RAY_BOOL && ray_v('a').kind == RAY_I64
                 && ray_v(2.0f).kind == RAY_F64
                 && ray_list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16).size == 16
-                && ray_to(&u8).size == 1 && ray_to(&u8).kind == RAY_U64
-                && ray_fn_pair.options.num_returns == 2;
+                && ray_to(&ref).kind == RAY_REF && ray_v(ref).as.u == 7
+                && ray_v(&buffer).kind == RAY_BUF && site[0] != '\0' && ray_to(&u8).size == 1
+                && ray_to(&u8).kind == RAY_U64 && ray_fn_pair.options.num_returns == 2;
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

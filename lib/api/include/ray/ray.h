@@ -7,8 +7,9 @@
  * Refs:    one word, of this process, generation-checked: release once; a stale one is RAY_ESTALE,
  *          not a crash.
  * Time:    milliseconds; RAY_FOREVER waits, 0 polls.
- * Sizes:   a value (an argument, a return, a put) is at most 100 KiB packed, the arguments of one
- *          task 10 MiB together; more is RAY_EFULL.
+ * Sizes:   a value (an argument, a return, a put) of more than 100 KiB lies in the object store,
+ *          which all processes of a machine read in place; a smaller one stays with its owner.
+ * Refs inside values keep what they name alive as long as somebody can reach the value.
  * Main:    never runs in a worker: there libray puts its own main in place, after all constructors.
  * Fork:    in a forked child every function is RAY_EFORKED. */
 #ifndef RAY_RAY_H
@@ -32,14 +33,14 @@ typedef enum ray_code {
     RAY_EARG,     /* an argument or option that can never work */
     RAY_ETYPE,    /* the value has another type than the place for it */
     RAY_ESTALE,   /* not a ref of this process, or it was released */
-    RAY_EFULL,    /* larger than a bound */
+    RAY_EFULL,    /* larger than a bound, or the object store has no room */
     RAY_ENOMEM,
     RAY_ETASK,  /* the task's body failed: ray_error() has its sentence and place */
     RAY_ECRASH, /* the worker died in the body, as often as max_retries allows */
     RAY_EACTOR_DIED,
     RAY_EACTOR_AWAY,
-    RAY_ELOST,
-    RAY_EOWNER,
+    RAY_ELOST,  /* the value was freed, or its last copy is gone */
+    RAY_EOWNER, /* the process that owns the object is gone, or is not this one */
     RAY_ECANCELED,
     RAY_EAUTH,
     RAY_ELINK,  /* the cluster cannot be started, or is gone */
@@ -51,10 +52,20 @@ typedef struct {
 typedef struct ray_call ray_call;         /* one running call */
 typedef struct ray_function ray_function; /* registered, or bound to options */
 typedef int (*ray_body)(ray_call *call);  /* returns 0; anything else: the call failed */
+/* Bytes where they lie, not to be written; what ray_get fills stays good until ray_drop, even if
+ * the ref is released. */
 typedef struct {
     const void *data;
     size_t size;
+    uint64_t pin[2]; /* private */
 } ray_view;
+/* Store memory that is being filled: any thread may write data until it is sealed, returned or
+ * abandoned; then it is {0}. */
+typedef struct {
+    void *data;
+    size_t size;
+    uint64_t block[3]; /* private */
+} ray_buffer;
 typedef struct {
     ray_ref ref;
     void *tag;
@@ -101,6 +112,7 @@ typedef struct {
     const char *temp_dir;  /* for session folders: RAY_TMPDIR, else /tmp/ray */
     bool no_log_to_driver; /* prints of tasks stay in their log files */
     const char *address;   /* RAY_ADDRESS; "local": a private cluster whatever RAY_ADDRESS says */
+    uint64_t object_store_memory; /* bytes; 30 % of the memory that is available */
 } ray_config;
 
 /* --- process --- */
@@ -110,24 +122,28 @@ typedef struct {
  * address was given (this release runs clusters of one program on one machine); RAY_ELINK: the
  * cluster cannot be started, nothing of it remains. */
 int ray_init(const ray_config *config);
-/* Undoes one ray_init; the last one ends the cluster, and every ref with it. 0, fit to return from
- * main, or RAY_EARG: there is nothing to undo. */
+/* Undoes one ray_init; the last one ends the cluster, and every ref, view and box with it. 0,
+ * fit to return from main, or RAY_EARG: there is nothing to undo. */
 int ray_shutdown(void);
 /* Prints ray_error() in one line: "divide (ex1.c): 7 by zero; node .., pid .., log ..". Returns 1,
  * fit to return from main. */
 int ray_report(FILE *out);
 /* Of this thread's last call that failed. Never NULL; good until the thread's next failure. */
 const ray_failure *ray_error(void);
-/* A string or a view's data that the caller owns. NULL is fine. */
+/* A string that the caller owns. NULL is fine. */
 void ray_free(const void *p);
 
 /* --- inside a call --- */
 /* Argument i (0 is the first) into slot. Strings, views and boxes last as long as the call and are
- * not the caller's. RAY_EARG: no such argument; RAY_ETYPE; RAY_ENOMEM. */
+ * not the caller's; a ref is, to be released once. A view is zero-copy at any size. RAY_EARG: no
+ * such argument; RAY_ETYPE; RAY_ENOMEM. */
 int ray_arg_to(ray_call *call, unsigned i, ray_slot slot);
 unsigned ray_n_args(const ray_call *call);
 /* Return value i (copied), once each, in any order; one that is not given when the body ends fails
- * the call. RAY_EARG: no such return, given before, or a ref inside; RAY_EFULL; RAY_ENOMEM. */
+ * the call. Refs may be inside, or be the value; they stay the body's to release. A ray_buffer *
+ * gives the buffer as it was filled, without a copy; it is {0} afterwards, whatever the code.
+ * RAY_EARG: no such return, or given before; RAY_ESTALE: a ref inside; RAY_EFULL: the object store
+ * has no room; RAY_ENOMEM. */
 int ray_return_value(ray_call *call, unsigned i, ray_value value);
 /* The call fails with this sentence (cut at 1 KiB), whatever it returned: what ray_get reports,
  * with function, file, node, pid and log. Not retried. Returns RAY_ETASK, fit to return from the
@@ -137,19 +153,37 @@ int ray_fail(ray_call *call, const char *fmt, ...) __attribute__((format(printf,
 #define ray_return(call, i, x) ray_return_value(call, i, ray_v(x))
 
 /* --- objects --- */
-/* A ref to a copy of the value, to be released once. An error is carried by the ref. */
-ray_ref ray_put_value(ray_value value);
-/* The value, once it is there. A string, a view's data and a box are the caller's: ray_free,
- * ray_box_drop. RAY_OK; RAY_ETIMEOUT; RAY_ESTALE; RAY_ETYPE, and the ref is as good as before; or
- * the code that the task or put failed with. slot is untouched on failure. */
+/* ray_put(x): a ref to a copy of the value, to be released once. Above 100 KiB packed it waits
+ * while the object store is full. An error is carried by the ref: RAY_EARG, a bare ref (it is one
+ * already) or not a value; RAY_ESTALE, a ref inside; RAY_EFULL; RAY_ENOMEM. */
+ray_ref ray_put_at(const char *site, ray_value value);
+/* ray_create(size, &buffer): size > 0 bytes of the object store to be filled in place, 64-byte
+ * aligned, of any content; waits while the store is full. RAY_OK; RAY_EARG: size 0; RAY_EFULL;
+ * RAY_ENOMEM. */
+int ray_create_at(const char *site, size_t size, ray_buffer *out);
+/* ray_seal(&buffer): ends writing. The bytes are an object, as if put with ray_bytes but not
+ * copied; the buffer becomes {0}. To be released once; an error is carried by the ref (RAY_EARG:
+ * not a buffer, or sealed before). */
+ray_ref ray_seal_at(const char *site, ray_buffer *buffer);
+/* Gives up a buffer that is not sealed; it becomes {0}. One that is {0} is fine. */
+void ray_abandon(ray_buffer *buffer);
+/* The value, once it is there. A string is the caller's (ray_free), as are a view (ray_drop), a box
+ * (ray_box_drop) and a ref (ray_release). A view of bytes or of a string is zero-copy: it points
+ * into the object store or at the owner's copy, and keeps that until ray_drop; only a value of a
+ * few bytes is copied. RAY_OK; RAY_ETIMEOUT; RAY_ESTALE; RAY_ETYPE, and the ref is as good as
+ * before; or the code that the task or put failed with. slot is untouched on failure. */
 int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms);
 /* Get, and release unless it timed out. */
 int ray_take_to(ray_ref ref, ray_slot slot, int64_t timeout_ms);
 /* Get of many: n refs of one type into the array that out's first item begins, in order, within one
- * deadline. The first error ends it: items before it stay, but strings, views and boxes of them are
- * freed and zeroed. The refs stay the caller's. */
+ * deadline. The first error ends it: items before it stay, but strings, views, boxes and refs of
+ * them are freed and zeroed. The refs stay the caller's. */
 int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout_ms);
+/* Ends a view of ray_get; it becomes {0}. One of a call or a box needs none, and it does no harm
+ * there. */
+void ray_drop(ray_view *view);
 /* ready[i] becomes true for the first num_returns ready refs in input order, false for the others.
+ * Ready is a value on this machine (Ray's fetch_local).
  * A ref that carries an error is ready. RAY_OK; RAY_ETIMEOUT when fewer are ready (ready is set all
  * the same); RAY_EARG: duplicates, or num_returns not in 1..n; RAY_ESTALE. n = 0 is RAY_OK. */
 int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready);
@@ -157,34 +191,55 @@ int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_
 ray_ref ray_retain(ray_ref ref);
 /* Drops the ref; its task runs on all the same. RAY_ESTALE: it was released before. */
 int ray_release(ray_ref ref);
-#define ray_put(x)                             ray_put_value(ray_v(x))
+/* Frees the value now, whoever may still want it: later gets are RAY_ELOST; views that exist stay
+ * good. The ref is still to be released. RAY_OK; RAY_EARG: not ready; RAY_EOWNER: this process has
+ * only borrowed it; RAY_ESTALE. */
+int ray_free_object(ray_ref ref);
+typedef struct {
+    bool is_ready; /* has a value, or an error: */
+    bool is_error;
+    bool is_owned;   /* by this process */
+    bool in_store;   /* in this machine's object store; else inline with its owner */
+    size_t size;     /* when ready: bytes, packed */
+    unsigned n_refs; /* inside, when ready */
+    char id[57];     /* hex */
+} ray_object;
+/* What is known of an object here and now: neither waits nor fetches. RAY_OK or RAY_ESTALE. */
+int ray_get_object(ray_ref ref, ray_object *out);
+#define ray_put(x)                             ray_put_at(RAY_SITE, ray_v(x))
+#define ray_create(size, buffer)               ray_create_at(RAY_SITE, size, buffer)
+#define ray_seal(buffer)                       ray_seal_at(RAY_SITE, buffer)
 #define ray_get(ref, out, timeout_ms)          ray_get_to(ref, ray_to(out), timeout_ms)
 #define ray_take(ref, out, timeout_ms)         ray_take_to(ref, ray_to(out), timeout_ms)
 #define ray_get_many(refs, n, out, timeout_ms) ray_get_many_to(refs, n, ray_to(out), timeout_ms)
 
 /* Lists and maps: ray_list(1, "two", 3.0) and ray_map("key", 1) of up to 16 values go wherever a
- * value goes, nested too; ray_list_of and ray_map_of take an array of any length. Refs inside them
- * are RAY_EARG in this release. Coming out, any value can be opened as a box and walked:
+ * value goes, nested too; ray_list_of and ray_map_of take an array of any length. A ref inside
+ * them travels as a ref (as an argument of its own its value does) and keeps its object alive.
+ * Coming out, any value can be opened as a box and walked; a ref read from one is to be released:
  *
- *     ray_box list, map;
+ *     ray_box list;
  *     ray_get(ref, &list, RAY_FOREVER);
- *     while (ray_peek(&list) == RAY_I64 && ray_next(&list, &number) == RAY_OK)
- *         ...
+ *     while (ray_peek(&list) == RAY_REF && ray_next(&list, &inner) == RAY_OK)
+ *         ... ray_release(inner);
  *     ray_box_drop(&list); */
 typedef struct {
     const uint8_t *at, *end; /* private */
     size_t left;             /* items not yet read; a map's key and value count as two */
     uint32_t kind;           /* RAY_LST, RAY_MAP, or the kind of a single value: one item */
-    void *owned;             /* private */
+    uint32_t flags, n_refs;  /* private */
+    const uint64_t *refs;    /* private */
+    void *value;             /* private */
 } ray_box;
-/* The next item into slot. A string is the caller's (ray_free); a view or an inner box borrows from
- * the box. RAY_OK; RAY_END; RAY_ETYPE or RAY_ENOMEM, and the item stays the next. */
+/* The next item into slot. A string is the caller's (ray_free), and a ref (ray_release), in a call
+ * too; a view or an inner box borrows from the box. RAY_OK; RAY_END; RAY_ETYPE, RAY_ENOMEM or
+ * RAY_ESTALE (a ref that is not good any more), and the item stays the next. */
 int ray_next_to(ray_box *box, ray_slot slot);
 /* Leave the next item out, whatever it is. RAY_OK or RAY_END. */
 int ray_skip(ray_box *box);
 /* enum ray_kind of the next item; RAY_NONE at the end. RAY_U64 only for what exceeds INT64_MAX. */
 uint32_t ray_peek(const ray_box *box);
-/* Frees what ray_get made; a call's and an inner box need none, and it does no harm there. */
+/* Ends what ray_get made; a call's and an inner box need none, and it does no harm there. */
 void ray_box_drop(ray_box *box);
 #define ray_next(box, out) ray_next_to(box, ray_to(out))
 
@@ -199,18 +254,37 @@ int ray_poll(ray_event *events, size_t max, int64_t timeout_ms);
 int ray_poll_fd(void);
 
 /* --- submitting: the ABI; the macros at the end are sugar over it --- */
-/* Runs f with n arguments, each a value or a ref (its value is there before the body starts; if it
- * carries an error, so does the result, and no body runs). The ref is to be released once; {0} if
- * the function has no returns. options NULL: the function's own; fields given override them. */
-ray_ref ray_submit(ray_function *f, const ray_options *options, const ray_value *args, size_t n);
-/* The same with n_out returns into out; without options n_out is num_returns. RAY_OK, or the code
- * that each of out carries. */
-int ray_submit_n(ray_ref *out,
-                 size_t n_out,
-                 ray_function *f,
-                 const ray_options *options,
-                 const ray_value *args,
-                 size_t n);
+/* ray_submit(f, options, args, n): runs f with n arguments, each a value or a ref (its value is
+ * there before the body starts; if it carries an error, so does the result, and no body runs). A
+ * value above 100 KiB is put first and goes by its ref. The ref is to be released once; {0} if the
+ * function has no returns. options NULL: the function's own; fields given override them. Errors are
+ * carried by the ref: RAY_EFULL when values below 100 KiB have more than 10 MiB together, or the
+ * object store has no room; RAY_ESTALE; RAY_EARG; RAY_ENOMEM. */
+ray_ref ray_submit_at(const char *site,
+                      ray_function *f,
+                      const ray_options *options,
+                      const ray_value *args,
+                      size_t n);
+/* ray_submit_n(out, n_out, f, options, args, n): the same with n_out returns into out; without
+ * options n_out is num_returns. RAY_OK, or the code that each of out carries. */
+int ray_submit_n_at(const char *site,
+                    ray_ref *out,
+                    size_t n_out,
+                    ray_function *f,
+                    const ray_options *options,
+                    const ray_value *args,
+                    size_t n);
+#define ray_submit(...)   ray_submit_at(RAY_SITE, __VA_ARGS__)
+#define ray_submit_n(...) ray_submit_n_at(RAY_SITE, __VA_ARGS__)
+/* Where a ref is made, for `ray memory`: "file.c:12". Functions that make refs end in _at and take
+ * it first, a string that lives as long as the process, or NULL; the macros fill it in. */
+#ifdef __FILE_NAME__
+#define RAY_SITE __FILE_NAME__ ":" RAY_TEXT(__LINE__)
+#else
+#define RAY_SITE __FILE__ ":" RAY_TEXT(__LINE__)
+#endif
+#define RAY_TEXT(x)  RAY_TEXT_(x)
+#define RAY_TEXT_(x) #x
 /* f with options, checked once, for hot loops. Strings are copied. Never NULL: errors are carried
  * by the refs. Lives as long as the process. */
 ray_function *ray_bind(ray_function *f, const ray_options *options);

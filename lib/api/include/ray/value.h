@@ -2,12 +2,14 @@
 /* value.h: values in and out by their C type; included by ray.h.
  *
  * ray_v(x)   makes a value: bool, any integer, float, double, a string (const char *, not NULL), a
- *            ray_ref, ray_bytes(p, n), ray_nil(), ray_list(...), ray_map(...), or a ray_value.
- *            In C before C2x true and false are ints: write (bool)true where it matters.
+ *            ray_ref, ray_bytes(p, n), ray_nil(), ray_list(...), ray_map(...), a ray_value, or, for
+ *            ray_return alone, a ray_buffer *. In C before C2x true and false are ints: write
+ *            (bool)true where it matters.
  * ray_to(&x) makes a place: of bool, any integer of 1, 2, 4 or 8 bytes (a number that does not fit
  *            is RAY_ETYPE), float and double (integers fit too), const char * or char * (a
- *            copy with a terminator), ray_view (bytes or a string), ray_box (any value), or
- *            ray_into(buffer, n): bytes or a string of at most n bytes.
+ *            copy with a terminator), ray_view (bytes or a string, where they lie), ray_box (any
+ *            value), ray_ref (a ref that travelled inside a value), or ray_into(buffer, n): bytes
+ *            or a string of at most n bytes.
  *
  * Lists and maps of the macros live as long as the block around them in C, as long as the
  * expression around them in C++. */
@@ -27,7 +29,8 @@ enum ray_kind {
     RAY_MAP,
     RAY_VIEW, /* of places: bytes that are not copied */
     RAY_BOX,  /* of places: any value */
-    RAY_NONE  /* of ray_peek: no item is left */
+    RAY_NONE, /* of ray_peek: no item is left */
+    RAY_BUF   /* of returns: a ray_buffer, given away */
 };
 
 /* --- registering: macros are laid out as the code they make --- */
@@ -167,6 +170,12 @@ static inline ray_value ray_map_of(const ray_value *items, size_t n)
     v.as.v = items;
     return v;
 }
+static inline ray_value ray_v_buf(ray_buffer *b)
+{
+    ray_value v = {RAY_BUF, 0, {0}, 0};
+    v.as.p = b;
+    return v;
+}
 static inline ray_slot ray_into(void *p, size_t n)
 {
     ray_slot s = {RAY_BIN, p, n};
@@ -202,6 +211,7 @@ static inline ray_value ray_v_v(ray_value v)
         char *: ray_v_s,                                                                           \
         const char *: ray_v_s,                                                                     \
         ray_ref: ray_v_r,                                                                          \
+        ray_buffer *: ray_v_buf,                                                                   \
         ray_value: ray_v_v)(x)
 RAY_S(ray_to_b, bool, RAY_BOOL)
 RAY_S(ray_to_i8, signed char, RAY_I64)
@@ -218,6 +228,7 @@ RAY_S(ray_to_f, float, RAY_F64)
 RAY_S(ray_to_d, double, RAY_F64)
 RAY_S(ray_to_s, const char *, RAY_STR)
 RAY_S(ray_to_cs, char *, RAY_STR)
+RAY_S(ray_to_r, ray_ref, RAY_REF)
 RAY_S(ray_to_v, ray_view, RAY_VIEW)
 RAY_S(ray_to_box, ray_box, RAY_BOX)
 static inline ray_slot ray_to_slot(ray_slot s)
@@ -241,6 +252,7 @@ static inline ray_slot ray_to_slot(ray_slot s)
         double *: ray_to_d,                                                                        \
         const char **: ray_to_s,                                                                   \
         char **: ray_to_cs,                                                                        \
+        ray_ref *: ray_to_r,                                                                       \
         ray_view *: ray_to_v,                                                                      \
         ray_box *: ray_to_box,                                                                     \
         ray_slot: ray_to_slot)(p)
@@ -262,6 +274,10 @@ RAY_O(unsigned long long, RAY_U64, u)
 RAY_O(double, RAY_F64, d)
 RAY_O(const char *, RAY_STR, p)
 RAY_VW(ray_v, ray_ref, RAY_REF)
+static inline ray_value ray_v(ray_buffer *b)
+{
+    return ray_v_buf(b);
+}
 static inline ray_value ray_v(ray_value v)
 {
     return v;
@@ -281,6 +297,7 @@ RAY_S(ray_to, float, RAY_F64)
 RAY_S(ray_to, double, RAY_F64)
 RAY_S(ray_to, const char *, RAY_STR)
 RAY_S(ray_to, char *, RAY_STR)
+RAY_S(ray_to, ray_ref, RAY_REF)
 RAY_S(ray_to, ray_view, RAY_VIEW)
 RAY_S(ray_to, ray_box, RAY_BOX)
 static inline ray_slot ray_to(ray_slot s)
@@ -307,17 +324,21 @@ struct ray_values {
     {
     }
 };
-static inline ray_ref ray_submit(ray_function *f, const ray_options *o, const ray_values &l)
+static inline ray_ref ray_submit_at(const char *site,
+                                    ray_function *f,
+                                    const ray_options *o,
+                                    const ray_values &l)
 {
-    return ray_submit(f, o, l.v, l.n);
+    return ray_submit_at(site, f, o, l.v, l.n);
 }
-static inline int ray_submit_n(ray_ref *r,
-                               size_t k,
-                               ray_function *f,
-                               const ray_options *o,
-                               const ray_values &l)
+static inline int ray_submit_n_at(const char *site,
+                                  ray_ref *r,
+                                  size_t k,
+                                  ray_function *f,
+                                  const ray_options *o,
+                                  const ray_values &l)
 {
-    return ray_submit_n(r, k, f, o, l.v, l.n);
+    return ray_submit_n_at(site, r, k, f, o, l.v, l.n);
 }
 static inline ray_value ray_list_of(const ray_values &l)
 {

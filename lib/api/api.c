@@ -116,7 +116,7 @@ ray_ref ray_put_at(const char *site, ray_value value)
     packer_init(&p);
     int rc = api_start();
     if (rc == RAY_OK && value.kind == RAY_REF)
-        rc = api_error(RAY_EARG, "a ref cannot be put: it is a ref already");
+        rc = api_error(RAY_EARG, "a ref cannot be put: it is one already; ray_list(ref) can be");
     if (rc == RAY_OK)
         rc = api_pack(&p, &value, &packed, &big);
     if (rc == RAY_OK)
@@ -134,7 +134,7 @@ int ray_create_at(const char *site, size_t size, ray_buffer *out)
 
     core_call_site = site;
     if (size == 0)
-        return api_error(RAY_EARG, "a buffer has 1 byte or more");
+        return api_error(RAY_EARG, "a buffer of 0 bytes: ask for 1 or more");
     int rc = api_start();
     if (rc != RAY_OK)
         return rc;
@@ -154,11 +154,14 @@ ray_ref ray_seal_at(const char *site, ray_buffer *buffer)
     core_call_site = site;
     if (b.data != NULL) {
         ref.word = core_seal(&b, b.size, WIRE_META_RAW, NULL, 0, &code);
-        api_core_error(code, NULL);
     } else {
-        code = api_error(RAY_EARG, "not a buffer, or it was sealed or given up");
+        code = CORE_EARG;
     }
-    if (code != RAY_OK)
+    if (code == CORE_EARG)
+        api_error(RAY_EARG, API_NO_BUFFER);
+    else
+        api_core_error(code, NULL);
+    if (code != CORE_OK)
         ref.word = api_carry_error();
     return ref;
 }
@@ -176,9 +179,12 @@ int ray_free_object(ray_ref ref)
     int rc = core_free(ref.word);
 
     if (rc == CORE_EARG)
-        return api_error(RAY_EARG, "an object that is not ready cannot be freed");
+        return api_error(RAY_EARG,
+                         "an object that is not ready cannot be freed: wait for it first, or "
+                         "release the ref");
     if (rc == CORE_EOWNER)
-        return api_error(RAY_EOWNER, "only the process that owns an object can free it");
+        return api_error(RAY_EOWNER,
+                         "only the process that owns an object can free it: release the ref");
     return api_core_error(rc, NULL);
 }
 

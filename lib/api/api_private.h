@@ -10,6 +10,8 @@
 #include "lib/core/core.h"
 
 /* --- error.c --- */
+#define API_NO_BUFFER                                                                              \
+    "not a buffer, or it was sealed, returned or given up before: ray_create makes one"
 /* Nothing has failed in this thread. */
 void api_clear(void);
 int api_error(ray_code code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -77,9 +77,12 @@ int api_core_error(int code, const struct err *err)
     case CORE_ETIMEOUT:
         return api_error(RAY_ETIMEOUT, "not ready within the time given");
     case CORE_ESTALE:
-        return api_error(RAY_ESTALE, "not a ref of this process, or it was released");
+        return api_error(RAY_ESTALE,
+                         "not a ref of this process, or it was released: ray_retain keeps one");
     case CORE_EFULL:
-        return api_error(RAY_EFULL, "the object store has no room");
+        return api_error(RAY_EFULL,
+                         "the object store has no room: release what is not needed, or start the "
+                         "cluster with a larger object_store_memory");
     case CORE_ENOMEM:
         return api_error(RAY_ENOMEM, "no memory");
     default:

@@ -177,7 +177,7 @@ int ray_return_value(ray_call *call, unsigned i, ray_value value)
     else
         rc = api_pack(&p, &value, &a, &big);
     if (rc == RAY_OK && value.kind == RAY_BUF && big.data == NULL)
-        rc = api_error(RAY_EARG, "not a buffer, or it was sealed, returned or given up");
+        rc = api_error(RAY_EARG, API_NO_BUFFER);
     if (rc == RAY_OK) {
         rc = big.data != NULL
                  ? core_call_return_buffer(call->core, i, a.meta, &big, a.refs, a.n_refs, &err)
@@ -434,7 +434,7 @@ static int make_arg(struct packer *p, const ray_value *value, size_t i, struct c
     if (value->kind == RAY_REF) {
         *out = (struct core_arg){.ref = value->as.u};
         return out->ref != 0 ? RAY_OK
-                             : api_error(RAY_ESTALE, "argument %zu is a ref of no task", i);
+                             : api_error(RAY_ESTALE, "argument %zu is no ref: its word is 0", i);
     }
     int rc = api_pack(p, value, out, &big);
     if (rc == RAY_OK && out->size > CORE_INLINE_MAX) {

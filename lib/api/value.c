@@ -652,6 +652,7 @@ int api_unpack_arg(const struct core_arg *arg, ray_slot slot)
 static int keep_in_view(struct core_value *v, ray_view *view)
 {
     if (v->held != 0) {
+        core_value_keep(v);
         view->pin[0] = v->held;
         v->held = 0;
         return RAY_OK;
@@ -684,6 +685,7 @@ static int unpack_box(struct core_value *v, ray_slot slot)
         return rc;
     }
     ((ray_box *)slot.p)->flags |= BOX_OWNS;
+    core_value_keep(kept);
     v->held = 0;
     return RAY_OK;
 }

@@ -1137,8 +1137,7 @@ int core_get_object(uint64_t ref, struct core_object *out)
             .n_refs = r->extra != NULL ? r->extra->n_inner : 0};
         if (out->is_ready)
             out->size = out->in_store ? r->u.stored.size : r->size;
-        struct task_id task =
-            task_id_make((struct job_id){core.welcome.job}, owner, r->counter);
+        struct task_id task = task_id_make((struct job_id){core.welcome.job}, owner, r->counter);
         out->id = object_id_make(&task, record_index(r));
     }
     core_unlock();

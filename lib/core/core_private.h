@@ -173,7 +173,7 @@ struct core {
     /* objects.c; NULL without a store */
     struct store_client *store;
     int store_fds[2];
-    bool bell;                      /* tell the raylet to look, with the next write */
+    bool bell;                       /* tell the raylet to look, with the next write */
     uint64_t lend_ticket, lend_last; /* the one unanswered request, or 0; the last number used */
     uint64_t lend_need;              /* bytes of it */
     uint64_t refused_need;           /* of the last one refused, and the raylet's sentence */

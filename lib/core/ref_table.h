@@ -45,12 +45,12 @@ struct task {
 };
 
 enum ref_flag {
-    REF_HIDDEN = 1,   /* the record of a task without returns: no ref */
-    REF_STORED = 2,   /* the value is in the object store: u.stored */
-    REF_BORROWED = 4, /* owned by another process: extra->owner */
-    REF_SHOWN = 8,    /* its place or word went to another process */
-    REF_FREED = 16,   /* by the program, before its time: the value is an error */
-    REF_DYING = 32,   /* on its way to the free list */
+    REF_HIDDEN = 1,    /* the record of a task without returns: no ref */
+    REF_STORED = 2,    /* the value is in the object store: u.stored */
+    REF_BORROWED = 4,  /* owned by another process: extra->owner */
+    REF_SHOWN = 8,     /* its place or word went to another process */
+    REF_FREED = 16,    /* by the program, before its time: the value is an error */
+    REF_DYING = 32,    /* on its way to the free list */
     REF_ARGUMENT = 64, /* inside an argument of the body that runs here */
 };
 
@@ -58,7 +58,7 @@ enum ref_flag {
 struct ref_stored {
     uint64_t place, offset, size;
     uint32_t n_refs;
-    int32_t pin; /* of this process: slot, REF_PIN_HELD at the raylet, or REF_NO_PIN */
+    int32_t pin;      /* of this process: slot, REF_PIN_HELD at the raylet, or REF_NO_PIN */
     uint32_t n_views; /* values got of it that are still read */
 };
 #define REF_NO_PIN   (-1)

@@ -102,8 +102,8 @@ size_t refs_put_value(const struct record *r, uint8_t *out)
         n_refs = r->extra != NULL ? r->extra->n_inner : 0;
         a.meta |= n_refs > 0 ? WIRE_VALUE_REFS : 0;
     }
-    size_t size = sizeof a + a.size
-                  + (n_refs > 0 ? sizeof n_refs + n_refs * sizeof(struct wire_ref) : 0);
+    size_t size =
+        sizeof a + a.size + (n_refs > 0 ? sizeof n_refs + n_refs * sizeof(struct wire_ref) : 0);
     if (out == NULL)
         return size;
     memcpy(out, &a, sizeof a);

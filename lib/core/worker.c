@@ -383,9 +383,8 @@ int core_call_return_buffer(struct core_call *call,
     int code;
 
     if (b.block[2] == 0) { /* of the heap */
-        code = b.data != NULL
-                   ? core_call_return(call, i, meta, b.data, b.size, refs, n_refs, err)
-                   : CORE_EARG;
+        code = b.data != NULL ? core_call_return(call, i, meta, b.data, b.size, refs, n_refs, err)
+                              : CORE_EARG;
         core_abort(buffer);
         return code;
     }

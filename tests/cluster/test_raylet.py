@@ -10,7 +10,7 @@ from conftest import build_dir
 
 HELLO, WELCOME, ERROR, GONE = 1, 2, 3, None
 HEADER = struct.Struct("<IBBHII")
-PROTOCOL, DRIVER = 1, 1
+PROTOCOL, DRIVER = 2, 1
 
 
 def frame(kind, body=b"", length=None, flags=0):

@@ -13,6 +13,9 @@
 #include <string.h>
 
 #include "lib/net/frame.h"
+#include "objstore/layout.h"
+
+#define wire_record store_record /* STORE_RECORD carries a ring's record */
 
 #define ROUTE    0x0a0b0c0du
 #define SEQUENCE 0xfffffffeu
@@ -74,6 +77,21 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_info_reply(N, S, I)                                                                 \
     N(n_nodes, 1) N(n_workers, 2) N(n_resources, 1) N(start_ms, 1700000000000u)
 #define FIELDS_info_resource(N, S, I) S(name, "accelerator") N(total, 40000) N(available, -10000)
+#define FIELDS_ref(N, S, I)           N(word, LEASE) N(counter, 42) N(owner, 5) N(index, 2)
+#define FIELDS_stored(N, S, I)        N(place, LEASE) N(offset, 8192) N(size, 1048577) N(n_refs, 3)
+#define FIELDS_store_fd(N, S, I)      N(part, 2)
+#define FIELDS_store_lend(N, S, I)    N(ticket, TICKET) N(need, 4096) N(want, 65536) N(n_places, 9)
+#define FIELDS_store_lent(N, S, I)    N(ticket, TICKET) N(offset, 8192) N(size, 65536) N(n_places, 1)
+#define FIELDS_store_refused(N, S, I) N(ticket, TICKET)
+#define FIELDS_record(N, S, I)                                                                     \
+    N(kind, STORE_SEAL)                                                                            \
+    N(meta, 1) N(attempt, 2) N(owner, 5) N(place, LEASE) N(offset, 8192) N(size, 1048577)          \
+        N(counter, 42) N(index, 1) N(n_refs, 3) N(extra, 79)
+#define FIELDS_process_dead(N, S, I)  N(process, 4711)
+#define FIELDS_borrow(N, S, I)        N(sequence, 7) N(n, 1)
+#define FIELDS_seen(N, S, I)          N(counter, 42)
+#define FIELDS_want(N, S, I)          N(word, LEASE)
+#define FIELDS_object(N, S, I)        N(word, LEASE)
 #define FIELDS_spawn(N, S, I)         N(token, TICKET) N(part, 3) N(slot, 12)
 #define FIELDS_spawned(N, S, I)       N(token, TICKET) N(pid, -1) N(error, 11)
 #define FIELDS_exited(N, S, I)        N(pid, 4711) N(status, 0x8b)
@@ -112,6 +130,8 @@ PART(lease_cancel) PART(lease_return) PART(lease_grant) PART(lease_canceled) PAR
 PART(worker_dead) PART(lease_begin) PART(lease_revoke) PART(lease_ended) PART(blocked)
 PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PART(bounced)
 PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
+PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(store_refused)
+PART(record) PART(process_dead) PART(borrow) PART(seen) PART(want) PART(object)
     /* clang-format on */
 
     struct part {
@@ -247,6 +267,45 @@ static const struct row rows[] = {
     {"EXITED", WIRE_EXITED, 0, {P(exited)},
      "18000000520000000d0c0b0afeffffff"
      "671200008b000000"},
+    {"STORE_FD", WIRE_STORE_FD, FRAME_HAS_FD, {P(store_fd)},
+     "14000000600100000d0c0b0afeffffff"
+     "02000000"},
+    {"STORE_LEND", WIRE_STORE_LEND, 0, {P(store_lend)},
+     "2c000000610000000d0c0b0afeffffff"
+     "01ffeeddccbbaa990010000000000000000001000000000009000000"},
+    {"STORE_LENT", WIRE_STORE_LENT, 0, {P(store_lent), TEXT("\1\0\0\0\2\0\0\0")},
+     "34000000620000000d0c0b0afeffffff"
+     "01ffeeddccbbaa9900200000000000000000010000000000010000000100000002000000"},
+    {"STORE_REFUSED", WIRE_STORE_REFUSED, 0, {P(store_refused), TEXT("full")},
+     "1c000000630000000d0c0b0afeffffff"
+     "01ffeeddccbbaa9966756c6c"},
+    {"STORE_RECALL", WIRE_STORE_RECALL, 0, {{0}},
+     "10000000640000000d0c0b0afeffffff"},
+    {"STORE_RECORD", WIRE_STORE_RECORD, 0, {P(record)},
+     "50000000650000000d0c0b0afeffffff"
+     "01010200050000008877665544332211002000000000000001001000000000002a00000000000000"
+     "01000000030000004f000000000000000000000000000000"},
+    {"STORE_DOORBELL", WIRE_STORE_DOORBELL, 0, {{0}},
+     "10000000660000000d0c0b0afeffffff"},
+    {"PROCESS_DEAD", WIRE_PROCESS_DEAD, 0, {P(process_dead)},
+     "14000000670000000d0c0b0afeffffff"
+     "67120000"},
+    {"BORROW", WIRE_BORROW, 0, {P(borrow), TEXT("\1\0\0\0\2\0\0\0")},
+     "200000006e0000000d0c0b0afeffffff"
+     "07000000010000000100000002000000"},
+    {"BORROW_ACK", WIRE_BORROW_ACK, 0, {P(borrow)},
+     "180000006f0000000d0c0b0afeffffff"
+     "0700000001000000"},
+    {"SEEN", WIRE_SEEN, 0, {P(seen)},
+     "18000000700000000d0c0b0afeffffff"
+     "2a00000000000000"},
+    {"WANT", WIRE_WANT, 0, {P(want)},
+     "18000000710000000d0c0b0afeffffff"
+     "8877665544332211"},
+    {"OBJECT", WIRE_OBJECT, 0, {P(object), P(arg), P(stored), P(ref)},
+     "51000000720000000d0c0b0afeffffff"
+     "88776655443322110300000001887766554433221100200000000000000100100000000000030000"
+     "0088776655443322112a000000000000000500000002000000"},
 };
 /* clang-format on */
 #define N_ROWS (sizeof rows / sizeof rows[0])
@@ -290,6 +349,19 @@ static const char *name_of(enum wire_type type)
         NAME(SPAWN)
         NAME(SPAWNED)
         NAME(EXITED)
+        NAME(STORE_FD)
+        NAME(STORE_LEND)
+        NAME(STORE_LENT)
+        NAME(STORE_REFUSED)
+        NAME(STORE_RECALL)
+        NAME(STORE_RECORD)
+        NAME(STORE_DOORBELL)
+        NAME(PROCESS_DEAD)
+        NAME(BORROW)
+        NAME(BORROW_ACK)
+        NAME(SEEN)
+        NAME(WANT)
+        NAME(OBJECT)
     }
     return NULL;
 }
@@ -385,7 +457,9 @@ END_TEST
 START_TEST(other_numbers_are_pinned)
 {
     static const int numbers[][2] = {
-        {WIRE_PROTOCOL, 1},
+        {WIRE_PROTOCOL, 2},
+        {WIRE_VALUE_REFS, 0x40},
+        {WIRE_VALUE_STORED, 0x80},
         {WIRE_DRIVER, 1},
         {WIRE_WORKER, 2},
         {WIRE_ZYGOTE, 3},

@@ -79,14 +79,23 @@ static void *lookup(const char *function)
 /* A body that reads all its arguments and returns them as far as it can. */
 static void execute(struct core_call *call)
 {
+    struct err err;
+
     for (unsigned i = 0; i < call->n_args || i < call->n_returns; i++) {
         uint8_t sum = 0;
         for (uint32_t k = 0; i < call->n_args && k < call->args[i].size; k++)
             sum = (uint8_t)(sum + ((const uint8_t *)call->args[i].bytes)[k]);
         if (i < call->n_args)
-            core_call_return(call, i, WIRE_META_RAW, call->args[i].bytes, call->args[i].size);
+            core_call_return(call,
+                             i,
+                             WIRE_META_RAW,
+                             call->args[i].bytes,
+                             call->args[i].size,
+                             call->args[i].refs,
+                             call->args[i].n_refs,
+                             &err);
         else if (sum != 7)
-            core_call_return(call, i, WIRE_META_RAW, &sum, 1);
+            core_call_return(call, i, WIRE_META_RAW, &sum, 1, NULL, 0, &err);
     }
 }
 

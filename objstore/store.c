@@ -747,14 +747,15 @@ static bool try_lend(struct store *s,
 static void refuse(struct store *s,
                    uint32_t slot,
                    uint64_t ticket,
-                   bool too_large,
+                   uint64_t size,
                    struct store_actions *out)
 {
     add(out,
         &(struct store_action){.kind = STORE_REFUSED,
                                .slot = slot,
                                .ticket = ticket,
-                               .too_large = too_large});
+                               .size = size,
+                               .too_large = size > s->config.capacity});
     s->n_refused++;
 }
 
@@ -954,7 +955,7 @@ void store_lend(struct store *s,
     if (n_places >= s->config.n_entries)
         n_places = s->config.n_entries - 1;
     if (need > s->config.capacity || p->n_requests == STORE_REQUESTS_MAX) {
-        refuse(s, slot, ticket, need > s->config.capacity, out);
+        refuse(s, slot, ticket, need, out);
         return;
     }
     if (s->n_waiting == 0
@@ -1016,7 +1017,7 @@ void store_on_time(struct store *s, uint64_t now_ms, struct store_actions *out)
         struct request *q = list_entry(s->queue.next, struct request, node);
         if (q->deadline_ms > now_ms)
             break;
-        refuse(s, q->slot, q->ticket, false, out);
+        refuse(s, q->slot, q->ticket, (uint64_t)q->need * STORE_BLOCK, out);
         drop_request(s, q);
     }
     finish(s, out);

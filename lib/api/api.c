@@ -138,7 +138,7 @@ int ray_create_at(const char *site, size_t size, ray_buffer *out)
     int rc = api_start();
     if (rc != RAY_OK)
         return rc;
-    rc = core_create(size, &buffer, &err);
+    rc = core_create(size, 0, &buffer, &err);
     if (rc != CORE_OK)
         return api_core_error(rc, &err);
     memcpy(out, &buffer, sizeof *out);

@@ -210,7 +210,7 @@ static int pack_measured(struct packer *p,
     b->next = p->blocks;
     p->blocks = b;
     if (in_store) {
-        int code = core_create(size, big, &err);
+        int code = core_create(size, (uint32_t)n_refs, big, &err);
         if (code != CORE_OK)
             return api_core_error(code, &err);
     }

@@ -28,7 +28,7 @@ enum err_code {
 
 struct err {
     enum err_code code;
-    char text[192];
+    char text[400];
 };
 
 /* Fill err (unless NULL) and return -1. */

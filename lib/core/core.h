@@ -178,11 +178,12 @@ uint64_t core_put(uint8_t meta,
                   uint32_t n_refs,
                   int *code,
                   struct err *err);
-/* size > 0 bytes of store memory (heap up to CORE_INLINE_MAX) to be filled in place by any thread,
- * then sealed, returned or aborted. CORE_EFULL as core_put; CORE_EARG not connected. */
-int core_create(uint64_t size, struct core_buffer *out, struct err *err);
+/* size bytes of store memory (heap up to CORE_INLINE_MAX) with room for n_refs refs, to be filled
+ * in place by any thread, then sealed, returned or aborted. CORE_EFULL as core_put; CORE_EARG not
+ * connected; CORE_ENOMEM. */
+int core_create(uint64_t size, uint32_t n_refs, struct core_buffer *out, struct err *err);
 /* The buffer becomes {0} and its first size bytes (<= its own) an object. 0 and *code (CORE_ESTALE:
- * a ref inside; CORE_EARG: no room for 12 bytes a ref behind the bytes; the buffer is aborted). */
+ * a ref inside; CORE_EARG: more refs than there is room for; the buffer is aborted). */
 uint64_t core_seal(struct core_buffer *buffer,
                    uint64_t size,
                    uint8_t meta,

@@ -5,7 +5,9 @@
  * What the files of lib/core share: the one core of this process and its peers. All fields are
  * guarded by core.lock unless a comment says otherwise.
  *
- *   core.c     life of the process's membership, and the calls of core.h
+ *   core.c     life of the process's membership, templates and submission
+ *   put.c      objects that this process makes
+ *   get.c      what a program does with its refs
  *   poller.c   who does I/O: the lock, the poller role, spinning, sleeping, the helper thread
  *   peer.c     links, routes, frames in (dispatch) and out
  *   owner.c    carries out what submit.c decides; DONE, RETURNED, deaths
@@ -178,7 +180,7 @@ struct core {
     uint64_t lend_need;              /* bytes of it */
     uint64_t refused_need;           /* of the last one refused, and the raylet's sentence */
     uint64_t n_refused;
-    char refused[400];
+    char refused[sizeof((struct err *)0)->text];
     uint32_t life; /* clusters that this process has left: what outlives one does no harm */
     /* facts asked of the raylet */
     bool info_pending, info_ready;
@@ -195,6 +197,32 @@ uint8_t *core_class_frame(uint32_t class, size_t *size);
 void core_on_welcome(const uint8_t *body, size_t size, int fd);
 /* Connect to the raylet at the other end of fd: HELLO, and wait for WELCOME. Takes fd. */
 int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err);
+
+/* In a forked child the library is inert. */
+bool core_is_forked(void);
+/* Around what sleeps, with the lock held: records and peers stay until it has left. */
+void core_enter(void);
+void core_leave(void);
+/* What was let go may have to be told others, with nobody waiting. */
+void core_have_news(void);
+uint64_t core_deadline(int64_t timeout_ms); /* ns; UINT64_MAX for ever */
+/* Are all of them refs of this process? */
+bool core_are_refs(const uint64_t *refs, uint32_t n);
+
+/* --- put.c --- */
+/* A buffer that is neither sealed, returned nor aborted; data of the heap if place is 0. */
+struct open_buffer {
+    void *data;
+    uint64_t size, place, offset;
+    uint32_t n_refs; /* room for so many */
+    uint32_t generation, next;
+};
+/* It is the caller's now, and no copy of the buffer is good any more. false: it was taken before,
+ * or is of a cluster that has ended. */
+bool put_take_buffer(struct core_buffer *buffer, struct open_buffer *out);
+struct store_extent put_extent_of(const struct open_buffer *b);
+void put_abort(const struct open_buffer *b);
+void put_forget_buffers(void);
 
 /* --- poller.c --- */
 void core_lock(void);

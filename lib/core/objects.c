@@ -153,7 +153,7 @@ static void request(uint64_t size)
     w.want = want;
     w.n_places = n_places;
     core.lend_ticket = w.ticket;
-    core.lend_need = need;
+    core.lend_need = size > 0 ? size : need;
     peer_send(core.raylet, WIRE_STORE_LEND, &w, sizeof w);
 }
 

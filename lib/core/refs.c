@@ -250,7 +250,7 @@ static void set_lost(uint32_t slot, int code)
                       code,
                       0,
                       0,
-                      code == CORE_EOWNER  ? "the process that owns the object is gone"
+                      code == CORE_EOWNER  ? "the object's owner, the process that made it, is gone"
                       : code == CORE_ELINK ? "the raylet is gone"
                                            : "the object is gone: its owner has freed it",
                       "",

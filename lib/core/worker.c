@@ -284,8 +284,7 @@ static bool make_room(size_t size, uint32_t n)
 
 /* Return i with the refs inside, which are held from now on. NULL and *code. The lock is held if
  * there are refs. */
-static struct given *give(const struct core_call *call,
-                          unsigned i,
+static struct given *give(unsigned i,
                           uint8_t meta,
                           uint64_t size,
                           const uint64_t *refs,
@@ -310,7 +309,6 @@ static struct given *give(const struct core_call *call,
         r->held++;
         reply.slots[reply.n_slots++] = r->slot;
     }
-    (void)call;
     *code = CORE_OK;
     return g;
 }
@@ -344,7 +342,7 @@ int core_call_return(struct core_call *call,
     if (!make_room(is_stored ? 0 : size, n_refs))
         return CORE_ENOMEM;
     if (!is_stored && n_refs == 0) {
-        give(call, i, meta, size, NULL, 0, &code);
+        give(i, meta, size, NULL, 0, &code);
         if (size > 0)
             memcpy(reply.bytes + reply.size, bytes, size);
         reply.size += size;
@@ -358,7 +356,7 @@ int core_call_return(struct core_call *call,
         store_client_copy(store_client_write(core.store, &e), bytes, size);
         core_lock();
     }
-    struct given *g = code == CORE_OK ? give(call, i, meta, size, refs, n_refs, &code) : NULL;
+    struct given *g = code == CORE_OK ? give(i, meta, size, refs, n_refs, &code) : NULL;
     if (g != NULL && is_stored) {
         give_extent(g, &e);
     } else if (g != NULL) {
@@ -379,23 +377,32 @@ int core_call_return_buffer(struct core_call *call,
                             uint32_t n_refs,
                             struct err *err)
 {
-    struct core_buffer b = *buffer;
-    int code;
+    struct open_buffer b;
+    int code = CORE_OK;
 
-    if (b.block[2] == 0) { /* of the heap */
-        code = b.data != NULL ? core_call_return(call, i, meta, b.data, b.size, refs, n_refs, err)
-                              : CORE_EARG;
-        core_abort(buffer);
-        return code;
-    }
-    if (i >= call->n_returns || reply.returns[i].is_given || n_refs > 0) {
-        core_abort(buffer);
+    core_lock();
+    if (!put_take_buffer(buffer, &b)) {
+        core_unlock();
         return CORE_EARG;
     }
-    struct store_extent e = {.place = b.block[0], .offset = b.block[1], .size = b.size};
-    give_extent(give(call, i, meta, b.size, NULL, 0, &code), &e);
-    *buffer = (struct core_buffer){0};
-    return CORE_OK;
+    if (b.place == 0) {
+        core_unlock();
+        code = core_call_return(call, i, meta, b.data, b.size, refs, n_refs, err);
+        free(b.data);
+        return code;
+    }
+    if (i >= call->n_returns || reply.returns[i].is_given || n_refs > b.n_refs)
+        code = CORE_EARG;
+    else if (!make_room(0, n_refs))
+        code = CORE_ENOMEM;
+    struct store_extent e = put_extent_of(&b);
+    struct given *g = code == CORE_OK ? give(i, meta, b.size, refs, n_refs, &code) : NULL;
+    if (g != NULL)
+        give_extent(g, &e);
+    else
+        put_abort(&b);
+    core_unlock();
+    return code;
 }
 
 void core_call_fail(struct core_call *call, enum core_code code, const char *text, const char *file)

@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Getting, waiting and releasing: what a program does with the refs it has.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/clock.h"
+#include "lib/core/core_private.h"
+
+/* Who answers for this ref, and how long its body is expected to run. */
+static struct peer *answerer(const struct record *r, uint64_t *run_ns)
+{
+    const struct record *first = ref_table_at(core.refs, r->first);
+
+    *run_ns = UINT64_MAX;
+    if (r->state != REF_PENDING || first->state != REF_PENDING || first->u.task.lease == NULL)
+        return NULL;
+    *run_ns = submit_run_ns(core.submit, first->class);
+    return first->u.task.lease->peer;
+}
+
+/* Sleep one round towards deadline; false: it has passed. r (or NULL) is what the caller waits for
+ * most. */
+static bool wait_round(struct waiter *w, uint64_t deadline, const struct record *r)
+{
+    uint64_t run_ns = UINT64_MAX, now = clock_now_ns();
+    struct peer *p = r != NULL ? answerer(r, &run_ns) : NULL;
+
+    owner_settle();
+    worker_block();
+    uint64_t until = submit_next_deadline(core.submit), due = borrow_next_deadline(core.borrow);
+    if (due < until)
+        until = due;
+    if (until <= now)
+        until = now + 1000;
+    poller_wait(w, until < deadline ? until : deadline, p, run_ns);
+    return deadline == UINT64_MAX || clock_now_ns() < deadline;
+}
+
+/* held of a value: the record's slot, the cluster it belongs to, and whether the end waits for it.
+ */
+#define HELD_KEPT (1ull << 63)
+
+static uint64_t held_of(const struct record *r)
+{
+    return (uint64_t)(core.life & INT32_MAX) << 32 | r->slot;
+}
+
+static void fill_error(struct core_value *out, enum core_code code, const char *text)
+{
+    size_t n = owner_failure(out->store, sizeof out->store, code, 0, 0, text, "", "", "");
+
+    *out = (struct core_value){.size = n, .meta = WIRE_META_ERROR};
+}
+
+static void fill_stored(struct core_value *out, struct record *r)
+{
+    struct ref_stored *s = &r->u.stored;
+    int32_t pin = REF_NO_PIN;
+
+    s->n_views++; /* the pin may wait without the lock */
+    if ((r->flags & REF_BORROWED) != 0 && s->pin == REF_NO_PIN) {
+        bool ok = objects_pin(s->place, s->pin == REF_NO_PIN ? &s->pin : &pin);
+        objects_unpin(s->place, &pin);
+        if (!ok && s->pin == REF_NO_PIN) {
+            s->n_views--;
+            if (borrow_is_dead(core.borrow, r->extra->owner))
+                fill_error(out, CORE_EOWNER, "its owner is gone");
+            else
+                fill_error(out, CORE_ELOST, "its owner freed it");
+            return;
+        }
+    }
+    out->bytes = objects_read(s->offset, s->size);
+    out->size = s->size;
+    out->held = held_of(r);
+    r->held++;
+    core_enter();
+}
+
+static void fill(struct core_value *out, struct record *r)
+{
+    out->meta = r->meta;
+    out->held = 0;
+    out->n_refs = r->extra != NULL ? r->extra->n_inner : 0;
+    if ((r->flags & REF_FREED) != 0) {
+        out->n_refs = 0;
+        out->size = owner_freed(out->store, sizeof out->store);
+        out->meta = WIRE_META_ERROR;
+        out->bytes = out->store;
+    } else if ((r->flags & REF_STORED) != 0) {
+        fill_stored(out, r);
+    } else if (r->size <= sizeof out->store && out->n_refs == 0) {
+        memcpy(out->store, record_value(r), r->size);
+        out->bytes = out->store;
+        out->size = r->size;
+    } else {
+        out->bytes = record_value(r);
+        out->size = r->size;
+        out->held = held_of(r);
+        r->held++;
+        core_enter();
+    }
+}
+
+static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *out)
+{
+    struct waiter w = {.n_missing = 1};
+    struct ref_waiter rw = {.kind = REF_WAITER_THREAD, .u.thread = &w};
+    int code = CORE_OK;
+
+    if (core_is_forked())
+        return CORE_EFORKED;
+    list_init(&w.node);
+    core_lock();
+    struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r == NULL) {
+        core_unlock();
+        return CORE_ESTALE;
+    }
+    core_enter();
+    r->held++;
+    if (r->state == REF_PENDING && timeout_ms == 0 && !core.polling) {
+        refs_want(r);
+        core.polling = true;
+        poller_turn(0, NULL, 0);
+        core.polling = false;
+    }
+    if (r->state == REF_PENDING && timeout_ms != 0) {
+        uint64_t deadline = core_deadline(timeout_ms);
+        owner_ref_add_waiter(r, &rw);
+        while (w.n_missing > 0 && wait_round(&w, deadline, r))
+            continue;
+        owner_ref_remove_waiter(&rw);
+        worker_unblock();
+    }
+    if (r->state != REF_READY)
+        code = CORE_ETIMEOUT;
+    else if (r->count == 0)
+        code = CORE_ESTALE; /* another thread released it meanwhile */
+    else
+        fill(out, r);
+    if (take && code == CORE_OK && r->count > 0)
+        ref_table_drop(core.refs, r);
+    ref_table_unhold(core.refs, r);
+    poller_leave();
+    core_leave();
+    core_unlock();
+    return code;
+}
+
+int core_get(uint64_t ref, int64_t timeout_ms, struct core_value *out)
+{
+    return get(ref, timeout_ms, false, out);
+}
+
+int core_take(uint64_t ref, int64_t timeout_ms, struct core_value *out)
+{
+    return get(ref, timeout_ms, true, out);
+}
+
+/* The record that a value holds; NULL: of a cluster that has ended. */
+static struct record *holder_of(const struct core_value *value)
+{
+    uint64_t cluster = (value->held & ~HELD_KEPT) >> 32;
+
+    if (core.refs == NULL || cluster != (core.life & INT32_MAX))
+        return NULL;
+    return ref_table_at(core.refs, (uint32_t)value->held);
+}
+
+void core_value_keep(struct core_value *value)
+{
+    if (value->held == 0 || (value->held & HELD_KEPT) != 0 || core_is_forked())
+        return;
+    core_lock();
+    value->held |= HELD_KEPT;
+    core_leave();
+    core_unlock();
+}
+
+/* The program freed it, and nobody reads it any more. */
+static void end_freed(struct record *r)
+{
+    uint8_t value[128];
+    size_t n = owner_freed(value, sizeof value);
+
+    if ((r->flags & REF_STORED) != 0)
+        objects_free(r->u.stored.place);
+    r->flags &= (uint16_t)~REF_FREED;
+    ref_table_replace(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
+}
+
+static void end_view(struct record *r)
+{
+    struct ref_stored *s = &r->u.stored;
+
+    if ((r->flags & REF_STORED) == 0 || --s->n_views > 0)
+        return;
+    objects_unpin(s->place, &s->pin);
+    if ((r->flags & REF_FREED) != 0)
+        end_freed(r);
+}
+
+void core_value_drop(struct core_value *value)
+{
+    if (value->held == 0 || core_is_forked())
+        return;
+    core_lock();
+    struct record *r = holder_of(value);
+    if (r != NULL) {
+        end_view(r);
+        ref_table_unhold(core.refs, r);
+        if ((value->held & HELD_KEPT) == 0)
+            core_leave();
+        core_have_news();
+    }
+    core_unlock();
+    value->held = 0;
+}
+
+uint64_t core_value_ref(const struct core_value *value, uint32_t i)
+{
+    uint64_t word = 0;
+
+    if (value->held == 0 || core_is_forked())
+        return 0;
+    core_lock();
+    const struct record *r = holder_of(value);
+    if (r != NULL && r->extra != NULL && i < r->extra->n_inner) {
+        struct record *inner = ref_table_at(core.refs, r->extra->inner[i]);
+        inner->count++;
+        word = record_word(inner);
+    }
+    core_unlock();
+    return word;
+}
+
+int core_free(uint64_t ref)
+{
+    int code = CORE_OK;
+
+    if (core_is_forked())
+        return CORE_EFORKED;
+    core_lock();
+    struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r == NULL)
+        code = CORE_ESTALE;
+    else if ((r->flags & REF_BORROWED) != 0)
+        code = CORE_EOWNER;
+    else if (r->state != REF_READY)
+        code = CORE_EARG;
+    else if ((r->flags & REF_FREED) == 0 && r->meta != WIRE_META_ERROR) {
+        bool is_read = (r->flags & REF_STORED) != 0 ? r->u.stored.n_views > 0 : r->held > 0;
+        r->flags |= REF_FREED;
+        if (!is_read)
+            end_freed(r);
+        core_have_news();
+    }
+    core_unlock();
+    return code;
+}
+
+int core_get_object(uint64_t ref, struct core_object *out)
+{
+    if (core_is_forked())
+        return CORE_EFORKED;
+    core_lock();
+    const struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r != NULL) {
+        bool is_borrowed = (r->flags & REF_BORROWED) != 0;
+        uint32_t owner = is_borrowed ? r->extra->owner : core.welcome.process;
+        *out = (struct core_object){
+            .is_ready = r->state == REF_READY,
+            .is_error = r->state == REF_READY
+                        && (r->meta == WIRE_META_ERROR || (r->flags & REF_FREED) != 0),
+            .is_owned = !is_borrowed,
+            .in_store = r->state == REF_READY && (r->flags & REF_STORED) != 0,
+            .n_refs = r->extra != NULL ? r->extra->n_inner : 0};
+        if (out->is_ready)
+            out->size = out->in_store ? r->u.stored.size : r->size;
+        struct task_id task = task_id_make((struct job_id){core.welcome.job}, owner, r->counter);
+        out->id = object_id_make(&task, record_index(r));
+    }
+    core_unlock();
+    return r != NULL ? CORE_OK : CORE_ESTALE;
+}
+
+static int compare_words(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static bool has_duplicates(const uint64_t *refs, size_t n, uint64_t *sorted)
+{
+    memcpy(sorted, refs, n * sizeof *refs);
+    qsort(sorted, n, sizeof *sorted, compare_words);
+    for (size_t i = 1; i < n; i++)
+        if (sorted[i] == sorted[i - 1])
+            return true;
+    return false;
+}
+
+int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready)
+{
+    struct waiter w = {0};
+    int code = CORE_OK;
+    size_t n_ready = 0, n_added = 0;
+
+    if (core_is_forked())
+        return CORE_EFORKED;
+    if (n == 0)
+        return CORE_OK;
+    if (num_returns == 0 || num_returns > n)
+        return CORE_EARG;
+    struct ref_waiter *rws =
+        try_alloc(NULL, n * (sizeof *rws > sizeof(uint64_t) ? sizeof *rws : sizeof(uint64_t)));
+    if (rws == NULL)
+        return CORE_ENOMEM;
+    if (has_duplicates(refs, n, (uint64_t *)(void *)rws)) {
+        free(rws);
+        return CORE_EARG;
+    }
+    list_init(&w.node);
+    core_lock();
+    core_enter();
+    for (size_t i = 0; i < n && code == CORE_OK; i++) {
+        struct record *r = core.connected ? ref_table_find(core.refs, refs[i]) : NULL;
+        if (r == NULL)
+            code = CORE_ESTALE;
+        else
+            n_ready += r->state == REF_READY;
+    }
+    uint64_t deadline = core_deadline(timeout_ms);
+    if (code == CORE_OK && n_ready < num_returns) {
+        struct record *last = NULL;
+        w.n_missing = (unsigned)(num_returns - n_ready);
+        for (; n_added < n; n_added++) {
+            struct record *r = ref_table_find(core.refs, refs[n_added]);
+            struct ref_waiter *rw = &rws[n_added];
+            r->held++;
+            rw->link = NULL;
+            rw->kind = REF_WAITER_THREAD;
+            rw->u.thread = &w;
+            if (r->state != REF_PENDING)
+                continue;
+            owner_ref_add_waiter(r, rw);
+            last = r;
+        }
+        if (timeout_ms == 0) {
+            if (!core.polling) {
+                core.polling = true;
+                poller_turn(0, NULL, 0);
+                core.polling = false;
+            }
+        } else {
+            while (w.n_missing > 0 && wait_round(&w, deadline, last))
+                continue;
+        }
+        worker_unblock();
+    }
+    for (size_t i = 0, k = 0; i < n && code == CORE_OK; i++) {
+        const struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
+        ready[i] = k < num_returns && r->state == REF_READY;
+        k += ready[i];
+        n_ready = k;
+    }
+    for (size_t i = 0; i < n_added; i++) {
+        owner_ref_remove_waiter(&rws[i]);
+        ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)refs[i]));
+    }
+    poller_leave();
+    core_leave();
+    core_unlock();
+    free(rws);
+    if (code == CORE_OK && n_ready < num_returns)
+        code = CORE_ETIMEOUT;
+    return code;
+}
+
+int core_retain(uint64_t ref)
+{
+    if (core_is_forked())
+        return CORE_EFORKED;
+    core_lock();
+    struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r != NULL)
+        r->count++;
+    core_unlock();
+    return r != NULL ? CORE_OK : CORE_ESTALE;
+}
+
+int core_release(uint64_t ref)
+{
+    if (core_is_forked())
+        return CORE_EFORKED;
+    core_lock();
+    struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r != NULL) {
+        ref_table_drop(core.refs, r);
+        core_have_news();
+    }
+    core_unlock();
+    return r != NULL ? CORE_OK : CORE_ESTALE;
+}
+
+int core_watch(uint64_t ref, void *tag)
+{
+    if (core_is_forked())
+        return CORE_EFORKED;
+    core_lock();
+    struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
+    if (r == NULL) {
+        core_unlock();
+        return CORE_ESTALE;
+    }
+    struct ref_waiter *w = ref_table_alloc(core.refs, sizeof *w);
+    if (w == NULL) {
+        core_unlock();
+        return CORE_ENOMEM;
+    }
+    w->kind = REF_WAITER_WATCH;
+    w->u.watch.tag = tag;
+    w->u.watch.ref = ref;
+    r->held++; /* until the event has been taken: its ref must not be another's by then */
+    owner_ref_add_waiter(r, w);
+    if (r->state == REF_READY)
+        owner_tell(r);
+    core_unlock();
+    return CORE_OK;
+}
+
+int core_poll_fd(void)
+{
+    if (core_is_forked())
+        return -1;
+    core_lock();
+    int fd = core.connected ? core.event_fd : -1;
+    core_unlock();
+    return fd;
+}
+
+int core_poll(struct core_event *events, size_t max, int64_t timeout_ms)
+{
+    struct waiter w = {.n_missing = 1};
+    uint64_t deadline = core_deadline(timeout_ms), count;
+    size_t n = 0;
+
+    if (core_is_forked())
+        return -CORE_EFORKED;
+    list_init(&w.node);
+    core_lock();
+    if (!core.connected) {
+        core_unlock();
+        return -CORE_EARG;
+    }
+    core_enter();
+    if (core.events == NULL && timeout_ms == 0 && !core.polling) {
+        core.polling = true;
+        poller_turn(0, NULL, 0);
+        core.polling = false;
+    }
+    while (core.events == NULL && timeout_ms != 0 && core.raylet->link != NULL
+           && wait_round(&w, deadline, NULL))
+        continue;
+    bool is_over = core.events == NULL && core.raylet->link == NULL;
+    worker_unblock();
+    while (core.events != NULL && n < max) {
+        struct ready_event *e = core.events;
+        core.events = e->next;
+        events[n++] = e->event;
+        ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)e->event.ref));
+        ref_table_free(core.refs, e, sizeof(struct ref_waiter));
+    }
+    if (core.events == NULL) {
+        core.events_tail = &core.events;
+        ssize_t r = read(core.event_fd, &count, sizeof count);
+        (void)r;
+    }
+    poller_leave();
+    core_leave();
+    core_unlock();
+    return is_over ? -CORE_ELINK : (int)n;
+}

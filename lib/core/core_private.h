@@ -231,8 +231,9 @@ void core_unlock(void);
  * handle it. awaited (or NULL) is the peer whose answer the caller needs: spun for when that can
  * pay. The caller has the poller role. */
 void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_run_ns);
-/* With the lock held, release and sleep until woken, the role is free, or the deadline (ns,
- * UINT64_MAX none) is past. One round: the caller checks its condition and calls again. */
+/* With the lock held, release and sleep until woken, the role is free, something in this process
+ * becomes due, or the deadline (ns, UINT64_MAX none) is past. One round: the caller checks its
+ * condition and calls again. */
 void poller_wait(struct waiter *w,
                  uint64_t deadline_ns,
                  struct peer *awaited,

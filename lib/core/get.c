@@ -26,17 +26,12 @@ static struct peer *answerer(const struct record *r, uint64_t *run_ns)
  * most. */
 static bool wait_round(struct waiter *w, uint64_t deadline, const struct record *r)
 {
-    uint64_t run_ns = UINT64_MAX, now = clock_now_ns();
+    uint64_t run_ns = UINT64_MAX;
     struct peer *p = r != NULL ? answerer(r, &run_ns) : NULL;
 
     owner_settle();
     worker_block();
-    uint64_t until = submit_next_deadline(core.submit), due = borrow_next_deadline(core.borrow);
-    if (due < until)
-        until = due;
-    if (until <= now)
-        until = now + 1000;
-    poller_wait(w, until < deadline ? until : deadline, p, run_ns);
+    poller_wait(w, deadline, p, run_ns);
     return deadline == UINT64_MAX || clock_now_ns() < deadline;
 }
 

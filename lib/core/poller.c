@@ -150,12 +150,18 @@ static bool spin(const struct peer *p, int fd)
     return false;
 }
 
-static void turn_over(void)
+/* Do what has become due, and send what that leads to. */
+static void serve_due(void)
 {
     owner_settle();
     worker_on_time();
     refs_flush();
     peer_flush_all();
+}
+
+static void turn_over(void)
+{
+    serve_due();
     core.last_turn_ns = clock_now_ns();
 }
 
@@ -226,15 +232,31 @@ void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_ru
     turn_over();
 }
 
+/* What becomes due in this process by itself, whoever waits and for whatever: a worker whose body
+ * has left tasks behind is their owner while it has nothing to run. */
+static uint64_t next_due(void)
+{
+    uint64_t at = core.submit != NULL ? submit_next_deadline(core.submit) : UINT64_MAX;
+    uint64_t inbox = core.inbox != NULL ? inbox_next_deadline(core.inbox) : UINT64_MAX;
+    uint64_t borrow = core.borrow != NULL ? borrow_next_deadline(core.borrow) : UINT64_MAX;
+
+    at = inbox < at ? inbox : at;
+    return borrow < at ? borrow : at;
+}
+
 void poller_wait(struct waiter *w,
                  uint64_t deadline_ns,
                  struct peer *awaited,
                  uint64_t expected_run_ns)
 {
-    uint64_t timeout = UINT64_MAX;
+    uint64_t timeout = UINT64_MAX, due_ns = next_due();
 
-    if (deadline_ns != UINT64_MAX) {
+    if (deadline_ns != UINT64_MAX || due_ns != UINT64_MAX) {
         uint64_t now = clock_now_ns();
+        if (due_ns <= now)
+            due_ns = now + 1000; /* a turn takes its time */
+        if (due_ns < deadline_ns)
+            deadline_ns = due_ns;
         timeout = deadline_ns > now ? deadline_ns - now : 0;
     }
     if (!core.polling) {
@@ -251,6 +273,8 @@ void poller_wait(struct waiter *w,
     futex_wait(&w->word, 0, timeout);
     core_lock();
     list_remove(&w->node);
+    if (due_ns != UINT64_MAX && clock_now_ns() >= due_ns)
+        serve_due(); /* who has the role may have gone to sleep before that was to come */
 }
 
 void poller_leave(void)

@@ -563,7 +563,7 @@ static void let_args_go(const struct wire_push *w)
     refs_flush();
     list_init(&waiter.node);
     while (!core.task_free)
-        poller_wait(&waiter, borrow_next_deadline(core.borrow), NULL, 0);
+        poller_wait(&waiter, UINT64_MAX, NULL, 0);
     poller_leave();
 }
 
@@ -800,13 +800,6 @@ bool worker_run_one(uint64_t wake_ns, uint64_t *now_ns)
     return true;
 }
 
-static uint64_t next_deadline(void)
-{
-    uint64_t inbox = inbox_next_deadline(core.inbox), borrow = borrow_next_deadline(core.borrow);
-
-    return inbox < borrow ? inbox : borrow;
-}
-
 _Noreturn static void serve(void)
 {
     struct waiter w = {.n_missing = 1};
@@ -823,7 +816,7 @@ _Noreturn static void serve(void)
         }
         worker_on_time();
         /* spin only right after work: a worker that has been idle sleeps */
-        poller_wait(&w, next_deadline(), worked ? core.lease_peer : NULL, 0);
+        poller_wait(&w, UINT64_MAX, worked ? core.lease_peer : NULL, 0);
         poller_leave();
         worked = false;
         now = clock_now_ns();

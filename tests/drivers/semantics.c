@@ -78,6 +78,47 @@ static void spread(int argc, char **argv)
     get_all(refs, 4, 0);
 }
 
+static int meet_and_tell(ray_call *call)
+{
+    int64_t me;
+
+    if (meet(call) != 0 || ray_arg(call, 0, &me) != RAY_OK)
+        return -1;
+    if (me >= 0)
+        send_event("met");
+    return 0;
+}
+RAY_REMOTE(meet_and_tell);
+
+/* Leaves tasks behind that wait for each other, in deep windows. */
+static int leave(ray_call *call)
+{
+    ray_ref shorts[200];
+
+    for (int i = 0; i < 200; i++)
+        shorts[i] = ray_remote(meet_and_tell, -1, 4);
+    for (int i = 0; i < 200; i++) {
+        int64_t x;
+        if (ray_take(shorts[i], &x, RAY_FOREVER) != RAY_OK)
+            return -1;
+    }
+    for (int i = 0; i < 16; i++)
+        ray_release(ray_remote(meet_and_tell, i % 4 == 0 ? i / 4 : -1, 4));
+    return ray_return(call, 0, 0);
+}
+RAY_REMOTE(leave);
+
+/* Who submitted them runs no body any more, and is an owner all the same. */
+static void orphans(int argc, char **argv)
+{
+    int64_t x;
+
+    (void)argc;
+    (void)argv;
+    CHECK_CODE(ray_take(ray_remote(leave), &x, RAY_FOREVER), RAY_OK);
+    await_events("met", 4);
+}
+
 RAY_DECLARE(down);
 static int down(ray_call *call)
 {
@@ -595,6 +636,7 @@ static void threads(int argc, char **argv)
 static const struct scenario scenarios[] = {
     {"rendezvous", 4, NULL, rendezvous},
     {"spread", 4, NULL, spread},
+    {"orphans", 4, NULL, orphans},
     {"nested", 2, NULL, nested},
     {"get_many", 4, NULL, get_many},
     {"many_arguments", 2, NULL, many_arguments},

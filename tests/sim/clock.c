@@ -45,7 +45,7 @@ uint64_t sim_below(uint64_t n)
 
 bool sim_one_in(unsigned n)
 {
-    return sim_below(n) == 0;
+    return n != 0 && sim_below(n) == 0;
 }
 
 static bool before(const struct sim_event *a, const struct sim_event *b)
@@ -55,7 +55,7 @@ static bool before(const struct sim_event *a, const struct sim_event *b)
 
 static bool is_work(enum sim_kind k)
 {
-    return k != TICK && k != TIMER;
+    return k != TICK && k != DUE && k != TIMER;
 }
 
 void sim_post(struct sim_event e)

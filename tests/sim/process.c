@@ -72,6 +72,12 @@ static struct sim_event to_raylet(const struct process *p, enum sim_kind kind, u
                               .id = id};
 }
 
+void process_met(struct node *n, const struct sim_task *t)
+{
+    if (t->meeting == n->meeting && n->n_missing > 0)
+        n->n_missing--;
+}
+
 /* --- refs --- */
 
 static uint32_t value_size(uint64_t task)
@@ -142,8 +148,8 @@ static void complete(struct process *p, struct record *r, bool failed, bool by_a
     known->failed = failed;
     known->by_argument = by_argument;
     known->by_refusal = failed && !by_argument && p->refused;
-    if (known->n_started == 0 && known->meeting != 0)
-        p->node->n_missing--;
+    if (known->n_started == 0)
+        process_met(p->node, known);
     if (known->n_ended++ > 0)
         sim_caught(p->node, "a task ended twice");
     p->n_pending--;
@@ -173,7 +179,7 @@ uint64_t process_submit(struct process *p,
                                .class = class,
                                .depth = depth,
                                .n_args = n_args,
-                               .always_dies = sim_one_in(100)};
+                               .always_dies = n->temper.kill_one != 0 && sim_one_in(100)};
     r->class = class;
     r->counter = n->n_tasks++;
     t->retries_left = RETRIES;

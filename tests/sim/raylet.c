@@ -34,6 +34,14 @@ static void name_peer(struct sim_event *e, const struct process *p)
     e->peer_serial = p->serial;
 }
 
+static unsigned count_workers(const struct node *n)
+{
+    struct worker_pool_stats stats;
+
+    worker_pool_get_stats(n->pool, &stats);
+    return stats.n_leased + stats.n_idle;
+}
+
 /* --- actions of the lease table --- */
 
 static void grant(struct node *n,
@@ -70,10 +78,7 @@ static void tell_dead(struct node *n, const struct lease_action *a, struct proce
 /* Then a refusal is a shortage: the owner asks again. */
 static bool some_serve(const struct node *n)
 {
-    struct worker_pool_stats stats;
-
-    worker_pool_get_stats(n->pool, &stats);
-    return stats.n_idle + stats.n_leased > 0;
+    return count_workers(n) > 0;
 }
 
 static void carry_out(struct node *n, const struct lease_action *a)
@@ -220,6 +225,8 @@ static void gone(struct node *n, struct process *p)
 {
     uint64_t token = p->serial;
 
+    if (n->meeting_of == token && n->n_missing > 0)
+        n->n_missing = 0; /* of the rest nobody will start */
     lease_worker_died(n->leases, p->slot, now_ms(), &n->la);
     run_leases(n); /* the notices need the control block */
     lease_owner_died(n->leases, p->slot, now_ms(), &n->la);
@@ -334,14 +341,36 @@ static void leave(struct node *n)
             lease_owner_died(n->leases, s, now_ms(), &n->la);
 }
 
+/* As node_time.c: without a deadline the raylet sleeps until somebody speaks to it. */
+static void arm(struct node *n)
+{
+    uint64_t at = lease_next_deadline(n->leases, count_workers(n), n->temper.n_cpus);
+    uint64_t pool = worker_pool_next_deadline(n->pool);
+
+    if (pool < at)
+        at = pool;
+    if (at == UINT64_MAX)
+        return;
+    at = at > now_ms() ? at * MS : sim.now + MS;
+    if (at >= n->due)
+        return;
+    n->due = at;
+    sim_post((struct sim_event){.kind = DUE, .node = n->number, .at = at});
+}
+
+static void on_due(struct node *n)
+{
+    unsigned n_workers = count_workers(n), n_cpus = n->temper.n_cpus;
+
+    n->due = UINT64_MAX;
+    if (now_ms() >= lease_next_deadline(n->leases, n_workers, n_cpus))
+        lease_on_time(n->leases, n_workers, n_cpus, now_ms(), &n->la);
+    if (now_ms() >= worker_pool_next_deadline(n->pool))
+        worker_pool_on_time(n->pool, now_ms(), &n->pa);
+}
+
 static void on_tick(struct node *n)
 {
-    struct worker_pool_stats stats;
-
-    worker_pool_get_stats(n->pool, &stats);
-    lease_on_time(n->leases, stats.n_leased + stats.n_idle, SIM_CPUS, now_ms(), &n->la);
-    worker_pool_on_time(n->pool, now_ms(), &n->pa);
-    turn_end(n);
     if (!n->leaving && is_quiet(n)) {
         leave(n);
     } else if (n->leaving && n->n_ticks_leaving++ == LEAVING_TICKS) {
@@ -358,8 +387,10 @@ void raylet_on_event(struct node *n, const struct sim_event *e)
 
     if (e->kind == TICK)
         on_tick(n);
-    else if (p == NULL)
+    else if (p == NULL || (e->kind == DUE && e->at != n->due))
         return;
+    else if (e->kind == DUE)
+        on_due(n);
     else if (e->kind == REQUEST)
         request(n, e);
     else if (e->kind == CANCEL)
@@ -377,25 +408,49 @@ void raylet_on_event(struct node *n, const struct sim_event *e)
     else if (!worker_pool_on_registered(n->pool, e->serial, now_ms(), &n->pa))
         sim_caught(n, "a start-up token was refused");
     turn_end(n);
+    arm(n);
     if (e->order % 16 == 0) {
         lease_selfcheck(n->leases);
         worker_pool_selfcheck(n->pool);
     }
 }
 
+static struct temper some_temper(void)
+{
+    static const unsigned cpus[] = {SIM_CPUS, SIM_CPUS, 3, 2, 1}, kills[] = {60, 60, 400, 12, 0},
+                          stops[] = {80, 80, 10, 0};
+    struct temper t = {.n_cpus = cpus[sim_below(5)],
+                       .kill_one = kills[sim_below(5)],
+                       .stop_one = stops[sim_below(4)],
+                       .nested_one = 3,
+                       .max_depth = 3,
+                       .max_children = 4};
+
+    if (sim_one_in(4)) { /* fewer calls, but long chains of them */
+        t.nested_one = 16;
+        t.max_depth = 12;
+        t.max_children = 1;
+    }
+    return t;
+}
+
 void raylet_begin(struct node *n)
 {
-    struct worker_pool_config config = {.start_limit = SIM_CPUS,
-                                        .keep = SIM_CPUS,
+    n->temper = some_temper();
+    n->due = UINT64_MAX;
+    unsigned n_cpus = n->temper.n_cpus;
+    struct worker_pool_config config = {.start_limit = n_cpus,
+                                        .keep = n_cpus,
                                         .max = SIM_SLOTS - 1};
 
-    resources_init(&n->resources, SIM_CPUS * RESOURCE_UNIT);
+    resources_init(&n->resources, n_cpus * RESOURCE_UNIT);
     ASSERT(resources_add(&n->resources, "accel", SIM_ACCELS * RESOURCE_UNIT, NULL) == 0);
     n->leases = lease_table_create(&n->resources);
     n->pool = worker_pool_create(&config);
     n->processes[SIM_DRIVER] = process_create(n, SIM_DRIVER, 0);
-    worker_pool_prestart(n->pool, SIM_CPUS, 0, &n->pa);
+    worker_pool_prestart(n->pool, n_cpus, 0, &n->pa);
     turn_end(n);
+    arm(n);
     sim_post((struct sim_event){.kind = TICK, .node = n->number, .at = sim_below(TICK_NS)});
 }
 

@@ -17,7 +17,7 @@
 #include "raylet/lease.h"
 #include "raylet/worker_pool.h"
 
-#define SIM_CPUS   4
+#define SIM_CPUS   4 /* of a node, at most */
 #define SIM_ACCELS 2
 #define SIM_SLOTS  128 /* processes of a node at a time */
 #define SIM_DRIVER 0   /* its slot */
@@ -55,7 +55,8 @@ enum sim_kind {
     BLOCKED,
     UNBLOCKED,
     EXITED,
-    TICK,
+    DUE,
+    TICK, /* is the node over? */
     /* to an owner */
     GRANT,
     CANCELED,
@@ -148,8 +149,18 @@ struct process {
     uint64_t from_raylet, to_raylet, to[SIM_SLOTS];
 };
 
+/* Nodes differ: what happens in a node makes other things rare in it. One in 0 is never. */
+struct temper {
+    unsigned n_cpus;
+    unsigned kill_one; /* a body in so many brings a kill to its worker, now or a little later */
+    unsigned stop_one;
+    unsigned nested_one; /* of the tasks that could be nested */
+    unsigned max_depth, max_children;
+};
+
 struct node {
     uint32_t number;
+    struct temper temper;
     struct resources resources;
     struct lease_table *leases;
     struct worker_pool *pool;
@@ -161,7 +172,9 @@ struct node {
     size_t n_tasks, tasks_room;
     unsigned n_frames;           /* on their way, and steps to come */
     unsigned meeting, n_missing; /* one at a time; of it, who has not started */
+    uint64_t meeting_of;         /* serial of its owner */
     uint64_t bad_until;          /* no start succeeds */
+    uint64_t due;                /* when the raylet wakes by itself */
     unsigned n_ticks_leaving;
     bool leaving, over;
 };
@@ -204,6 +217,8 @@ uint64_t process_submit(struct process *p,
 void process_drop(struct process *p, uint64_t word);
 /* Is it ready? If not, the program goes on when it is. */
 bool process_get(struct process *p, uint64_t word, uint64_t task);
+/* The task has started, or never will: its meeting, if that is going on, misses one less. */
+void process_met(struct node *n, const struct sim_task *t);
 void process_on_event(struct process *p, const struct sim_event *e);
 /* Stops at once and for ever; the raylet hears of it later. */
 void process_die(struct process *p);

@@ -9,10 +9,6 @@
 #include "lib/base/assert.h"
 #include "tests/sim/sim.h"
 
-#define KILL_ONE  60 /* a body in so many brings a kill to its worker, now or a little later */
-#define STOP_ONE  80
-#define MAX_DEPTH 3
-
 /* Carried out, and empty again, before anything else happens. */
 static struct inbox_actions actions;
 
@@ -123,7 +119,8 @@ static void submit_meeting(struct process *p)
     struct program *g = &p->program;
 
     n->meeting++;
-    n->n_missing = 2 + (unsigned)sim_below(SIM_CPUS - 1);
+    n->meeting_of = p->serial;
+    n->n_missing = 2 + (unsigned)sim_below(n->temper.n_cpus - 1);
     for (unsigned i = 0; i < n->n_missing; i++) {
         uint64_t word = process_submit(p, CLASS_SHORT, g->depth, NULL, 0);
         n->tasks[n->n_tasks - 1].meeting = n->meeting;
@@ -134,11 +131,13 @@ static void submit_meeting(struct process *p)
 static void submit_one(struct process *p)
 {
     struct program *g = &p->program;
-    enum sim_class class = (enum sim_class)sim_below(N_CLASSES - (g->depth >= MAX_DEPTH));
+    const struct temper *m = &p->node->temper;
+    enum sim_class class = (enum sim_class)sim_below(N_CLASSES - (g->depth >= m->max_depth));
     uint64_t args[SIM_ARGS];
     unsigned n_args = 0;
 
-    if (class == CLASS_NESTED && !sim_one_in(3))
+    if ((class == CLASS_NESTED && !sim_one_in(m->nested_one))
+        || (class == CLASS_WIDE && m->n_cpus < 2))
         class = CLASS_SHORT;
     for (; n_args < SIM_ARGS && g->n_words > 0 && sim_one_in(4); n_args++)
         args[n_args] = g->words[sim_below(g->n_words)];
@@ -257,7 +256,7 @@ void program_step(struct process *p)
     if (g->awaited != 0)
         got_it(p);
     if (g->n_to_submit > 0 && g->n_words + SIM_CPUS < SIM_WORDS) {
-        if (p->slot == SIM_DRIVER && p->node->n_missing == 0 && sim_one_in(20))
+        if (p->node->n_missing == 0 && p->node->temper.n_cpus > 1 && sim_one_in(20))
             submit_meeting(p);
         submit_one(p);
         if (g->n_words > 0 && sim_one_in(8))
@@ -317,23 +316,24 @@ static void claim(struct process *p)
         return;
     memcpy(&number, t->push, sizeof number);
     struct sim_task *known = &p->node->tasks[number];
-    if (known->n_started++ == 0 && known->meeting != 0)
-        p->node->n_missing--;
+    if (known->n_started++ == 0)
+        process_met(p->node, known);
     if (known->result_is_out)
         sim_caught(p->node, "a task whose result was out ran again");
     if (sim.fault != FAULT_NO_STARTED_BIT)
         p->started = started;
     uint64_t run = run_time(known);
-    program_begin(p,
-                  number,
-                  known->class == CLASS_NESTED ? 1 + (unsigned)sim_below(4) : 0,
-                  known->depth + 1);
+    program_begin(
+        p,
+        number,
+        known->class == CLASS_NESTED ? 1 + (unsigned)sim_below(p->node->temper.max_children) : 0,
+        known->depth + 1);
     p->program.place = t->slot;
     if (known->always_dies)
         post_later(p, KILL, sim_below(run));
-    else if (sim_one_in(KILL_ONE))
+    else if (sim_one_in(p->node->temper.kill_one))
         post_later(p, KILL, sim_below(2 * run + 100000));
-    if (sim_one_in(STOP_ONE))
+    if (sim_one_in(p->node->temper.stop_one))
         post_later(p, STOP, sim_below(run));
     step_in(p, run);
 }

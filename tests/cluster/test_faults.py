@@ -55,6 +55,10 @@ def test_crashed_tasks_are_tried_again(cluster):
     cluster.run("faults", "retries")
 
 
+def test_attempts_are_one_task_and_their_children_are_others(cluster):
+    cluster.run("faults", "identities")  # INV-1, INV-2
+
+
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_a_kill_in_mid_window_spends_attempts_of_started_tasks_alone(cluster, retries):
     cluster.run("faults", "mid_window", retries)

@@ -242,6 +242,76 @@ static void retries(int argc, char **argv)
     still_works();
 }
 
+/* --- identities --- */
+
+static int note_identity(ray_call *call)
+{
+    ray_context context;
+    char line[64];
+
+    if (ray_get_context(call, &context) != RAY_OK)
+        return -1;
+    snprintf(line, sizeof line, "%s\n", context.task);
+    note("children", line);
+    return ray_return(call, 0, 0);
+}
+RAY_REMOTE(note_identity);
+
+/* Calls a child, then dies at each attempt but the last. */
+static int tries_with_a_child(ray_call *call)
+{
+    int64_t x;
+    char line[64];
+    ray_context context;
+
+    if (ray_get_context(call, &context) != RAY_OK)
+        return -1;
+    snprintf(line, sizeof line, "%s\n", context.task);
+    note("attempts", line);
+    if (ray_take(ray_remote(note_identity), &x, RAY_FOREVER) != RAY_OK)
+        return -1;
+    if (context.attempt < 3)
+        kill(getpid(), SIGKILL);
+    return ray_return(call, 0, (int64_t)context.attempt);
+}
+RAY_REMOTE(tries_with_a_child);
+
+/* How often each of its lines of 48 digits is there; all equally often, else 0. */
+static int times_each_line(const char *name)
+{
+    char lines[16][64];
+    int n = 0, times = 0;
+    FILE *f = fopen(name, "r");
+
+    while (f != NULL && n < 16 && fgets(lines[n], sizeof lines[n], f) != NULL)
+        n++;
+    if (f != NULL)
+        fclose(f);
+    for (int i = 0; i < n; i++) {
+        int same = 0;
+        for (int k = 0; k < n; k++)
+            same += strcmp(lines[i], lines[k]) == 0;
+        if (strlen(lines[i]) != 49 || (i > 0 && same != times))
+            return 0;
+        times = same;
+    }
+    return times;
+}
+
+static void identities(int argc, char **argv)
+{
+    int64_t x;
+    ray_ref ref = ray_remote(tries_with_a_child);
+
+    (void)argc;
+    (void)argv;
+    CHECK_CODE(ray_get(ref, &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 3);
+    CHECK(count_lines("attempts") == 4 && times_each_line("attempts") == 4);
+    CHECK(count_lines("children") == 4 && times_each_line("children") == 1);
+    ray_release(ref);
+}
+
 /* --- a kill in mid-window --- */
 
 static int in_window(ray_call *call)
@@ -407,6 +477,7 @@ static const struct scenario scenarios[] = {
     {"closes_all", 2, NULL, closes_all},
     {"daemon_dies", 2, NULL, daemon_dies},
     {"retries", 2, NULL, retries},
+    {"identities", 2, NULL, identities},
     {"mid_window", 1, NULL, mid_window},
     {"fork_in_task", 2, NULL, fork_in_task},
     {"fork_in_driver", 2, NULL, fork_in_driver},

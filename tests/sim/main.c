@@ -4,9 +4,11 @@
  * events, then more seeds, then each fault of the world, which must be caught. With --seed that
  * seed once, with --fault that fault once.
  *
- * Checked: every task ends once, with its own value; an attempt is spent by those that had started
- * and by no others; every request is answered once; raylet and owners agree about leases; in the
- * end all resources are back and no lease and no ref is left; nothing is stuck.
+ * Checked: every task ends once, with its own value (INV-15); a getter is woken when that is there
+ * (INV-14, INV-33); no task is sent without its arguments (INV-8, INV-17); an attempt is spent by
+ * those that had started and by no others (INV-24); every request is answered once (INV-18); raylet
+ * and owners agree about leases (INV-11, INV-12); in the end all resources are back (INV-16,
+ * INV-19, INV-20) and no lease and no ref is left; nothing is stuck (INV-21).
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -147,7 +147,7 @@ START_TEST(the_hidden_record_of_a_task_without_returns_is_no_ref)
 }
 END_TEST
 
-START_TEST(the_returns_of_a_task_are_set_along_their_list)
+START_TEST(inv_9_the_returns_of_a_task_exist_before_it_ends_and_are_set_along_their_list)
 {
     struct record *first = ref_table_new(t), *last = first;
 
@@ -159,6 +159,8 @@ START_TEST(the_returns_of_a_task_are_set_along_their_list)
     }
     for (uint32_t slot = first->slot, n = 0; slot != 0; n++) {
         struct record *r = ref_table_at(t, slot);
+        ck_assert_ptr_eq(ref_table_find(t, record_word(r)), r);
+        ck_assert_int_eq(r->state, REF_PENDING);
         slot = r->next_return;
         ck_assert(ref_table_set(t, r, WIRE_META_RAW, &n, sizeof n));
         ck_assert_uint_eq(r->next_return, 0);
@@ -325,7 +327,8 @@ int main(void)
     tcase_add_test(c, inv_8_an_argument_outlives_the_callers_own_handle);
     tcase_add_test(c, a_result_nobody_holds_is_dropped_when_it_comes);
     tcase_add_test(c, the_hidden_record_of_a_task_without_returns_is_no_ref);
-    tcase_add_test(c, the_returns_of_a_task_are_set_along_their_list);
+    tcase_add_test(c,
+                   inv_9_the_returns_of_a_task_exist_before_it_ends_and_are_set_along_their_list);
     tcase_add_test(c, records_do_not_move_while_the_table_grows);
     tcase_add_test(c, inv_15_a_value_that_finds_no_memory_becomes_an_error);
     tcase_add_test(c, no_memory_gives_null_and_changes_nothing);

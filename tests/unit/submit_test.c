@@ -814,7 +814,7 @@ START_TEST(malformed_answers_of_a_worker_change_nothing)
 }
 END_TEST
 
-START_TEST(a_task_waits_for_all_its_arguments)
+START_TEST(inv_17_a_task_waits_for_all_its_arguments)
 {
     struct submit_lease *l = idle_lease(1, US);
     struct record *x = ref_table_new(refs), *y = ref_table_new(refs), *r = task_of(class, 3, 32);
@@ -862,7 +862,7 @@ START_TEST(inv_33_a_lost_raylet_fails_everything_pending_and_all_that_comes)
     submit_selfcheck(s);
     ck_assert_uint_eq(count(SUBMIT_FAIL, &a), 51);
     ck_assert_uint_eq(a.class, CORE_ELINK);
-    ck_assert_uint_eq(count(SUBMIT_END, NULL), 1);
+    ck_assert_uint_eq(count(SUBMIT_END, NULL), 1); /* INV-12 */
     clear();
     submit_one();
     ck_assert_uint_eq(count(SUBMIT_FAIL, &a), 1);
@@ -1309,7 +1309,7 @@ int main(void)
     tcase_add_test(c, a_task_that_kills_its_workers_fails_after_its_retries);
     tcase_add_test(c, bounced_tasks_go_elsewhere_and_nothing_more_to_a_lease_that_is_over);
     tcase_add_test(c, malformed_answers_of_a_worker_change_nothing);
-    tcase_add_test(c, a_task_waits_for_all_its_arguments);
+    tcase_add_test(c, inv_17_a_task_waits_for_all_its_arguments);
     tcase_add_test(c, inv_15_an_argument_that_is_an_error_fails_the_task_without_running);
     tcase_add_test(c, inv_33_a_lost_raylet_fails_everything_pending_and_all_that_comes);
     tcase_add_test(c, classes_do_not_share_leases);

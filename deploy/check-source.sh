@@ -45,6 +45,11 @@ grep -nE '\bFIX''ME($|[^:A-Z]|: *$)' "${texts[@]}" && finding "FIX""ME: names a 
 # shellcheck disable=SC2016
 sed -n '/^#include <ray\/ray.h>/,/^```/p' README.md | grep -v '^```' | diff - docs/examples/square.c || finding "README.md and docs/examples/square.c differ"
 
+# Each invariant that a module names is named by a test (INV-n, or inv_n in a test's name).
+for inv in $(files '*.c' '*.h' 'docs/*.md' | grep -v '^tests/' | xargs grep -hoE 'INV-[0-9]+' | sort -u); do
+    grep -rqiE "inv[-_]${inv#INV-}([^0-9]|\$)" tests || finding "no test names $inv"
+done
+
 # Arrows point one way; foreign interfaces are fenced.
 grep -nE '#include "(raylet|lib/core|lib/api|gcs)/' lib/base/*.[ch] lib/net/*.[ch] && finding "lib/base and lib/net know nobody above them"
 grep -nE '#include "(raylet|gcs|lib/api)/' lib/core/*.[ch] && finding "lib/core includes neither raylet nor the API"

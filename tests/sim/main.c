@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sim [--seed N] [--nodes N] [--fault N]: runs one seed twice and compares the digests of all
- * events, then more seeds, then each fault of the world, which must be caught. With --seed that
- * seed once, with --fault that fault once.
+ * sim [--seed N] [--nodes N] [--tasks N] [--fault N]: runs one seed twice and compares the digests
+ * of all events, then more seeds, then each fault of the world, which must be caught. With --seed
+ * that seed once, with --fault that fault once.
  *
  * Checked: every task ends once, with its own value (INV-15); a getter is woken when that is there
  * (INV-14, INV-33); no task is sent without its arguments (INV-8, INV-17); an attempt is spent by
@@ -17,8 +17,8 @@
 #include "lib/base/alloc.h"
 #include "tests/sim/sim.h"
 
-#define STUCK_NS   (120000 * MS)
-#define EVENTS_MAX 20000000
+#define STUCK_NS   (120000 * MS) /* for ROOTS */
+#define EVENTS_MAX 20000000ull
 #define ROOTS      200
 #ifdef __SANITIZE_ADDRESS__
 #define NODES 100
@@ -27,6 +27,8 @@
 #endif
 #define SEEDS       3
 #define FAULT_NODES 20
+
+static unsigned n_roots = ROOTS; /* tasks of each driver's own */
 
 static bool is_for_raylet(enum sim_kind k)
 {
@@ -44,7 +46,7 @@ static void begin(uint64_t seed, uint32_t n_nodes, enum sim_fault fault)
         struct node *n = &sim.nodes[k];
         n->number = k;
         raylet_begin(n);
-        program_begin(n->processes[SIM_DRIVER], 0, ROOTS, 0);
+        program_begin(n->processes[SIM_DRIVER], 0, n_roots, 0);
         sim_post((struct sim_event){.kind = STEP, .node = k, .slot = SIM_DRIVER, .at = 1});
         for (int i = 0; i < 3; i++)
             sim_post((struct sim_event){.kind = STOP,
@@ -71,12 +73,13 @@ static bool run(uint64_t seed, uint32_t n_nodes, enum sim_fault fault, uint64_t 
 {
     struct sim_event e;
     size_t n_tasks = 0, n_events = 0;
+    uint64_t patience = n_roots > ROOTS ? n_roots / ROOTS : 1;
 
     begin(seed, n_nodes, fault);
     while (!sim.caught && sim_next(&e)) {
         handle(&e);
         n_events++;
-        if (sim.now > STUCK_NS || n_events > EVENTS_MAX)
+        if (sim.now > STUCK_NS * patience || n_events > EVENTS_MAX * patience)
             sim_caught(&sim.nodes[e.node], "stuck");
     }
     for (uint32_t k = 0; k < n_nodes; k++) {
@@ -117,6 +120,8 @@ int main(int argc, char **argv)
             seed = v;
         else if (strcmp(argv[i], "--nodes") == 0)
             n_nodes = (uint32_t)v;
+        else if (strcmp(argv[i], "--tasks") == 0)
+            n_roots = (unsigned)v;
         else if (strcmp(argv[i], "--fault") == 0)
             fault = (int)v;
     }

@@ -182,7 +182,6 @@ struct node {
 struct sim {
     uint64_t now;
     enum sim_fault fault;
-    unsigned roots; /* tasks of a driver's own */
     struct node *nodes;
     uint32_t n_nodes;
     bool caught;

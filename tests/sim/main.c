@@ -32,7 +32,7 @@ static unsigned n_roots = ROOTS; /* tasks of each driver's own */
 
 static bool is_for_raylet(enum sim_kind k)
 {
-    return k <= TICK;
+    return k <= RAYLET_GO_ON;
 }
 
 static void begin(uint64_t seed, uint32_t n_nodes, enum sim_fault fault)

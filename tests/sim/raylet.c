@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "tests/sim/sim.h"
 
@@ -254,7 +255,7 @@ static void request(struct node *n, const struct sim_event *e)
 /* No frame is under way, no task pending, no program running. */
 static bool is_quiet(const struct node *n)
 {
-    if (n->n_frames > 0)
+    if (n->n_frames > 0 || n->n_deferred > 0)
         return false;
     for (uint32_t s = 0; s < SIM_SLOTS; s++) {
         const struct process *p = n->processes[s];
@@ -378,10 +379,14 @@ static void on_tick(struct node *n)
         n->over = true;
         return;
     }
+    if (!n->leaving && sim_one_in(n->temper.raylet_stop_one))
+        sim_post((struct sim_event){.kind = RAYLET_STOP,
+                                    .node = n->number,
+                                    .at = sim.now + sim_below(TICK_NS)});
     sim_post((struct sim_event){.kind = TICK, .node = n->number, .at = sim.now + TICK_NS});
 }
 
-void raylet_on_event(struct node *n, const struct sim_event *e)
+static void handle(struct node *n, const struct sim_event *e)
 {
     struct process *p = process_find(n, e->slot, e->serial);
 
@@ -415,13 +420,49 @@ void raylet_on_event(struct node *n, const struct sim_event *e)
     }
 }
 
+static void stop(struct node *n)
+{
+    if (n->stopped)
+        return;
+    n->stopped = true;
+    sim_post((struct sim_event){.kind = RAYLET_GO_ON,
+                                .node = n->number,
+                                .at = sim.now + sim_below(sim_one_in(16) ? 4000 * MS : 20 * MS)});
+}
+
+static void defer(struct node *n, const struct sim_event *e)
+{
+    if (n->n_deferred == n->deferred_room) {
+        n->deferred_room = 2 * n->deferred_room + 16;
+        n->deferred = xrealloc(n->deferred, n->deferred_room * sizeof *n->deferred);
+    }
+    n->deferred[n->n_deferred++] = *e;
+}
+
+void raylet_on_event(struct node *n, const struct sim_event *e)
+{
+    if (e->kind == RAYLET_STOP) {
+        stop(n);
+    } else if (e->kind == RAYLET_GO_ON) {
+        n->stopped = false;
+        for (size_t i = 0; i < n->n_deferred; i++)
+            handle(n, &n->deferred[i]);
+        n->n_deferred = 0;
+    } else if (n->stopped) {
+        defer(n, e);
+    } else {
+        handle(n, e);
+    }
+}
+
 static struct temper some_temper(void)
 {
     static const unsigned cpus[] = {SIM_CPUS, SIM_CPUS, 3, 2, 1}, kills[] = {60, 60, 400, 12, 0},
-                          stops[] = {80, 80, 10, 0};
+                          stops[] = {80, 80, 10, 0}, raylet_stops[] = {0, 0, 20, 2};
     struct temper t = {.n_cpus = cpus[sim_below(5)],
                        .kill_one = kills[sim_below(5)],
                        .stop_one = stops[sim_below(4)],
+                       .raylet_stop_one = raylet_stops[sim_below(4)],
                        .nested_one = 3,
                        .max_depth = 3,
                        .max_children = 4};
@@ -460,6 +501,7 @@ void raylet_end(struct node *n)
         process_destroy(n->processes[s]);
     lease_table_destroy(n->leases);
     worker_pool_destroy(n->pool);
+    free(n->deferred);
     free(n->la.v);
     free(n->pa.v);
     free(n->tasks);

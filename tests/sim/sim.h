@@ -57,6 +57,8 @@ enum sim_kind {
     EXITED,
     DUE,
     TICK, /* is the node over? */
+    RAYLET_STOP,
+    RAYLET_GO_ON,
     /* to an owner */
     GRANT,
     CANCELED,
@@ -154,7 +156,8 @@ struct temper {
     unsigned n_cpus;
     unsigned kill_one; /* a body in so many brings a kill to its worker, now or a little later */
     unsigned stop_one;
-    unsigned nested_one; /* of the tasks that could be nested */
+    unsigned raylet_stop_one; /* ticks */
+    unsigned nested_one;      /* of the tasks that could be nested */
     unsigned max_depth, max_children;
 };
 
@@ -175,6 +178,9 @@ struct node {
     uint64_t meeting_of;         /* serial of its owner */
     uint64_t bad_until;          /* no start succeeds */
     uint64_t due;                /* when the raylet wakes by itself */
+    bool stopped;                /* the raylet */
+    struct sim_event *deferred;
+    size_t n_deferred, deferred_room;
     unsigned n_ticks_leaving;
     bool leaving, over;
 };

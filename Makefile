@@ -67,7 +67,7 @@ $(archives):
 
 $(libray): $(call objs,$(api) $(core) $(wildcard $(store_client)) $(net) $(base)) lib/api/libray.map
 	@mkdir -p $(@D)
-	$(CC) -shared -o $@.1 $(filter %.o,$^) $(LDFLAGS) -Wl,-soname,libray.so.1 \
+	$(CC) -shared -o $@.1 $(filter %.o,$^) $(LDFLAGS) -Wl,-soname,libray.so.1 -Wl,--build-id \
 	    -Wl,--version-script=lib/api/libray.map -lmsgpackc -lpthread -lm
 	ln -sf libray.so.1 $@
 

@@ -134,8 +134,7 @@ void node_join_on_hello(struct process *p, const uint8_t *body, size_t size)
     }
     if (wrong != NULL) {
         log_err("node", "refused_hello", "pid=%d msg=\"%s\"", p->pid, wrong);
-        if (p->kind == WIRE_WORKER)
-            snprintf(n->why, sizeof n->why, "%s", wrong);
+        p->refused = wrong;
         node_say_error(p, code, wrong);
         node_cut_off(p);
         return;

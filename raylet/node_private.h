@@ -45,8 +45,9 @@ struct process {
     enum wire_kind kind;
     bool registered; /* said HELLO */
     bool welcomed;
-    bool cut;        /* link_lost at the turn's end */
-    int32_t pid;     /* of a worker: 0 until SPAWNED */
+    bool cut;            /* link_lost at the turn's end */
+    const char *refused; /* why its HELLO was; NULL: it was not */
+    int32_t pid;         /* of a worker: 0 until SPAWNED */
     int pidfd;       /* of a worker: what is killed is this process, not who has its number now */
     uint32_t number; /* in the job (D14) */
     uint64_t token;

@@ -115,6 +115,10 @@ static void explain_start(struct process *p, int status)
 {
     char last[160], how[400];
 
+    if (p->refused != NULL) { /* it is cut off: its own words may be missing */
+        snprintf(p->node->why, sizeof p->node->why, "%s", p->refused);
+        return;
+    }
     if (p->registered || p->pid <= 0)
         return;
     worker_log_tail(&p->logs[1], last, sizeof last);

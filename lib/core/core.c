@@ -155,11 +155,11 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
     struct wire_hello hello = {.protocol = WIRE_PROTOCOL,
                                .kind = kind,
                                .token = token,
-                               .pid = getpid(),
-                               .build = CORE_BUILD};
+                               .pid = getpid()};
     struct waiter w = {.n_missing = 1};
     uint64_t deadline = core_deadline(CONNECT_MS);
 
+    core_build(hello.build, sizeof hello.build);
     if (poller_init(err) != 0) {
         close(fd);
         return -1;

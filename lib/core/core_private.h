@@ -11,6 +11,7 @@
  *   poller.c   who does I/O: the lock, the poller role, spinning, sleeping, the helper thread
  *   peer.c     links, routes, frames in (dispatch) and out
  *   owner.c    carries out what submit.c decides; DONE, RETURNED, deaths
+ *   build.c    which build of libray this is
  *   worker.c   carries out what inbox.c decides; runs bodies
  *   refs.c     refs and values on the wire; carries out what borrow.c decides
  *   objects.c  this process's use of the object store
@@ -29,7 +30,6 @@
 #include "lib/net/unix_link.h"
 #include "objstore/client.h"
 
-#define CORE_BUILD       "ray-c 0.1"
 #define CORE_ANY_FAILURE 256 /* bytes of a failure's sentence */
 
 /* A template as its worker knows it. */
@@ -223,6 +223,10 @@ bool put_take_buffer(struct core_buffer *buffer, struct open_buffer *out);
 struct store_extent put_extent_of(const struct open_buffer *b);
 void put_abort(const struct open_buffer *b);
 void put_forget_buffers(void);
+
+/* --- build.c --- */
+/* "ray-c 0.1 3a80c83641fb636b0bf1": terminated; 32 bytes hold all of it. */
+void core_build(char *out, size_t size);
 
 /* --- poller.c --- */
 void core_lock(void);

@@ -123,7 +123,8 @@ struct wire_hello {
     uint64_t token;
     int32_t pid;
     uint32_t spare;
-    char build[32]; /* of libray; a worker of another build is refused with a sentence */
+    char build[32]; /* of libray, terminated; a worker of another build is refused with a sentence,
+                     * unless the driver told none */
 } __attribute__((packed));
 
 /* R -> O,W; FRAME_HAS_FD to a driver: the board's memfd (workers have it from their zygote).

@@ -104,6 +104,32 @@ def test_executable_misses_a_library(cluster):
     finish(program)
 
 
+def test_libray_was_rebuilt_meanwhile(cluster):
+    """A program that has loaded the old file gets workers that load the new one: refused, the reason told."""
+    folder = cluster.path / "lib"
+    folder.mkdir()
+    library = folder / "libray.so.1"
+    shutil.copy(library_dir() / "libray.so.1", library)
+    env = {"LD_LIBRARY_PATH": str(folder), "RAY_RAYLET": build_dir() / "bin" / "raylet"}
+    program = cluster.start("hold", env=env)
+    program.say("hello")
+    program.expect(r"^what is hello")  # it runs: the loader is done
+    data = bytearray(library.read_bytes())
+    note = data.index(b"\4\0\0\0\x14\0\0\0\3\0\0\0GNU\0")  # name 4, build id 20, type 3
+    data[note + 16] ^= 0xff
+    library.unlink()  # the old file is mapped: it must stay as it is
+    library.write_bytes(data)
+    program.say("init 2")
+    program.say("task")
+    says_why(program, "libray was replaced", "start the program again")
+    finish(program)
+    program = cluster.start("hold", env=env)  # all of one build again
+    program.say("init 2")
+    program.say("task")
+    program.expect(r"^ok 42$")
+    finish(program)
+
+
 def test_executable_bound_to_libc_first(cluster):
     path = compile_program(cluster, ROOT / "tests/drivers/hold.c", "-Wl,--no-as-needed", "-lc", *link_ray())
     program = cluster.start(path)

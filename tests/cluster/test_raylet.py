@@ -18,7 +18,7 @@ def frame(kind, body=b"", length=None, flags=0):
 
 
 def hello(protocol=PROTOCOL, kind=DRIVER):
-    return frame(HELLO, struct.pack("<IIQiI32s", protocol, kind, 0, os.getpid(), 0, b"ray-c 0.1"))
+    return frame(HELLO, struct.pack("<IIQiI32s", protocol, kind, 0, os.getpid(), 0, b""))
 
 
 class Link:

@@ -157,6 +157,12 @@ int user(void)
         }                                                                                          \
     } while (0)
 
+static size_t count_of(const ray_value *values, size_t n)
+{
+    (void)values;
+    return n;
+}
+
 int main(void)
 {
     signed char i8;
@@ -183,6 +189,8 @@ int main(void)
     EXPECT(ray_list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16).size == 16);
     EXPECT(ray_list(1).size == 1 && ray_map("k", 1, "l", ray_nil()).size == 4);
     EXPECT(ray_list().size == 0 && ray_map().size == 0);
+    EXPECT(count_of(RAY_ARGS(1)) == 1 && count_of(RAY_ARGS()) == 0);
+    EXPECT(count_of(RAY_ARGS("a", 2.0, ray_list(3, 4))) == 3);
     EXPECT(ray_fn_pair.options.num_returns == 2 && ray_fn_square.options.size > 0);
     return EXIT_SUCCESS;
 }

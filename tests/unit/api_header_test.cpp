@@ -106,6 +106,11 @@ int user()
     return ray_shutdown();
 }
 
+static size_t count_of(const ray_values &values)
+{
+    return values.n;
+}
+
 int main()
 {
     uint8_t u8;
@@ -117,6 +122,7 @@ int main()
                 && ray_v(true).kind == RAY_BOOL && ray_v('a').kind == RAY_I64
                 && ray_v(2.0f).kind == RAY_F64
                 && ray_list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16).size == 16
+                && count_of(RAY_ARGS(1)) == 1 && count_of(RAY_ARGS(1, "a")) == 2
                 && ray_to(&ref).kind == RAY_REF && ray_v(ref).as.u == 7
                 && ray_v(&buffer).kind == RAY_BUF && site[0] != '\0' && ray_to(&u8).size == 1
                 && ray_to(&u8).kind == RAY_U64 && ray_fn_pair.options.num_returns == 2;

@@ -99,8 +99,9 @@ enum ray_kind {
              f(ray_1, ray_2, ray_3, ray_4, ray_5, ray_6))
 
 /* --- submitting; the last argument is always empty: see ray.h --- */
-#define ray_remote_(o, f, ...)           ray_submit(&ray_fn_##f, o, RAY_ARGS(__VA_ARGS__))
-#define ray_remote_n_(o, out, n, f, ...) ray_submit_n(out, n, &ray_fn_##f, o, RAY_ARGS(__VA_ARGS__))
+#define ray_remote_(o, f, ...) ray_submit(&ray_fn_##f, o, RAY_ARGS_(__VA_ARGS__))
+#define ray_remote_n_(o, out, n, f, ...)                                                           \
+    ray_submit_n(out, n, &ray_fn_##f, o, RAY_ARGS_(__VA_ARGS__))
 #define RAY_CAT(a, b)                    RAY_CAT_(a, b)
 #define RAY_CAT_(a, b)                   a##b
 #define RAY_COUNT(...)                                                                             \
@@ -258,9 +259,7 @@ static inline ray_slot ray_to_slot(ray_slot s)
         ray_slot: ray_to_slot)(p)
 #define RAY_OPTIONS(...) (&(const ray_options){.size = sizeof(ray_options), __VA_ARGS__})
 #define RAY_CONFIG(...)  (&(const ray_config){.size = sizeof(ray_config), __VA_ARGS__})
-#define RAY_ARGS(...)    ((const ray_value[]){RAY_EACH(__VA_ARGS__){0}}), RAY_COUNT(__VA_ARGS__) - 1
-#define ray_list(...)    ray_list_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
-#define ray_map(...)     ray_map_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
+#define RAY_ARGS_(...)   ((const ray_value[]){RAY_EACH(__VA_ARGS__){0}}), RAY_COUNT(__VA_ARGS__) - 1
 #else
 #include <initializer_list>
 #define RAY_O(T, K, m) RAY_V(ray_v, T, K, m)
@@ -348,8 +347,10 @@ static inline ray_value ray_map_of(const ray_values &l)
 {
     return ray_map_of(l.v, l.n);
 }
-#define RAY_ARGS(...) ray_values({RAY_EACH(__VA_ARGS__)})
-#define ray_list(...) ray_list_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
-#define ray_map(...)  ray_map_of(RAY_ARGS(__VA_ARGS__ __VA_OPT__(, )))
+#define RAY_ARGS_(...) ray_values({RAY_EACH(__VA_ARGS__)})
 #endif
+/* RAY_ARGS(1, "a") for the last two arguments of ray_submit */
+#define RAY_ARGS(...) RAY_ARGS_(__VA_ARGS__ __VA_OPT__(, ))
+#define ray_list(...) ray_list_of(RAY_ARGS(__VA_ARGS__))
+#define ray_map(...)  ray_map_of(RAY_ARGS(__VA_ARGS__))
 #endif /* RAY_VALUE_H */

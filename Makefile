@@ -17,7 +17,7 @@ SANFLAGS := $(if $(filter address,$(SAN)),-fsanitize=address$(comma)undefined -f
             $(if $(filter thread,$(SAN)),-fsanitize=thread)
 
 CFLAGS ?= -O2 -g
-ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE $(CFLAGS) -fPIC -fvisibility=default $(WARN) $(SANFLAGS) -I. -Ilib/api/include -MMD -MP
+ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE $(CFLAGS) -fPIC -fvisibility=default $(WARN) $(SANFLAGS) -I. -Ilib/api/include -MD -MP
 LDFLAGS += $(SANFLAGS)
 
 objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))

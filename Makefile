@@ -33,6 +33,7 @@ objstore := $(filter-out $(store_client),$(wildcard objstore/*.c))
 lib := $(BUILD)/lib
 archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libobjstore.a
 libray := $(lib)/libray.so
+static := $(lib)/libray.a
 
 unit     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c)) \
             $(patsubst tests/contract/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/contract/*_test.c))
@@ -46,7 +47,7 @@ plants   := $(patsubst tests/sim/plants/%.patch,$(BUILD)/tests/sim/plant_%,$(wil
 bench    := $(if $(wildcard tests/bench/*.c),$(BUILD)/tests/bench/bench)
 
 .PHONY: all demo test unit fuzz bench check-source install deb-deps clean examples tests FORCE
-all: $(bins) $(libray) $(examples) $(parallel) compile_commands.json
+all: $(bins) $(libray) $(static) $(examples) $(parallel) compile_commands.json
 examples: $(examples) $(parallel)
 tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(bench)
 
@@ -70,6 +71,18 @@ $(libray): $(call objs,$(api) $(core) $(wildcard $(store_client)) $(net) $(base)
 	$(CC) -shared -o $@.1 $(filter %.o,$^) $(LDFLAGS) -Wl,-soname,libray.so.1 -Wl,--build-id \
 	    -Wl,--version-script=lib/api/libray.map -lmsgpackc -lpthread -lm
 	ln -sf libray.so.1 $@
+
+# For fully static programs: in one object, so that its constructors come along; of its names only
+# the public ones are seen.
+$(BUILD)/static/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -DRAY_STATIC -c $< -o $@
+$(static): $(filter-out %/start.o,$(call objs,$(api) $(core) $(wildcard $(store_client)) $(net) $(base))) $(BUILD)/static/lib/core/start.o
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(LD) -r -o $(BUILD)/static/ray.o $^
+	objcopy --wildcard --keep-global-symbol='ray_*' $(BUILD)/static/ray.o
+	$(AR) rcs $@ $(BUILD)/static/ray.o
 
 $(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
@@ -152,6 +165,7 @@ install: all
 	install -m 755 $(bins) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(libray).1 $(DESTDIR)$(PREFIX)/lib/libray.so.1
 	ln -sf libray.so.1 $(DESTDIR)$(PREFIX)/lib/libray.so
+	install -m 644 $(static) $(DESTDIR)$(PREFIX)/lib
 	install -m 644 lib/api/include/ray/*.h $(DESTDIR)$(PREFIX)/include/ray
 	sed 's|@PREFIX@|$(abspath $(PREFIX))|' deploy/ray.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ray.pc
 

@@ -20,6 +20,25 @@ extern char **environ;
 #define PATH_SIZE 512
 #define FATE_MS   200
 
+/* For static programs, which have no libray.so beside which a raylet lies. */
+static int find_in_path(char *path, struct err *err)
+{
+    const char *at = getenv("PATH");
+
+    while (at != NULL && *at != '\0') {
+        size_t n = strcspn(at, ":");
+        if (n > 0 && snprintf(path, PATH_SIZE, "%.*s/raylet", (int)n, at) < PATH_SIZE
+            && access(path, X_OK) == 0)
+            return 0;
+        at += n + (at[n] == ':');
+    }
+    return err_set(
+        err,
+        ERR_NOT_FOUND,
+        "no raylet in the folders of PATH: add the one where Ray is installed (PREFIX/bin), "
+        "or set RAY_RAYLET to the raylet's path");
+}
+
 /* The raylet of this very build: beside libray.so, in the build folder or installed. */
 static int find_raylet(char *path, struct err *err)
 {
@@ -34,9 +53,7 @@ static int find_raylet(char *path, struct err *err)
         return err_sys(err, "RAY_RAYLET=%s cannot be run", set);
     }
     if (dladdr((void *)find_raylet, &info) == 0 || info.dli_fname == NULL)
-        return err_set(err,
-                       ERR_NOT_FOUND,
-                       "cannot tell where libray.so is: set RAY_RAYLET to the raylet's path");
+        return find_in_path(path, err);
     snprintf(folder, sizeof folder, "%s", info.dli_fname);
     char *slash = strrchr(folder, '/');
     if (slash == NULL)

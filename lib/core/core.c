@@ -268,6 +268,7 @@ int core_init(const struct core_config *config, struct err *err)
     }
     if (core.worker)
         return CORE_OK;
+    start_check();
     pthread_mutex_lock(&life);
     if (core.n_inits > 0) {
         core.n_inits++;

@@ -224,6 +224,11 @@ struct store_extent put_extent_of(const struct open_buffer *b);
 void put_abort(const struct open_buffer *b);
 void put_forget_buffers(void);
 
+/* --- start.c --- */
+/* Ends this process with a sentence if it was started to become a zygote and runs the program
+ * instead: its ray_init would start a cluster whose zygote starts a cluster. */
+void start_check(void);
+
 /* --- build.c --- */
 /* "ray-c 0.1 3a80c83641fb636b0bf1": terminated; 32 bytes hold all of it. */
 void core_build(char *out, size_t size);

@@ -13,14 +13,22 @@
  */
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "lib/core/core.h"
+#include "lib/core/core_private.h"
 
 #define MODE_VARIABLE "RAY_WORKER_MODE"
 #define EXIT_CANNOT   126 /* what a shell says of a file that cannot be executed */
+
+#ifdef RAY_STATIC
+#define REMEDY "a static program calls ray_worker_main(argc, argv) first in main"
+#else
+#define REMEDY "call it in main, not in a constructor"
+#endif
 
 typedef int (*main_f)(int, char **, char **);
 typedef int (*start_main_f)(main_f, int, char **, main_f, void (*)(void), void (*)(void), void *);
@@ -74,7 +82,20 @@ int ray_worker_main(int argc, char **argv)
     core_zygote_main(&setup);
 }
 
-#ifndef RAY_STATIC
+void start_check(void)
+{
+    if (!asked)
+        return;
+    fprintf(stderr, "ray: ray_init runs in a worker's process before it could serve: " REMEDY "\n");
+    _exit(EXIT_CANNOT);
+}
+
+#ifdef RAY_STATIC
+__attribute__((constructor)) static void read_mode_at_load(void)
+{
+    read_mode();
+}
+#else
 int __libc_start_main(main_f main,
                       int argc,
                       char **argv,
@@ -110,11 +131,53 @@ int __libc_start_main(main_f main,
     return real(asked ? zygote_main : main, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
+/* The loader may have added the base already. */
+static const void *dynamic_at(const struct dl_phdr_info *info, ElfW(Addr) address)
+{
+    return (const void *)(address < info->dlpi_addr ? info->dlpi_addr + address : address);
+}
+
+/* Which __libc_start_main the executable's start-up code calls: the loader has filled its word. */
+static int find_bound(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    const ElfW(Dyn) *d = NULL;
+    const ElfW(Sym) *symbols = NULL;
+    const ElfW(Rela) *rela = NULL;
+    const char *names = NULL;
+    size_t n = 0;
+
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
+            d = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+    for (; d != NULL && d->d_tag != DT_NULL; d++) {
+        if (d->d_tag == DT_SYMTAB)
+            symbols = dynamic_at(info, d->d_un.d_ptr);
+        else if (d->d_tag == DT_STRTAB)
+            names = dynamic_at(info, d->d_un.d_ptr);
+        else if (d->d_tag == DT_RELA)
+            rela = dynamic_at(info, d->d_un.d_ptr);
+        else if (d->d_tag == DT_RELASZ)
+            n = d->d_un.d_val / sizeof *rela;
+    }
+    for (size_t i = 0; rela != NULL && symbols != NULL && names != NULL && i < n; i++)
+        if (strcmp(names + symbols[ELF64_R_SYM(rela[i].r_info)].st_name, "__libc_start_main") == 0)
+            memcpy(arg, (const void *)(info->dlpi_addr + rela[i].r_offset), sizeof(void *));
+    return 1; /* the first is the executable */
+}
+
 __attribute__((constructor)) static void check_binding(void)
 {
+    void *bound = NULL;
+
     read_mode();
-    /* Not RTLD_NEXT, not our own symbol: what the loader's search order gives the executable. */
-    if (!asked || dlsym(RTLD_DEFAULT, "__libc_start_main") == (void *)__libc_start_main)
+    if (!asked)
+        return;
+    dl_iterate_phdr(find_bound, &bound);
+    /* Bound at its first call: by the search order, as far as dlsym can tell without a version. */
+    if (bound == NULL)
+        bound = dlsym(RTLD_DEFAULT, "__libc_start_main");
+    if (bound == (void *)__libc_start_main)
         return;
     fprintf(stderr,
             "ray: this program cannot be a worker: its start-up code is bound to libc and not to "

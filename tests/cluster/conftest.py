@@ -28,6 +28,10 @@ def build_dir():
     return (ROOT / named).resolve()
 
 
+def library_dir():
+    return build_dir() / "lib"
+
+
 def pytest_configure(config):
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -7,7 +7,7 @@ import stat
 import subprocess
 
 import pytest
-from conftest import ROOT, build_dir
+from conftest import ROOT, build_dir, library_dir
 
 
 def says_why(program, *words, timeout=15):
@@ -66,13 +66,6 @@ def test_executable_prints_and_exits_at_load(cluster, status):
 
 def with_library():
     return {"LD_LIBRARY_PATH": str(library_dir())}
-
-
-def library_dir():
-    for path in (build_dir() / "lib" / "libray.so", build_dir() / "libray.so"):
-        if path.exists():
-            return path.parent
-    pytest.fail(f"no libray.so in {build_dir()}")
 
 
 def compile_program(cluster, source, *more):

@@ -333,8 +333,8 @@ void ray_register(ray_function *f);
 /* ray_remote_n(refs, n, f, arguments) for functions of several returns. RAY_OK or a code. */
 #define ray_remote_n(out, n, ...)               ray_remote_n_(NULL, out, n, __VA_ARGS__, )
 #define ray_remote_n_with(options, out, n, ...) ray_remote_n_(options, out, n, __VA_ARGS__, )
-/* Only for programs that are linked statically: call it first in main; it does not return in a
- * worker, and returns -1 elsewhere. */
+/* Only for programs linked statically (cc -static, pkg-config --static): call it first in main; it
+ * does not return in a worker, and returns -1 elsewhere. */
 int ray_worker_main(int argc, char **argv);
 #ifdef __cplusplus
 }

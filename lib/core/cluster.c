@@ -112,6 +112,9 @@ static int spawn(const char *path,
     /* dup2 onto itself clears close-on-exec, in the child alone */
     posix_spawn_file_actions_adddup2(&actions, link_fd, link_fd);
     posix_spawn_file_actions_adddup2(&actions, exe_fd, exe_fd);
+    /* the program's input is the program's alone, and a pipe's writer sees its end */
+    if (link_fd != STDIN_FILENO && exe_fd != STDIN_FILENO)
+        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_setsigmask(&attr, &none);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tasks, get, wait and arguments mean (tests/drivers/semantics.c)."""
+import os
 import re
 
 import pytest
@@ -75,3 +76,16 @@ def test_a_program_may_start_its_cluster_again(cluster):
     program.say("exit 3")
     assert program.wait() == 3
     assert program.out.count("ok 42\n") == 5 and program.out.count("ok 0\n") == 5, repr(program)
+
+
+def test_the_cluster_leaves_the_programs_input_alone(cluster):
+    program = cluster.start("hold")
+    program.say("init 2")
+    program.say("task")
+    program.expect(r"^ok 42$")
+    others = [p.pid for p in cluster.processes() if p.pid != program.pid]
+    assert len(others) >= 3
+    assert {os.readlink(f"/proc/{pid}/fd/0") for pid in others} == {"/dev/null"}
+    program.say("shutdown")
+    program.say("exit 0")
+    assert program.wait() == 0

@@ -151,7 +151,7 @@ fuzz-%: $(BUILD)/tests/fuzz/%_fuzz
 	@mkdir -p $(BUILD)/fuzz/$*
 	cd $(BUILD)/fuzz && $(abspath $<) -max_total_time=$(FUZZ_SECONDS) -timeout=20 -close_fd_mask=3 -print_final_stats=1 \
 	    $(abspath $(BUILD))/fuzz/$* $(CURDIR)/tests/fuzz/corpus/$* >$*.log 2>&1 || { tail -n 60 $*.log; exit 1; }
-	@grep -hE '^stat::number_of_executed_units|runs$$' $(BUILD)/fuzz/$*.log | sed 's/^/$*: /'
+	@grep -ahE '^stat::number_of_executed_units|runs$$' $(BUILD)/fuzz/$*.log | sed 's/^/$*: /'
 .PRECIOUS: $(BUILD)/tests/fuzz/%_fuzz
 bench: all $(bench)
 	$(BUILD)/tests/bench/bench $(ARGS)

@@ -412,6 +412,8 @@ static void on_route(const uint8_t *body, size_t size)
     if (size < sizeof w || core.raylet == NULL || core.raylet->link == NULL)
         return;
     memcpy(&w, body, sizeof w);
+    if (w.route == 0)
+        return; /* that is the raylet itself */
     struct peer *p = peer_create_routed(w.route);
     p->id = w.peer;
     p->process = w.peer_process;

@@ -50,7 +50,7 @@ struct store_action {
     enum store_kind kind;
     uint32_t slot;
     uint64_t ticket, offset, size; /* bytes lent, or that were needed */
-    bool too_large; /* larger than the whole store */
+    bool too_large;                /* larger than the whole store */
     uint32_t n_places;
     uint64_t places[STORE_LENT_MAX];
 };

@@ -546,6 +546,7 @@ START_TEST(what_the_store_can_never_hold_is_refused_at_once)
     request(1, 5, CAPACITY + 1, 0, 1);
     struct store_action a = only(STORE_REFUSED);
     ck_assert(a.too_large);
+    ck_assert_uint_eq(a.size, CAPACITY + 1);
     ck_assert_uint_eq(a.ticket, 5);
     request(1, 6, UINT64_MAX, UINT64_MAX, UINT32_MAX);
     ck_assert(only(STORE_REFUSED).too_large);
@@ -624,6 +625,7 @@ START_TEST(a_request_that_waited_too_long_is_refused_once)
     ck_assert_int_eq(out.v[0].kind, STORE_REFUSED);
     ck_assert(!out.v[0].too_large);
     ck_assert_uint_eq(out.v[0].ticket, 5);
+    ck_assert_uint_eq(out.v[0].size, BLOCKS(4));
     ck_assert_uint_eq(out.v[1].ticket, 6);
     out.n = 0;
     store_on_time(s, now + 5000, &out);

@@ -7,8 +7,10 @@
  *
  * An entry is on one list at a time: LENT on its process's, SEALED on its owner's, FREEING in the
  * batch (to be looked at) or on `used` (somebody reads it: a doorbell, the last UNHOLD or a death
- * puts it into the batch again). A LENT entry that nobody holds is given up without a look at pins:
- * they guard no bytes, since there are none before the SEAL.
+ * puts it into the batch again). A LENT entry that its process returns is given up without a look
+ * at pins: it has told nobody. If it died instead, it may have told somebody whose pin guards bytes
+ * for which there will be no SEAL: what was lent to it lies in a grave until all its entries are
+ * unused.
  *
  * The index is written here alone (the seals of its memfd see to that), so states and generations
  * are read back from it; the rest of an entry's truth is in private memory. Of a process's share
@@ -37,12 +39,21 @@ struct entry {
     uint32_t n_holds;
     uint32_t n_pins; /* as seen by look number `looked` */
     uint64_t looked;
-    bool is_result;   /* SEALED: by another process than its owner, */
-    struct list same; /* then on a ring with the others of that owner, counter and attempt */
+    struct grave *grave; /* FREEING: of its dead creator, which left it unsealed; else NULL */
+    bool is_result;      /* SEALED: by another process than its owner, */
+    struct list same;    /* then on a ring with the others of that owner, counter and attempt */
 };
 
 struct extent {
     uint32_t first, n;
+};
+
+/* What a dead process was lent. */
+struct grave {
+    struct list node;
+    uint32_t n_entries; /* its own that were LENT and are FREEING; the last one frees it */
+    struct extent *lent;
+    size_t n_lent;
 };
 
 struct process {
@@ -91,7 +102,7 @@ struct store {
     uint32_t *live, n_live; /* slots */
     struct word_map owners; /* number + 1 -> struct owner */
     struct word_map gone;   /* number / 64 + 1 -> a bit for each number whose process is gone */
-    struct list batch, used, queue;
+    struct list batch, used, queue, graves;
     uint64_t n_looks;
     bool wants_drain; /* a SEAL that matters is in some ring */
     bool has_more;    /* to give, or to ask, since pump() looked */
@@ -337,6 +348,43 @@ static void free_sealed(struct store *s, uint32_t entry)
     drop_owner_if_idle(s, o);
 }
 
+static void take_back(struct store *s, uint32_t first, uint32_t n)
+{
+    arena_free(s->arena, first, n);
+    s->lent_blocks -= n;
+    s->has_more = true;
+}
+
+static void open_grave(struct store *s, struct grave *g)
+{
+    for (size_t i = 0; i < g->n_lent; i++)
+        take_back(s, g->lent[i].first, g->lent[i].n);
+    list_remove(&g->node);
+    free(g->lent);
+    free(g);
+}
+
+/* Takes over what was lent to p. */
+static void bury(struct store *s, struct process *p)
+{
+    struct grave *g = xcalloc(1, sizeof *g);
+
+    g->lent = p->lent;
+    g->n_lent = p->n_lent;
+    p->lent = NULL;
+    p->n_lent = 0;
+    list_append(&s->graves, &g->node);
+    while (!list_empty(&p->entries)) {
+        struct entry *e = list_entry(p->entries.next, struct entry, node);
+        e->grave = g;
+        g->n_entries++;
+        s->n_lent--;
+        begin_free(s, number_of(s, e));
+    }
+    if (g->n_entries == 0)
+        open_grave(s, g);
+}
+
 static void end_free(struct store *s, uint32_t entry)
 {
     const struct entry *e = &s->entries[entry];
@@ -349,6 +397,8 @@ static void end_free(struct store *s, uint32_t entry)
         s->n_freed_ever++;
         s->has_more = true;
     }
+    if (e->grave != NULL && --e->grave->n_entries == 0)
+        open_grave(s, e->grave);
     s->n_freeing--;
     drop_entry(s, entry);
 }
@@ -434,13 +484,6 @@ static bool carve(struct process *p, uint32_t first, uint32_t n)
         memmove(x, x + 1, (p->n_lent - at) * sizeof *x);
     }
     return true;
-}
-
-static void take_back(struct store *s, uint32_t first, uint32_t n)
-{
-    arena_free(s->arena, first, n);
-    s->lent_blocks -= n;
-    s->has_more = true;
 }
 
 /* Foreign numbers: is [offset, offset + size) a range of the arena that begins with a block? */
@@ -841,6 +884,7 @@ struct store *store_create(const struct store_config *config)
     list_init(&s->batch);
     list_init(&s->used);
     list_init(&s->queue);
+    list_init(&s->graves);
     return s;
 }
 
@@ -851,6 +895,12 @@ void store_destroy(struct store *s)
     CHECK_MAGIC(s, STORE_MAGIC);
     while (!list_empty(&s->queue))
         drop_request(s, list_entry(s->queue.next, struct request, node));
+    list_for_each_safe(n, &s->graves)
+    {
+        struct grave *g = list_entry(n, struct grave, node);
+        free(g->lent);
+        free(g);
+    }
     for (uint32_t i = 0; i < s->n_live; i++) {
         free(s->processes[s->live[i]].lent);
         word_map_fini(&s->processes[s->live[i]].holds);
@@ -908,10 +958,7 @@ void store_remove_process(struct store *s,
     uint32_t last = s->live[--s->n_live];
     s->live[p->live_at] = last;
     s->processes[last].live_at = p->live_at;
-    for (size_t i = 0; i < p->n_lent; i++)
-        take_back(s, p->lent[i].first, p->lent[i].n);
-    while (!list_empty(&p->entries))
-        give_up_lent(s, number_of(s, list_entry(p->entries.next, struct entry, node)));
+    bury(s, p);
     for (size_t i = 0; i < p->holds.room; i++)
         if (p->holds.keys[i] != 0)
             drop_holds(s, (uint32_t)p->holds.keys[i], (uint32_t)p->holds.values[i]);
@@ -923,7 +970,6 @@ void store_remove_process(struct store *s,
     }
     free_all_of(s, p->number);
     look_at_all_used(s);
-    free(p->lent);
     word_map_fini(&p->holds);
     *p = (struct process){0};
     finish(s, out);
@@ -1120,23 +1166,43 @@ static uint32_t check_list(const struct store *s,
     return n;
 }
 
+static uint64_t claim_all(const struct store *s,
+                          uint8_t *claimed,
+                          const struct extent *lent,
+                          size_t n)
+{
+    uint64_t n_blocks = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        claim(s, claimed, lent[i].first, lent[i].n);
+        ASSERT(i == 0 || lent[i - 1].first < lent[i].first);
+        n_blocks += lent[i].n;
+    }
+    return n_blocks;
+}
+
 static void check_processes(const struct store *s, uint8_t *claimed, uint32_t *n_seen)
 {
     uint64_t lent_blocks = 0;
-    uint32_t n_lent = 0;
+    uint32_t n_lent = 0, n_buried = 0;
 
     for (uint32_t i = 0; i < s->n_live; i++) {
         const struct process *p = &s->processes[s->live[i]];
         ASSERT(p->share != NULL && p->live_at == i);
-        for (size_t k = 0; k < p->n_lent; k++) {
-            claim(s, claimed, p->lent[k].first, p->lent[k].n);
-            ASSERT(k == 0 || p->lent[k - 1].first < p->lent[k].first);
-            lent_blocks += p->lent[k].n;
-        }
+        lent_blocks += claim_all(s, claimed, p->lent, p->n_lent);
         n_lent += check_list(s, &p->entries, STORE_ENTRY_LENT, claimed, n_seen);
         list_for_each(m, &p->entries) ASSERT(list_entry(m, struct entry, node)->slot == s->live[i]);
     }
-    ASSERT(lent_blocks == s->lent_blocks && n_lent == s->n_lent);
+    list_for_each(m, &s->graves)
+    {
+        const struct grave *g = list_entry(m, struct grave, node);
+        ASSERT(g->n_entries > 0);
+        n_buried += g->n_entries;
+        lent_blocks += claim_all(s, claimed, g->lent, g->n_lent);
+    }
+    list_for_each(m, &s->batch) n_buried -= list_entry(m, struct entry, node)->grave != NULL;
+    list_for_each(m, &s->used) n_buried -= list_entry(m, struct entry, node)->grave != NULL;
+    ASSERT(lent_blocks == s->lent_blocks && n_lent == s->n_lent && n_buried == 0);
 }
 
 static void check_results(const struct store *s, const struct owner *o)

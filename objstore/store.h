@@ -69,10 +69,10 @@ void store_destroy(struct store *s);
 /* A process joins: number is its process number, share its control block's part (read as foreign
  * input). */
 void store_add_process(struct store *s, uint32_t slot, uint32_t number, struct store_share *share);
-/* It has been reaped (waitpid, not EOF) and cannot write any more, and the records it sent by frame
- * were handled: its ring is drained a last time, its pins and holds drop, what it was lent and did
- * not seal is free, what it owned is freed, its requests are forgotten. The share may be unmapped
- * after. */
+/* It has been reaped (waitpid, not EOF) and cannot write any more: its ring is drained a last time,
+ * its pins and holds drop, what it was lent and did not seal is free, what it owned is freed, its
+ * requests are forgotten. The share may be unmapped after. Records it sent by frame and that were
+ * not handled before are lost with it. */
 void store_remove_process(struct store *s,
                           uint32_t slot,
                           uint64_t now_ms,

@@ -362,6 +362,29 @@ START_TEST(what_a_dead_creator_was_lent_is_free)
 }
 END_TEST
 
+START_TEST(what_was_read_before_its_seal_came_stays_until_it_is_not)
+{
+    struct store_action a = borrow(1, 10, 4);
+
+    /* they were told before the seal, which its creator's death keeps from coming */
+    ck_assert(pin(2, 5, a.places[2]));
+    post(0, word(STORE_HOLD, a.places[1]));
+    drain(0);
+    store_remove_process(s, 1, now, &out);
+    ck_assert(is_gone(a.places[0]) && is_gone(a.places[3]));
+    ck_assert_uint_eq(stats().lent, BLOCKS(10));
+    ck_assert_uint_eq(stats().n_freeing, 2);
+    ck_assert(!pin(2, 6, a.places[1]));
+    ck_assert(unpin(2, 5, a.places[2]));
+    store_on_doorbell(s, now, &out);
+    ck_assert(is_gone(a.places[2]));
+    ck_assert_uint_eq(stats().lent, BLOCKS(10));
+    post(0, word(STORE_UNHOLD, a.places[1]));
+    drain(0);
+    ck_assert_uint_eq(stats().free, CAPACITY);
+}
+END_TEST
+
 START_TEST(a_dead_reader_reads_no_more)
 {
     uint64_t pinned = sealed_by(1), held = sealed_by(1);
@@ -934,6 +957,7 @@ int main(void)
     tcase_add_test(tc, a_hold_keeps_the_memory_until_it_ends);
     tcase_add_test(tc, a_free_waits_for_the_seal);
     tcase_add_test(tc, what_a_dead_creator_was_lent_is_free);
+    tcase_add_test(tc, what_was_read_before_its_seal_came_stays_until_it_is_not);
     tcase_add_test(tc, a_dead_reader_reads_no_more);
     tcase_add_test(tc, objects_of_a_dead_owner_are_freed_those_sealed_for_it_later_too);
     tcase_add_test(tc, results_that_their_owner_never_heard_of_are_freed_by_attempt);

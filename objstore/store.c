@@ -64,7 +64,7 @@ struct process {
     bool is_deaf;        /* its ring's head was impossible */
     bool is_recallable;  /* was lent something since it was last recalled, */
     uint64_t lent_ms;    /* the last time then */
-    struct extent *lent; /* sorted */
+    struct extent *lent; /* sorted, neighbours joined */
     size_t n_lent, lent_room;
     struct list entries;   /* LENT to it */
     struct word_map holds; /* entry -> how often */
@@ -462,6 +462,27 @@ static void insert_extent(struct process *p, size_t at, struct extent x)
     p->n_lent++;
 }
 
+static void remove_extent(struct process *p, size_t at)
+{
+    p->n_lent--;
+    memmove(&p->lent[at], &p->lent[at + 1], (p->n_lent - at) * sizeof *p->lent);
+}
+
+/* A process that gets what follows what it has uses both as one. */
+static void add_extent(struct process *p, struct extent x)
+{
+    size_t at = n_before(p, x.first);
+
+    if (at > 0 && p->lent[at - 1].first + p->lent[at - 1].n == x.first)
+        p->lent[--at].n += x.n;
+    else
+        insert_extent(p, at, x);
+    if (at + 1 < p->n_lent && p->lent[at].first + p->lent[at].n == p->lent[at + 1].first) {
+        p->lent[at].n += p->lent[at + 1].n;
+        remove_extent(p, at + 1);
+    }
+}
+
 /* Take [first, first + n) out of what is lent to p. false: it is not in one extent of p's. */
 static bool carve(struct process *p, uint32_t first, uint32_t n)
 {
@@ -480,8 +501,7 @@ static bool carve(struct process *p, uint32_t first, uint32_t n)
     } else if (rest.n > 0) {
         *x = rest;
     } else if (before == 0) {
-        p->n_lent--;
-        memmove(x, x + 1, (p->n_lent - at) * sizeof *x);
+        remove_extent(p, at);
     }
     return true;
 }
@@ -753,7 +773,7 @@ static void lend(struct store *s,
                                   .size = (uint64_t)x.n * STORE_BLOCK,
                                   .n_places = n_places};
 
-    insert_extent(p, n_before(p, x.first), x);
+    add_extent(p, x);
     for (uint32_t i = 0; i < n_places; i++) {
         uint32_t entry = take_entry(s);
         s->entries[entry] = (struct entry){.slot = slot};
@@ -1175,7 +1195,7 @@ static uint64_t claim_all(const struct store *s,
 
     for (size_t i = 0; i < n; i++) {
         claim(s, claimed, lent[i].first, lent[i].n);
-        ASSERT(i == 0 || lent[i - 1].first < lent[i].first);
+        ASSERT(i == 0 || lent[i - 1].first + lent[i - 1].n < lent[i].first);
         n_blocks += lent[i].n;
     }
     return n_blocks;

@@ -88,7 +88,6 @@ static struct {
     uint64_t now;
     struct process p[N_SLOTS];
     uint8_t lent_to[N_BLOCKS]; /* slot + 1, of those that are not hostile */
-    uint64_t region[N_BLOCKS]; /* the ticket it was lent for */
     struct object objects[N_OBJECTS];
     uint32_t n_objects;
     struct ticket tickets[N_TICKETS]; /* oldest first */
@@ -160,8 +159,6 @@ static void on_lent(const struct store_action *a)
     if (p->is_hostile)
         return;
     memset(&m.lent_to[first], (int)a->slot + 1, n);
-    for (uint32_t b = first; b < first + n; b++)
-        m.region[b] = a->ticket;
     for (uint32_t i = 0; i < a->n_places; i++) {
         uint64_t w = atomic_load(&m.index[store_place_entry(a->places[i])].word);
         ck_assert_uint_eq(w, pin_word(a->places[i], STORE_ENTRY_LENT));
@@ -297,7 +294,7 @@ static void ask(struct process *p)
     take_actions();
 }
 
-/* A range of one region lent to p, at random; 0: there is none. */
+/* A range of what is lent to p, at random; 0: there is none. */
 static uint32_t any_lent(const struct process *p, uint32_t *first)
 {
     uint32_t n = 0, most = 1 + below(one_in(4) ? 30 : 4);
@@ -305,8 +302,7 @@ static uint32_t any_lent(const struct process *p, uint32_t *first)
     *first = below(N_BLOCKS);
     for (uint32_t i = 0; i < N_BLOCKS && m.lent_to[*first] != slot_of(p) + 1; i++)
         *first = (*first + 1) % N_BLOCKS;
-    while (*first + n < N_BLOCKS && m.lent_to[*first + n] == slot_of(p) + 1 && n < most
-           && m.region[*first + n] == m.region[*first])
+    while (*first + n < N_BLOCKS && m.lent_to[*first + n] == slot_of(p) + 1 && n < most)
         n++;
     return n;
 }

@@ -101,6 +101,11 @@ static void drain(uint32_t slot)
     store_drain(s, slot, now, &out);
 }
 
+static void give(uint32_t slot, uint64_t offset, uint64_t size)
+{
+    post(slot, (struct store_record){.kind = STORE_RETURN, .offset = offset, .size = size});
+}
+
 static struct store_record seal_of(const struct store_action *a, uint32_t i, uint64_t size)
 {
     return (struct store_record){.kind = STORE_SEAL,
@@ -240,6 +245,29 @@ START_TEST(the_rest_of_a_region_can_be_returned_in_pieces)
     drain(1);
     ck_assert_uint_eq(stats().used, BLOCKS(4));
     ck_assert_uint_eq(stats().lent, 0);
+}
+END_TEST
+
+START_TEST(neighbours_lent_to_one_process_are_one_region)
+{
+    struct store_action a = borrow(1, 10, 1), b = borrow(1, 10, 1), c = borrow(1, 10, 1);
+
+    ck_assert_uint_eq(b.offset, a.offset + a.size);
+    ck_assert_uint_eq(c.offset, b.offset + b.size);
+    give(1, a.offset, BLOCKS(25));
+    struct store_record r = seal_of(&c, 0, BLOCKS(5));
+    r.offset = c.offset + BLOCKS(5);
+    post(1, r);
+    drain(1);
+    ck_assert_uint_eq(stats().n_bad_records + stats().lent, 0);
+    /* what fills a gap joins both sides */
+    a = borrow(1, 5, 1), b = borrow(1, 5, 1), c = borrow(1, 5, 1);
+    give(1, b.offset, b.size);
+    drain(1);
+    b = borrow(1, 5, 1);
+    give(1, a.offset, BLOCKS(15));
+    drain(1);
+    ck_assert_uint_eq(stats().n_bad_records + stats().lent, 0);
 }
 END_TEST
 
@@ -557,11 +585,6 @@ END_TEST
 static struct store_action take_all_but(uint64_t n_free)
 {
     return borrow(2, CAPACITY / STORE_BLOCK - n_free, 1);
-}
-
-static void give(uint32_t slot, uint64_t offset, uint64_t size)
-{
-    post(slot, (struct store_record){.kind = STORE_RETURN, .offset = offset, .size = size});
 }
 
 START_TEST(what_the_store_can_never_hold_is_refused_at_once)
@@ -952,6 +975,7 @@ int main(void)
     tcase_add_test(tc, what_is_lent_has_memory_and_places);
     tcase_add_test(tc, a_seal_makes_an_entry_that_anybody_can_read);
     tcase_add_test(tc, the_rest_of_a_region_can_be_returned_in_pieces);
+    tcase_add_test(tc, neighbours_lent_to_one_process_are_one_region);
     tcase_add_test(tc, what_nobody_reads_is_free_at_once);
     tcase_add_test(tc, a_pin_keeps_the_memory_until_its_doorbell);
     tcase_add_test(tc, a_hold_keeps_the_memory_until_it_ends);

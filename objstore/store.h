@@ -71,8 +71,8 @@ void store_destroy(struct store *s);
 void store_add_process(struct store *s, uint32_t slot, uint32_t number, struct store_share *share);
 /* It has been reaped (waitpid, not EOF) and cannot write any more: its ring is drained a last time,
  * its pins and holds drop, what it was lent and did not seal is free, what it owned is freed, its
- * requests are forgotten. The share may be unmapped after. Records it sent by frame and that were
- * not handled before are lost with it. */
+ * requests are forgotten. The share may be unmapped after. Handle the records first that can still
+ * be read from its link: an owner may have been told of a SEAL among them. */
 void store_remove_process(struct store *s,
                           uint32_t slot,
                           uint64_t now_ms,

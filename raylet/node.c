@@ -29,6 +29,7 @@
 #include "raylet/node_private.h"
 
 #define END_MS      1000
+#define LAST_READS  64 /* of a dead process: more than its socket holds */
 #define WORKERS_MAX (BOARD_SLOTS - 1)
 
 /* --- sending --- */
@@ -176,10 +177,29 @@ static void tell_of_death(const struct process *p)
     }
 }
 
+/* The object store's frames that it sent before its end and nobody has read: an owner may have been
+ * told of an object whose seal is among them. */
+static void read_last_records(struct process *p)
+{
+    struct frame f;
+    long got = 1;
+
+    for (int i = 0; p->link != NULL && got > 0 && i < LAST_READS; i++) {
+        got = unix_link_read(p->link, NULL);
+        while (unix_link_next(p->link, &f, NULL) == 1) {
+            if (f.fd >= 0)
+                close(f.fd);
+            if (f.h.type == WIRE_STORE_RECORD)
+                store_run_on_frame(p, f.h.type, f.body, f.body_size);
+        }
+    }
+}
+
 void node_free_process(struct process *p)
 {
     struct node *n = p->node;
 
+    read_last_records(p);
     close_link(p);
     list_remove(&p->dirty_node);
     store_run_remove(p);

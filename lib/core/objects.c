@@ -83,8 +83,10 @@ static void post(const struct store_record *r)
 {
     bool half = false;
 
-    if (!store_client_post(core.store, r, &half))
+    if (!store_client_post(core.store, r, &half)) {
         send_record(r);
+        peer_flush(core.raylet); /* before who hears of a sealed object from us; we may die then */
+    }
     core.bell |= half;
 }
 

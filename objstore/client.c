@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "objstore/client.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +28,7 @@ struct store_client {
     uint32_t n_entries;
     const struct index_entry *index;
     uint8_t *read_map, *write_map; /* the arena twice */
+    _Atomic uint64_t *touched;     /* a bit per block of write_map: it has its page */
     uint64_t index_bytes, capacity;
     struct store_share *share;
 
@@ -91,6 +93,7 @@ static int map_all(struct store_client *c, int index_fd, int arena_fd, struct er
         return -1;
     if (madvise(c->write_map, c->capacity, MADV_DONTFORK) != 0)
         return err_sys(err, "keep the object store from children");
+    c->touched = xcalloc(c->capacity / STORE_BLOCK / 64 + 1, sizeof *c->touched);
     return 0;
 }
 
@@ -125,6 +128,7 @@ void store_client_destroy(struct store_client *c)
         munmap(c->read_map, c->capacity);
     if (c->write_map != NULL)
         munmap(c->write_map, c->capacity);
+    free(c->touched);
     c->magic = 0;
     free(c);
 }
@@ -318,6 +322,44 @@ void store_client_on_recall(struct store_client *c)
 void *store_client_write(const struct store_client *c, const struct store_extent *e)
 {
     return c->write_map + e->offset;
+}
+
+static bool is_touched(const struct store_client *c, uint64_t block)
+{
+    return atomic_load_explicit(&c->touched[block / 64], memory_order_relaxed) >> block % 64 & 1;
+}
+
+/* Blocks [first, end) get their pages. */
+static int touch(struct store_client *c, uint64_t first, uint64_t end, struct err *err)
+{
+    uint64_t bytes = (end - first) * STORE_BLOCK;
+
+    /* an older kernel knows no such call: the faults come one by one */
+    if (madvise(c->write_map + first * STORE_BLOCK, bytes, MADV_POPULATE_WRITE) != 0
+        && errno != EINVAL && errno != EINTR)
+        return err_set(err,
+                       ERR_NO_MEMORY,
+                       "this machine has no memory left for %llu bytes of the object store",
+                       (unsigned long long)bytes);
+    for (uint64_t b = first; b < end; b++)
+        atomic_fetch_or_explicit(&c->touched[b / 64], 1ull << b % 64, memory_order_relaxed);
+    return 0;
+}
+
+int store_client_touch(struct store_client *c, const struct store_extent *e, struct err *err)
+{
+    uint64_t at = e->offset / STORE_BLOCK, end = at + whole_blocks(e->size) / STORE_BLOCK;
+
+    while (at < end) {
+        uint64_t first = at;
+        while (at < end && !is_touched(c, at))
+            at++;
+        if (at > first && touch(c, first, at, err) != 0)
+            return -1;
+        while (at < end && is_touched(c, at))
+            at++;
+    }
+    return 0;
 }
 
 void store_client_copy(void *to, const void *from, size_t size)

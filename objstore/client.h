@@ -5,7 +5,8 @@
  * A process's side of the object store: maps the machine's memory once for its whole life, carves
  * objects out of the regions it was lent, pins what it reads, and tells the raylet by its ring. No
  * sockets: what must go by frame is told by return values. Not thread safe: the caller's lock
- * guards it, except store_client_copy and reads and writes of the memory itself, which need none.
+ * guards it, except store_client_touch, store_client_copy and reads and writes of the memory
+ * itself, which need none.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -67,6 +68,10 @@ bool store_client_unsent(struct store_client *c, struct store_record *out);
 
 /* Where to write an extent's bytes. */
 void *store_client_write(const struct store_client *c, const struct store_extent *e);
+/* Before the first write: one call for all its pages that this process has not written before; a
+ * fault for each costs a third more, and both cost ten times the copy. Any thread, no lock. -1 with
+ * ERR_NO_MEMORY: the machine has no memory left for it; a write would end the process. */
+int store_client_touch(struct store_client *c, const struct store_extent *e, struct err *err);
 /* Copy size bytes into the store: by the routine and the number of threads that were fastest for
  * this size on this machine, as the plan says that the raylet has measured (objstore/copy.h); plain
  * memcpy until set. Any thread, no lock. */

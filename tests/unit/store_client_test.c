@@ -3,11 +3,15 @@
 
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -366,6 +370,71 @@ START_TEST(test_the_ring_says_when_it_is_full)
 }
 END_TEST
 
+static uint64_t n_pages(void)
+{
+    struct stat st;
+
+    ck_assert_int_eq(fstat(arena_fd, &st), 0);
+    return (uint64_t)st.st_blocks * 512 / STORE_BLOCK;
+}
+
+static long n_faults(void)
+{
+    struct rusage usage;
+
+    ck_assert_int_eq(getrusage(RUSAGE_SELF, &usage), 0);
+    return usage.ru_minflt;
+}
+
+START_TEST(test_touches_each_page_once)
+{
+    struct store_extent a, b, all = {.offset = 0, .size = 4096 * (uint64_t)STORE_BLOCK};
+    long before, after;
+
+    lend(0, 4096 * STORE_BLOCK, 1, 4, 0);
+    ck_assert(store_client_alloc(c, 70 * STORE_BLOCK + 1, &a));
+    ck_assert(store_client_alloc(c, 1000 * STORE_BLOCK, &b));
+    ck_assert_int_eq(store_client_touch(c, &b, NULL), 0);
+    ck_assert_uint_eq(n_pages(), 1000);
+    ck_assert_int_eq(store_client_touch(c, &a, NULL), 0);
+    ck_assert_uint_eq(n_pages(), 1071);
+    /* written by the kernel: a sanitizer's own memory would fault */
+    int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    before = n_faults();
+    ck_assert_int_eq(syscall(SYS_read, zero, store_client_write(c, &b), b.size), (long)b.size);
+    after = n_faults();
+    ck_assert_int_lt(after - before, 100);
+    close(zero);
+    ck_assert_int_eq(store_client_touch(c, &all, NULL), 0);
+    ck_assert_uint_eq(n_pages(), 4096);
+    /* what was touched before is not asked for again */
+    ck_assert_int_eq(
+        fallocate(arena_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)all.size),
+        0);
+    ck_assert_int_eq(store_client_touch(c, &all, NULL), 0);
+    ck_assert_uint_eq(n_pages(), 0);
+}
+END_TEST
+
+START_TEST(test_says_when_the_machine_has_no_memory)
+{
+    struct store_extent a, b;
+    struct err err;
+
+    lend(0, 64 * STORE_BLOCK, 1, 2, 0);
+    ck_assert(store_client_alloc(c, 8 * STORE_BLOCK, &a));
+    ck_assert(store_client_alloc(c, 8 * STORE_BLOCK, &b));
+    ck_assert_int_eq(ftruncate(arena_fd, 12 * STORE_BLOCK), 0); /* a write beyond is SIGBUS too */
+    ck_assert_int_eq(store_client_touch(c, &a, &err), 0);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(store_client_touch(c, &b, &err), -1);
+        ck_assert_int_eq(err.code, ERR_NO_MEMORY);
+    }
+    ck_assert_int_eq(ftruncate(arena_fd, CAPACITY), 0);
+    ck_assert_int_eq(store_client_touch(c, &b, &err), 0);
+}
+END_TEST
+
 START_TEST(test_a_child_cannot_write)
 {
     struct store_extent e;
@@ -618,6 +687,8 @@ int main(void)
     tcase_add_test(t, test_pins_what_is_there);
     tcase_add_test(t, test_pins_run_out_and_move_to_holds);
     tcase_add_test(t, test_the_ring_says_when_it_is_full);
+    tcase_add_test(t, test_touches_each_page_once);
+    tcase_add_test(t, test_says_when_the_machine_has_no_memory);
     tcase_add_test(t, test_a_child_cannot_write);
     tcase_add_test(t, test_another_process_reads_what_was_sealed);
     tcase_add_test(t, test_records_arrive_whole_and_in_order);

@@ -12,7 +12,8 @@
 
 enum store_copy_routine {
     STORE_COPY_PLAIN,  /* memcpy */
-    STORE_COPY_STREAM, /* stores that bypass the caches, several pages at a time */
+    STORE_COPY_STREAM, /* stores that bypass the caches */
+    STORE_COPY_STRING, /* the processor's own loop */
     STORE_COPY_ROUTINES,
 };
 
@@ -20,8 +21,8 @@ enum store_copy_routine {
 #define STORE_COPY_CLASSES     5
 #define STORE_COPY_MAX_THREADS 8
 
-/* One byte per size class: the low 4 bits are the threads (0: as for 1), bit 7 the routine.
- * 0: memcpy throughout. Any value is a valid plan. */
+/* One byte per size class: the low 4 bits are the threads (0: as for 1), the high 2 the routine. 0:
+ * memcpy throughout. Any value is a valid plan. */
 typedef uint64_t store_copy_plan;
 
 unsigned store_copy_class(size_t size);

@@ -610,14 +610,14 @@ START_TEST(test_every_plan_copies_every_byte)
                                    (1u << 20) + 3,
                                    (4u << 20) + 4097,
                                    (17u << 20) + 1};
-    size_t most = (17u << 20) + 64;
+    size_t most = (17u << 20) + 128;
     uint8_t *from = malloc(most), *to = malloc(most);
 
     ck_assert(from != NULL && to != NULL);
     for (size_t i = 0; i < most; i++)
         from[i] = (uint8_t)(i * 2654435761u >> 13);
     static const store_copy_plan plans[] =
-        {0, 0x8181818181, 0x0202020202, 0x8383838383, UINT64_MAX, 0x8880888088};
+        {0, 0x4141414141, 0x8181818181, 0x0202020202, 0x4383438343, UINT64_MAX, 0x8840884088};
     for (size_t p = 0; p < sizeof plans / sizeof plans[0]; p++)
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
             size_t skew = (p * 7 + s * 5) % 32;
@@ -634,7 +634,7 @@ END_TEST
 
 START_TEST(test_a_plan_says_what_each_size_gets)
 {
-    store_copy_plan plan = 0x82ffull << 24 | 0x010080;
+    store_copy_plan plan = 0x82ffull << 24 | 0x010040;
 
     ck_assert_uint_eq(store_copy_class(1), 0);
     for (unsigned k = 0; k < STORE_COPY_CLASSES - 1; k++) {
@@ -647,6 +647,8 @@ START_TEST(test_a_plan_says_what_each_size_gets)
     ck_assert(store_copy_routine_of(plan, 1) == STORE_COPY_PLAIN);
     ck_assert_uint_eq(store_copy_threads_of(plan, 2), 1);
     ck_assert_uint_eq(store_copy_threads_of(plan, 3), STORE_COPY_MAX_THREADS);
+    ck_assert(store_copy_routine_of(plan, 3) == STORE_COPY_PLAIN);
+    ck_assert(store_copy_routine_of(plan, 4) == STORE_COPY_STRING);
     ck_assert_uint_eq(store_copy_threads_of(plan, 4), 2);
 }
 END_TEST

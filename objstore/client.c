@@ -224,16 +224,29 @@ bool store_client_alloc(struct store_client *c, uint64_t size, struct store_exte
     return true;
 }
 
-void store_client_abort(struct store_client *c, const struct store_extent *e)
+/* Carved memory: free again in front of a region's rest, else the raylet's. */
+static void take_back(struct store_client *c, struct region back)
 {
-    struct region back = {.at = e->offset, .end = e->offset + whole_blocks(e->size)};
-
     for (int i = 0; i < 2; i++)
         if (room(&c->regions[i]) > 0 && c->regions[i].at == back.end) {
             c->regions[i].at = back.at;
             back.end = back.at;
         }
     return_region(c, &back);
+}
+
+void store_client_trim(struct store_client *c, struct store_extent *e, uint64_t size)
+{
+    ASSERT(size > 0 && size <= e->size);
+    take_back(c,
+              (struct region){.at = e->offset + whole_blocks(size),
+                              .end = e->offset + whole_blocks(e->size)});
+    e->size = size;
+}
+
+void store_client_abort(struct store_client *c, const struct store_extent *e)
+{
+    take_back(c, (struct region){.at = e->offset, .end = e->offset + whole_blocks(e->size)});
     if (c->n_spares < N_SPARES)
         c->spares[c->n_spares++] = e->place;
     else

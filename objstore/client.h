@@ -39,6 +39,8 @@ uint64_t store_client_capacity(const struct store_client *c); /* bytes of the ar
 bool store_client_alloc(struct store_client *c, uint64_t size, struct store_extent *out);
 /* An extent that will not be sealed, and whose place nobody was told, is free again. */
 void store_client_abort(struct store_client *c, const struct store_extent *e);
+/* Only its first size > 0 bytes will be sealed; the memory behind is free again. */
+void store_client_trim(struct store_client *c, struct store_extent *e, uint64_t size);
 /* What to ask the raylet for, so that an alloc of size (0: as the last one) will succeed: need,
  * want and n_places of store_lend. want doubles when regions are used up within a second, halves
  * when they last for ten or are recalled, and is at most 1/64 of the store (or need). */
@@ -63,7 +65,7 @@ int store_client_on_lent(struct store_client *c,
 /* The raylet wants back what is lent and not used: RETURNs all of it. */
 void store_client_on_recall(struct store_client *c);
 /* RETURNs for which the ring had no room: send each as a frame. Take all of them after each abort,
- * on_lent and on_recall. false: none (left). */
+ * trim, on_lent and on_recall. false: none (left). */
 bool store_client_unsent(struct store_client *c, struct store_record *out);
 
 /* Where to write an extent's bytes. */

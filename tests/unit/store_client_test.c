@@ -138,6 +138,29 @@ START_TEST(test_an_aborted_extent_is_used_again_or_returned)
 }
 END_TEST
 
+START_TEST(test_a_trimmed_extent_gives_back_its_end)
+{
+    struct store_extent a, b, z;
+    struct store_record r;
+
+    lend(0, 8 * STORE_BLOCK, 1, 3, 0);
+    ck_assert(store_client_alloc(c, 3 * STORE_BLOCK, &a));
+    ck_assert(store_client_alloc(c, 3 * STORE_BLOCK, &b));
+    store_client_trim(c, &a, 2 * STORE_BLOCK + 1);
+    ck_assert_uint_eq(a.size, 2 * STORE_BLOCK + 1);
+    ck_assert_msg(!take(&r), "no whole block is left over");
+    store_client_trim(c, &a, STORE_BLOCK);
+    ck_assert(take(&r) && r.kind == STORE_RETURN && r.place == 0);
+    ck_assert(r.offset == STORE_BLOCK && r.size == 2 * STORE_BLOCK);
+    store_client_trim(c, &b, 1); /* in front of the region's rest */
+    ck_assert(!take(&r));
+    ck_assert(store_client_alloc(c, 4 * STORE_BLOCK, &z));
+    ck_assert_uint_eq(z.offset, 4 * STORE_BLOCK);
+    store_client_trim(c, &z, z.size);
+    ck_assert(!take(&r) && !store_client_alloc(c, 1, &z));
+}
+END_TEST
+
 START_TEST(test_a_rest_stays_in_use_beside_the_next_region)
 {
     struct store_extent e;
@@ -681,6 +704,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_test(t, test_carves_objects_out_of_what_was_lent);
     tcase_add_test(t, test_an_aborted_extent_is_used_again_or_returned);
+    tcase_add_test(t, test_a_trimmed_extent_gives_back_its_end);
     tcase_add_test(t, test_a_rest_stays_in_use_beside_the_next_region);
     tcase_add_test(t, test_asks_for_more_while_it_goes_fast);
     tcase_add_test(t, test_asks_ahead_once_half_is_used);

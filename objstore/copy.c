@@ -51,6 +51,20 @@ unsigned store_copy_threads_of(store_copy_plan plan, unsigned size_class)
     return n == 0 ? 1 : n > STORE_COPY_MAX_THREADS ? STORE_COPY_MAX_THREADS : n;
 }
 
+const char *store_copy_routine_name(enum store_copy_routine routine)
+{
+    switch (routine) {
+    case STORE_COPY_STREAM:
+        return "stream";
+    case STORE_COPY_STRING:
+        return "string";
+    case STORE_COPY_PLAIN:
+    case STORE_COPY_ROUTINES:
+        break;
+    }
+    return "memcpy";
+}
+
 #ifdef __x86_64__
 #define N_ROUTINES STORE_COPY_ROUTINES
 

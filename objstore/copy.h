@@ -30,6 +30,7 @@ unsigned store_copy_class(size_t size);
 size_t store_copy_class_limit(unsigned size_class);
 enum store_copy_routine store_copy_routine_of(store_copy_plan plan, unsigned size_class);
 unsigned store_copy_threads_of(store_copy_plan plan, unsigned size_class);
+const char *store_copy_routine_name(enum store_copy_routine routine);
 
 /* Copy; the ranges do not overlap. What is written is seen by whoever sees a later store of this
  * thread. A thread that cannot be started costs time only. */

@@ -10,18 +10,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
+#include "objstore/copy.h"
 
-#define LAYOUT     1
-#define BOOT_SIZE  64
-#define N_TRIPS    600
-#define COPY_BYTES (32u << 20)
-#define N_COPIES   4
+#define LAYOUT    2
+#define BOOT_SIZE 64
+#define N_TRIPS   600
 
 static int by_value(const void *a, const void *b)
 {
@@ -124,39 +122,21 @@ static uint64_t trip_ns(int asker_cpu, int echo_cpu)
     return ns[N_TRIPS / 4];
 }
 
-static uint64_t copy_mb_per_s(void)
-{
-    uint64_t best = UINT64_MAX;
-    uint8_t *p =
-        mmap(NULL, 2 * COPY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    if (p == MAP_FAILED)
-        return 0;
-    memset(p, 1, 2 * COPY_BYTES); /* touched: a page fault is another fact */
-    for (int i = 0; i < N_COPIES; i++) {
-        uint64_t start = clock_now_ns();
-        memcpy(p + (i % 2 == 0 ? 0 : COPY_BYTES), p + (i % 2 == 0 ? COPY_BYTES : 0), COPY_BYTES);
-        __asm__ volatile("" : : "r"(p) : "memory");
-        uint64_t ns = clock_now_ns() - start;
-        best = ns < best ? ns : best;
-    }
-    munmap(p, 2 * COPY_BYTES);
-    return (uint64_t)COPY_BYTES * 1000u / best;
-}
-
 int machine_measure(struct machine *m, struct err *err)
 {
     struct machine found = {0};
+    struct store_copy_facts copy;
     int cpus[2];
 
     found.n_cpus = two_cpus(cpus);
     found.wake_ns = trip_ns(cpus[0], cpus[1]) / 2; /* a trip is two wakes */
     found.trip_ns = trip_ns(-1, -1);
-    found.copy_mb_per_s = copy_mb_per_s();
-    if (found.wake_ns == 0 || found.trip_ns == 0 || found.copy_mb_per_s == 0)
-        return err_set(err,
-                       ERR_FULL,
-                       "no memory, thread or socket left to measure this machine with");
+    if (found.wake_ns == 0 || found.trip_ns == 0)
+        return err_set(err, ERR_FULL, "no thread or socket left to measure this machine with");
+    if (store_copy_measure(&copy, found.n_cpus, err) != 0)
+        return -1;
+    found.copy_mb_per_s = copy.mb_per_s[STORE_COPY_CLASSES - 1][STORE_COPY_PLAIN][0];
+    found.copy_plan = copy.plan;
     *m = found;
     return 0;
 }
@@ -188,7 +168,7 @@ int machine_load(struct machine *m, const char *temp, struct err *err)
 {
     char path[512], text[256];
     struct machine found = {0};
-    unsigned long long wake, trip, copy;
+    unsigned long long wake, trip, copy, plan;
     struct stat st;
     int layout;
 
@@ -203,18 +183,21 @@ int machine_load(struct machine *m, const char *temp, struct err *err)
     close(fd);
     text[n > 0 ? n : 0] = '\0';
     if (sscanf(text,
-               "layout %d\nn_cpus %u\nwake_ns %llu\ntrip_ns %llu\ncopy_mb_per_s %llu\n",
+               "layout %d\nn_cpus %u\nwake_ns %llu\ntrip_ns %llu\ncopy_mb_per_s %llu\n"
+               "copy_plan %llx\n",
                &layout,
                &found.n_cpus,
                &wake,
                &trip,
-               &copy)
-            != 5
+               &copy,
+               &plan)
+            != 6
         || layout != LAYOUT || wake == 0 || wake > 1000000000u)
         return err_set(err, ERR_NOT_FOUND, "%s is not readable as machine facts", path);
     found.wake_ns = wake;
     found.trip_ns = trip;
     found.copy_mb_per_s = copy;
+    found.copy_plan = plan;
     *m = found;
     return 0;
 }
@@ -227,12 +210,14 @@ int machine_store(const struct machine *m, const char *temp, struct err *err)
         return -1;
     int size = snprintf(text,
                         sizeof text,
-                        "layout %d\nn_cpus %u\nwake_ns %llu\ntrip_ns %llu\ncopy_mb_per_s %llu\n",
+                        "layout %d\nn_cpus %u\nwake_ns %llu\ntrip_ns %llu\ncopy_mb_per_s %llu\n"
+                        "copy_plan %llx\n",
                         LAYOUT,
                         m->n_cpus,
                         (unsigned long long)m->wake_ns,
                         (unsigned long long)m->trip_ns,
-                        (unsigned long long)m->copy_mb_per_s);
+                        (unsigned long long)m->copy_mb_per_s,
+                        (unsigned long long)m->copy_plan);
     snprintf(draft, sizeof draft, "%s.%d", path, (int)getpid());
     int fd = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)

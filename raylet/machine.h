@@ -14,9 +14,10 @@ struct machine {
     uint64_t wake_ns;       /* a sleeping thread runs on another CPU (one CPU: on the same) */
     uint64_t trip_ns;       /* one byte there and back over a unix socket, both sides asleep */
     uint64_t copy_mb_per_s; /* memcpy of memory beyond the caches */
+    uint64_t copy_plan;     /* how to copy into the object store (objstore/copy.h) */
 };
 
-/* Takes about a tenth of a second; a sample that other work disturbed does not count. */
+/* Takes about half a second; a sample that other work disturbed does not count. */
 int machine_measure(struct machine *m, struct err *err);
 /* What was measured since the last boot. -1 with ERR_NOT_FOUND: nothing yet. */
 int machine_load(struct machine *m, const char *temp, struct err *err);

@@ -75,6 +75,7 @@ static void on_measured(void *arg, bool readable, bool writable)
         continue;
     if (machine_load(&n->machine, n->session.temp, &err) != 0)
         log_warn("machine", "not_measured", "msg=\"%s\"", err.text);
+    store_run_on_measured(n);
 }
 
 static void measure(struct node *n)

@@ -157,6 +157,8 @@ void pool_run_kill_all(struct node *n);
 /* Make the object store and its memory. */
 int store_run_open(struct node *n, struct err *err);
 void store_run_close(struct node *n);
+/* The machine's facts are known now: tell the processes how to copy. */
+void store_run_on_measured(struct node *n);
 /* A process's control block, mapped at p->control; *fd is the caller's. */
 int store_run_make_control(struct process *p, int *fd, struct err *err);
 /* Hand the driver what workers have from their zygote. */

@@ -128,7 +128,17 @@ int store_run_make_control(struct process *p, int *fd, struct err *err)
     if (map == MAP_FAILED)
         return err_sys(err, "map a process's control block");
     p->control = map;
+    atomic_store_explicit(&p->control->copy_plan, p->node->machine.copy_plan, memory_order_relaxed);
     return 0;
+}
+
+void store_run_on_measured(struct node *n)
+{
+    for (uint32_t i = 0; i < n->n_slots; i++)
+        if (n->processes[i] != NULL && n->processes[i]->control != NULL)
+            atomic_store_explicit(&n->processes[i]->control->copy_plan,
+                                  n->machine.copy_plan,
+                                  memory_order_relaxed);
 }
 
 int store_run_greet_driver(struct process *p, struct err *err)

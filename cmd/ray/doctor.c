@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "objstore/copy.h"
 #include "raylet/machine.h"
 
 #define FILES_WANTED     1024 /* a raylet needs about four a worker */
@@ -78,6 +79,15 @@ static void print_facts(const struct machine *m)
            (double)m->wake_ns / 1e3);
     printf("round trip        %.1f us over a unix socket\n", (double)m->trip_ns / 1e3);
     printf("copy              %.1f GB/s\n", (double)m->copy_mb_per_s / 1e3);
+    for (unsigned k = 0; k < STORE_COPY_CLASSES; k++) {
+        size_t limit = store_copy_class_limit(k) >> 10;
+        printf("%-18s%s, %u thread%s, ",
+               k == 0 ? "copies by" : "",
+               store_copy_routine_name(store_copy_routine_of(m->copy_plan, k)),
+               store_copy_threads_of(m->copy_plan, k),
+               store_copy_threads_of(m->copy_plan, k) == 1 ? "" : "s");
+        printf(limit > 0 ? "up to %zu KiB\n" : "above that\n", limit);
+    }
 }
 
 /* Kept facts, or new ones; the raylets started from now on use them too. */

@@ -14,6 +14,7 @@
  * started = 0 and phase 1.
  */
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define CONTROL_BLOCK_MAGIC  0x52415943u /* "RAYC" */
@@ -23,10 +24,12 @@
 struct control_block {
     uint32_t magic, layout;
     _Atomic uint64_t started;
-    _Atomic uint64_t lease; /* the one `started` speaks of */
-    uint8_t spare[40];
+    _Atomic uint64_t lease;     /* the one `started` speaks of */
+    _Atomic uint64_t copy_plan; /* by the raylet: how to copy into the store (objstore/copy.h) */
+    uint8_t spare[32];
 };
 _Static_assert(sizeof(struct control_block) == 64, "shared layout");
+_Static_assert(offsetof(struct control_block, copy_plan) == 24, "shared layout");
 
 struct board_line {
     _Atomic int32_t cpu; /* -1: asleep in the kernel or unknown */

@@ -33,7 +33,7 @@ def tell_the_machine(cluster):
     """Its facts, so that no raylet looks for an idle moment to measure it."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     path = cluster.temp / f"machine-{boot}-{os.geteuid()}"
-    path.write_text("layout 1\nn_cpus 2\nwake_ns 20000\ntrip_ns 40000\ncopy_mb_per_s 5000\n")
+    path.write_text("layout 2\nn_cpus 2\nwake_ns 20000\ntrip_ns 40000\ncopy_mb_per_s 5000\ncopy_plan 41\n")
 
 
 def test_an_idle_raylet_never_wakes(cluster):

@@ -103,7 +103,7 @@ def test_facts_of_earlier_boots_are_swept(cluster):
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     uid = os.geteuid()
     old = "01234567-89ab-cdef-0123-456789abcdef"
-    text = "layout 1\nn_cpus 2\nwake_ns 20000\ntrip_ns 40000\ncopy_mb_per_s 5000\n"
+    text = "layout 2\nn_cpus 2\nwake_ns 20000\ntrip_ns 40000\ncopy_mb_per_s 5000\ncopy_plan 41\n"
     gone = [f"machine-{old}-{uid}", f"machine-{old}-{uid}.4711"]
     stay = [f"machine-{boot}-{uid}", "machine-notes", "machine-", "machine-01234567-89ab-1", "session_2notes"]
     for name in gone + stay:

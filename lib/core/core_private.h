@@ -352,6 +352,9 @@ void objects_on_frame(uint8_t type, const uint8_t *body, size_t size);
  * CORE_EFULL or CORE_ELINK with err. */
 int objects_alloc(uint64_t size, struct store_extent *out, struct err *err);
 void objects_abort(const struct store_extent *e);
+/* Write size bytes to its start (bytes NULL: nothing), having got its memory. Without the lock.
+ * CORE_OK, or CORE_ENOMEM with err: the machine has none. */
+int objects_fill(const struct store_extent *e, const void *bytes, uint64_t size, struct err *err);
 /* Tell the raylet that an extent is whole: size bytes, n_refs refs behind them. */
 struct object_name {
     uint32_t owner, index; /* process number; of the return */

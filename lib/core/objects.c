@@ -113,7 +113,12 @@ void objects_seal(const struct store_extent *e,
                   const struct object_name *name)
 {
     uint64_t extra = n_refs > 0 ? refs_trailer(size) - size + n_refs * sizeof(struct wire_ref) : 0;
+    struct store_extent whole = *e;
 
+    if (size + extra < whole.size) {
+        store_client_trim(core.store, &whole, size + extra);
+        send_returns();
+    }
     post(&(struct store_record){.kind = STORE_SEAL,
                                 .meta = meta,
                                 .attempt = name->attempt,
@@ -191,7 +196,19 @@ int objects_alloc(uint64_t size, struct store_extent *out, struct err *err)
     }
     if (code == CORE_OK && core.lend_ticket == 0 && store_client_wants_more(core.store))
         request(0);
+    /* the raylet may have measured meanwhile */
+    store_client_set_copy_plan(
+        atomic_load_explicit(&core.control->copy_plan, memory_order_relaxed));
     return code;
+}
+
+int objects_fill(const struct store_extent *e, const void *bytes, uint64_t size, struct err *err)
+{
+    if (store_client_touch(core.store, e, err) != 0)
+        return CORE_ENOMEM;
+    if (bytes != NULL)
+        store_client_copy(store_client_write(core.store, e), bytes, size);
+    return CORE_OK;
 }
 
 void objects_abort(const struct store_extent *e)

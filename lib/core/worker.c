@@ -353,8 +353,10 @@ int core_call_return(struct core_call *call,
         code = objects_alloc(refs_trailer(size) + n_refs * sizeof(struct wire_ref), &e, err);
     if (code == CORE_OK && is_stored) {
         core_unlock();
-        store_client_copy(store_client_write(core.store, &e), bytes, size);
+        code = objects_fill(&e, bytes, size, err);
         core_lock();
+        if (code != CORE_OK)
+            objects_abort(&e);
     }
     struct given *g = code == CORE_OK ? give(i, meta, size, refs, n_refs, &code) : NULL;
     if (g != NULL && is_stored) {

@@ -45,8 +45,8 @@ struct store_copy_facts {
 };
 
 /* Measure on n_cpus CPUs, in memory of the kind the store uses, into places that are not in the
- * caches: a few tenths of a second and 96 MiB. A routine is chosen by the time to copy an object
- * and to read it once; more threads if they gain a quarter at least for each doubling. */
+ * caches: a few tenths of a second and 96 MiB. A routine is chosen if the time to copy an object
+ * and to read it once is less by a tenth; more threads if they gain a quarter for each doubling. */
 int store_copy_measure(struct store_copy_facts *facts, unsigned n_cpus, struct err *err);
 
 #endif /* OBJSTORE_COPY_H */

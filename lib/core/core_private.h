@@ -187,6 +187,7 @@ struct core {
     struct core_info info;
     struct core_counters counters;
     struct err lost; /* why the raylet is gone */
+    bool gave_up;    /* it is not: a frame was lost here */
 };
 
 extern struct core core;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static struct peer *add(struct unix_link *link, uint32_t route)
@@ -98,11 +99,21 @@ void peer_end(struct peer *p, const struct err *why)
         return;
     }
     core.lost = *why;
+    if (core.gave_up)
+        err_set(&core.lost,
+                ERR_NO_MEMORY,
+                "no memory for a message of this program: submit less at once, or raise the limit "
+                "(ulimit -v)");
+    core.gave_up = false;
     list_for_each(n, &core.peers)
     {
         struct peer *q = list_entry(n, struct peer, node);
         if (q->route > 0)
             q->link = NULL;
+    }
+    if (core.worker && core.lost.code == ERR_NO_MEMORY) {
+        fprintf(stderr, "ray: %s\n", core.lost.text);
+        _exit(1);
     }
     if (core.worker)
         _exit(0); /* the node is gone and with it the job (INV-7) */
@@ -184,9 +195,23 @@ static void mark_dirty(struct peer *p)
     }
 }
 
+/* A frame is lost, and who waits for what it says would wait for ever: this process leaves the
+ * cluster, as if the raylet had died, when its link is read next. */
+static void give_up(void)
+{
+    if (core.raylet->link == NULL)
+        return;
+    core.gave_up = true;
+    shutdown(unix_link_fd(core.raylet->link), SHUT_RDWR);
+}
+
 void *peer_reserve(struct peer *p, uint8_t type, size_t size)
 {
-    return unix_link_reserve(p->link, wire_class(type), type, p->route, size);
+    void *body = unix_link_reserve(p->link, wire_class(type), type, p->route, size);
+
+    if (body == NULL)
+        give_up();
+    return body;
 }
 
 void peer_commit(struct peer *p, size_t size)
@@ -199,8 +224,10 @@ int peer_send(struct peer *p, uint8_t type, const void *body, size_t size)
 {
     if (p->link == NULL)
         return -1;
-    if (unix_link_send(p->link, wire_class(type), type, p->route, body, size) != 0)
+    if (unix_link_send(p->link, wire_class(type), type, p->route, body, size) != 0) {
+        give_up();
         return -1;
+    }
     mark_dirty(p);
     return 0;
 }

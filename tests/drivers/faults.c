@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define WINDOW_TASKS 200
@@ -470,6 +471,54 @@ static void fork_in_driver(int argc, char **argv)
     still_works();
 }
 
+static int n_bytes(ray_call *call)
+{
+    ray_view view;
+
+    if (ray_arg(call, 0, &view) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, (int64_t)view.size);
+}
+RAY_REMOTE(n_bytes);
+
+/* No more address space than now and budget bytes; RLIM_INFINITY: as before. */
+static void allow(rlim_t budget)
+{
+    struct rlimit limit;
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+
+    CHECK(f != NULL && fscanf(f, "%lu", &pages) == 1 && fclose(f) == 0);
+    CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+    limit.rlim_cur = budget == RLIM_INFINITY ? limit.rlim_max : pages * 4096 + budget;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
+/* BUDGET [warm]: memory ends at another place with each budget. What waits for a frame that had no
+ * room must not wait for ever. */
+static void memory_ends(int argc, char **argv)
+{
+    static char bytes[60000];
+    ray_ref refs[16];
+    int64_t x = 0;
+    int n_good = 0;
+
+    CHECK(argc > 0);
+    if (argc > 1)
+        CHECK_CODE(ray_take(ray_remote(add_one, 1), &x, RAY_FOREVER), RAY_OK);
+    allow(strtoul(argv[0], NULL, 10));
+    for (int i = 0; i < 16; i++)
+        refs[i] = ray_remote(n_bytes, ray_bytes(bytes, sizeof bytes));
+    for (int i = 0; i < 16; i++) {
+        int code = ray_get(refs[i], &x, 20000);
+        CHECK(code != RAY_ETIMEOUT);
+        CHECK(code != RAY_OK || x == sizeof bytes);
+        n_good += code == RAY_OK;
+    }
+    allow(RLIM_INFINITY);
+    printf("%d results\n", n_good);
+}
+
 static const struct scenario scenarios[] = {
     {"dies", 2, NULL, dies},
     {"crash_names_its_place", 2, NULL, crash_names_its_place},
@@ -481,6 +530,7 @@ static const struct scenario scenarios[] = {
     {"mid_window", 1, NULL, mid_window},
     {"fork_in_task", 2, NULL, fork_in_task},
     {"fork_in_driver", 2, NULL, fork_in_driver},
+    {"memory_ends", 2, NULL, memory_ends},
 };
 
 int main(int argc, char **argv)

@@ -68,7 +68,9 @@ static void *map(int fd, uint64_t size, int prot, struct err *err)
     void *p = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
 
     if (p == MAP_FAILED) {
-        err_sys(err, "map %llu bytes of the object store", (unsigned long long)size);
+        err_sys(err,
+                "map %llu bytes of the object store (a smaller object_store_memory?)",
+                (unsigned long long)size);
         return NULL;
     }
     madvise(p, size, MADV_DONTDUMP);

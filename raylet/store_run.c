@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "lib/base/alloc.h"
@@ -55,6 +56,9 @@ static uint64_t default_capacity(void)
     }
     if (limit > used && limit - used < available)
         available = limit - used;
+    struct rlimit space; /* each process maps all of it */
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < available)
+        available = space.rlim_cur;
     uint64_t capacity = available / 10 * MEMORY_PART;
     return capacity < MEMORY_MIN ? MEMORY_MIN : capacity > MEMORY_MAX ? MEMORY_MAX : capacity;
 }
@@ -88,7 +92,7 @@ int store_run_open(struct node *n, struct err *err)
         return -1;
     void *index = mmap(NULL, n->index_size, PROT_READ | PROT_WRITE, MAP_SHARED, n->index_fd, 0);
     if (index == MAP_FAILED)
-        return err_sys(err, "map the object store's index");
+        return err_sys(err, "map the object store's index (a smaller object_store_memory?)");
     n->index = config.index = index;
     /* from here on nobody else can map it writable */
     if (fcntl(n->index_fd,
@@ -101,7 +105,11 @@ int store_run_open(struct node *n, struct err *err)
     if (n->arena_fd < 0)
         return -1;
     n->store = store_create(&config);
-    return n->store != NULL ? 0 : err_set(err, ERR_NO_MEMORY, "no memory for the object store");
+    return n->store != NULL ? 0
+                            : err_set(err,
+                                      ERR_NO_MEMORY,
+                                      "no memory for the object store's books: set a smaller "
+                                      "object_store_memory, or raise the limit (ulimit -v)");
 }
 
 void store_run_close(struct node *n)

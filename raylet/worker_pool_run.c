@@ -61,7 +61,7 @@ static int spawn(struct node *n, uint64_t token, struct err *err)
     int pair[2], fds[ZYGOTE_PARTS] = {-1, -1, -1, -1};
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-        return err_sys(err, "make a socket for a worker (ulimit -n)");
+        return err_sys(err, "make a socket for a worker");
     fds[0] = pair[1];
     struct process *p = node_add_process(n, WIRE_WORKER, pair[0]);
     if (p == NULL) {
@@ -74,7 +74,7 @@ static int spawn(struct node *n, uint64_t token, struct err *err)
         goto fail;
     for (int i = 0; i < 2; i++)
         if ((fds[i + 1] = dup(p->logs[i].fd)) < 0) {
-            err_sys(err, "hand a worker its log (ulimit -n)");
+            err_sys(err, "hand a worker its log");
             goto fail;
         }
     if (zygote_spawn(n->zygote, token, p->slot, fds, err) == 0)
@@ -250,9 +250,11 @@ void pool_run_kill_all(struct node *n)
 static void fail_starts(struct node *n)
 {
     struct worker_pool_stats stats;
+    struct lease_stats leases;
     char text[480];
 
     worker_pool_get_stats(n->pool, &stats);
+    lease_get_stats(n->leases, &leases);
     snprintf(text,
              sizeof text,
              "no worker can be started: %s",
@@ -262,8 +264,9 @@ static void fail_starts(struct node *n)
             "n_workers=%u msg=\"%s\"",
             stats.n_idle + stats.n_leased,
             text);
-    /* while others serve it is a shortage: owners ask again */
-    n->start_code = stats.n_idle + stats.n_leased > 0 ? ERR_FULL : ERR_START_FAILED;
+    /* while others get on it is a shortage: owners ask again; those that wait for what needs this
+     * worker never would */
+    n->start_code = stats.n_idle + stats.n_leased > leases.n_blocked ? ERR_FULL : ERR_START_FAILED;
     lease_worker_failed(n->leases, text, loop_now_ms(), &n->lease_actions);
     lease_run(n, 0, NULL);
 }

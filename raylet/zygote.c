@@ -181,7 +181,7 @@ static int start_now(struct zygote *z, struct err *err)
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-        return err_sys(err, "make a socket for the zygote (ulimit -n)");
+        return err_sys(err, "make a socket for the zygote");
     z->log_start = fstat(z->log.fd, &st) == 0 ? st.st_size : 0;
     int rc = spawn(z, pair[1]);
     close(pair[1]);

@@ -472,7 +472,10 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
         else if (rc != CORE_OK)
             api_error((ray_code)rc,
                       rc == CORE_EFULL ? "the arguments have more than 10 MiB"
-                                       : "the task cannot be submitted: no memory, or no cluster");
+                      : rc == CORE_ENOMEM
+                          ? "no memory for one more task: get and release results before more are "
+                            "submitted, or raise the limit (ulimit -v)"
+                          : "the task cannot be submitted: no cluster: call ray_init first");
     }
     for (size_t i = 0; i < made; i++)
         if (v[i].ref != 0 && args[i].kind != RAY_REF)

@@ -18,6 +18,23 @@ int err_set(struct err *err, enum err_code code, const char *fmt, ...)
     return -1;
 }
 
+/* What the user can do about it; of the others only the caller knows. */
+static const char *remedy(int e)
+{
+    switch (e) {
+    case EMFILE:
+        return "; raise the limit of open files (ulimit -n)";
+    case ENFILE:
+        return "; raise the system's limit of open files (sysctl fs.file-max)";
+    case EAGAIN:
+        return "; raise the limit of processes (ulimit -u)";
+    case ENOMEM:
+        return "; free memory or raise its limit (ulimit -v)";
+    default:
+        return "";
+    }
+}
+
 int err_sys(struct err *err, const char *fmt, ...)
 {
     int e = errno;
@@ -44,9 +61,13 @@ int err_sys(struct err *err, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->text, sizeof err->text, fmt, ap);
     va_end(ap);
+    char buf[96], why[160];
     size_t n = strlen(err->text);
-    char buf[96];
-    snprintf(err->text + n, sizeof err->text - n, ": %s", strerror_r(e, buf, sizeof buf));
+    size_t m =
+        (size_t)snprintf(why, sizeof why, ": %.80s%s", strerror_r(e, buf, sizeof buf), remedy(e));
+    if (n + m >= sizeof err->text) /* a long path rather than the reason is cut */
+        n = sizeof err->text - m - 1;
+    memcpy(err->text + n, why, m + 1);
     return -1;
 }
 

@@ -35,7 +35,8 @@ struct err {
 int err_set(struct err *err, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The same with ": " and strerror(errno) appended; call it in the line after the system call.
+/* The same with ": " and strerror(errno) appended, for limits the remedy too; call it in the line
+ * after the system call.
  * The code is ERR_FULL for EMFILE, ENFILE, ENOSPC, EAGAIN of fork, ENOMEM; else ERR_SYSTEM. */
 int err_sys(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,6 +20,9 @@ extern char **environ;
 
 #define PATH_SIZE 512
 #define FATE_MS   200
+#define FILES_MIN 64            /* descriptors of a raylet that runs a few workers */
+#define SPACE_MIN (80ull << 20) /* of address space: a small program */
+#define STORE_MIN (80ull << 20) /* the smallest object store that is made unasked */
 
 /* For static programs, which have no libray.so beside which a raylet lies. */
 static int find_in_path(char *path, struct err *err)
@@ -135,11 +139,39 @@ static int spawn(const char *path,
     *pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (*pidfd >= 0)
         return 0;
-    err_sys(err, "watch the raylet (ulimit -n)");
+    err_sys(err, "watch the raylet");
     kill(pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         continue;
     return -1;
+}
+
+/* Below it each part of a cluster would fail at another place, and not all with words. */
+static int check_limits(const struct core_config *config, struct err *err)
+{
+    struct rlimit files, space;
+    uint64_t store = config->object_store_memory > 0 ? config->object_store_memory : STORE_MIN;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || getrlimit(RLIMIT_AS, &space) != 0)
+        return err_sys(err, "read this process's limits");
+    if (space.rlim_cur < SPACE_MIN + store)
+        return err_set(
+            err,
+            ERR_FULL,
+            "a process may have %llu MiB of memory here, a cluster with %llu MiB of objects "
+            "needs %llu: raise the limit (ulimit -v)",
+            (unsigned long long)space.rlim_cur >> 20,
+            (unsigned long long)store >> 20,
+            (unsigned long long)(SPACE_MIN + store) >> 20);
+    if (files.rlim_cur >= FILES_MIN)
+        return 0;
+    return err_set(
+        err,
+        ERR_FULL,
+        "a process may have %llu open files here, a cluster needs %d and 6 more a worker: "
+        "raise the limit (ulimit -n 1024)",
+        (unsigned long long)files.rlim_cur,
+        FILES_MIN);
 }
 
 int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err)
@@ -148,7 +180,7 @@ int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, st
     struct arguments a = {.n = 0};
     int pair[2], rc;
 
-    if (find_raylet(path, err) != 0)
+    if (find_raylet(path, err) != 0 || check_limits(config, err) != 0)
         return -1;
     int exe = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     if (exe < 0)

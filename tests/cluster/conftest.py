@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -30,6 +31,31 @@ def build_dir():
 
 def library_dir():
     return build_dir() / "lib"
+
+
+def as_user(uid):
+    """What runs a command as another user; skips the test if we may not."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    return ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+
+
+@pytest.fixture
+def public_build():
+    """The build as other users may read it, with a folder "temp" as /tmp is."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-public-", dir="/tmp"))
+    for name in ("bin/raylet", "lib/libray.so.1", "tests/drivers/hold"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(build_dir() / name, folder / name)
+    temp = folder / "temp"
+    temp.mkdir()
+    temp.chmod(0o1777)
+    for path in folder.rglob("*"):
+        if path != temp:
+            path.chmod(0o755)
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def pytest_configure(config):
@@ -190,12 +216,12 @@ class Cluster:
     def _watch_logs(self):
         """A raylet removes its session with its log: an open file stays readable."""
         while self.watching:
-            for path in self.temp.glob("session_2*/logs/raylet*"):
-                try:
+            try:
+                for path in self.temp.glob("session_2*/logs/raylet*"):
                     if str(path) not in self.log_files:
                         self.log_files[str(path)] = path.open("rb")
-                except OSError:
-                    continue
+            except OSError:
+                pass  # a session went away under the search
             time.sleep(0.01)
 
     def env(self, **extra):

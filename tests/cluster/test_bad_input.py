@@ -208,20 +208,6 @@ def test_bad_number_of_cpus(cluster):
     finish(program)
 
 
-def test_few_descriptors(cluster):
-    """At the limit things fail with a sentence; freed, the program goes on."""
-    limited = cluster.path / "limited"
-    limited.write_text(f'#!/bin/sh\nulimit -n 40\nexec {cluster.program("hold")}\n')
-    limited.chmod(0o755)
-    program = cluster.start(limited)
-    program.say("init 2")
-    program.expect(r"^(ok \d+|error \d+ signal \d+ \S.*)$")
-    program.say("task")
-    program.expect(r"^(ok 42|error \d+ signal \d+ \S.*)$")
-    program.say("exit 0")
-    assert program.wait() == 0
-
-
 def test_mode_variable_set_by_a_user(cluster):
     program = cluster.start("hold", env={"RAY_WORKER_MODE": "zygote:77:78"})
     assert program.wait() == 126

@@ -33,26 +33,46 @@ START_TEST(sys_names_errno_and_tells_a_bound_from_the_rest)
     static const struct {
         int e;
         enum err_code code;
+        const char *remedy;
     } cases[] = {
-        {EMFILE, ERR_FULL},
-        {ENFILE, ERR_FULL},
-        {ENOSPC, ERR_FULL},
-        {EAGAIN, ERR_FULL},
-        {ENOMEM, ERR_FULL},
-        {EBADF, ERR_SYSTEM},
-        {EACCES, ERR_SYSTEM},
-        {EIO, ERR_SYSTEM},
+        {EMFILE, ERR_FULL, "; raise the limit of open files (ulimit -n)"},
+        {ENFILE, ERR_FULL, "; raise the system's limit of open files (sysctl fs.file-max)"},
+        {ENOSPC, ERR_FULL, ""},
+        {EAGAIN, ERR_FULL, "; raise the limit of processes (ulimit -u)"},
+        {ENOMEM, ERR_FULL, "; free memory or raise its limit (ulimit -v)"},
+        {EBADF, ERR_SYSTEM, ""},
+        {EACCES, ERR_SYSTEM, ""},
+        {EIO, ERR_SYSTEM, ""},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct err err;
-        char expected[128];
-        snprintf(expected, sizeof expected, "open file 7: %s", strerror(cases[i].e));
+        char expected[160];
+        snprintf(expected,
+                 sizeof expected,
+                 "open file 7: %s%s",
+                 strerror(cases[i].e),
+                 cases[i].remedy);
         errno = cases[i].e;
         ck_assert_int_eq(err_sys(&err, "open %s %d", "file", 7), -1);
         ck_assert_str_eq(err.text, expected);
         ck_assert_int_eq(err.code, cases[i].code);
     }
+}
+END_TEST
+
+START_TEST(sys_cuts_what_was_tried_and_not_the_reason)
+{
+    struct err err;
+    char path[300];
+
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    errno = EMFILE;
+    err_sys(&err, "open %s", path);
+    ck_assert_uint_eq(strlen(err.text), sizeof err.text - 1);
+    ck_assert_ptr_nonnull(strstr(err.text, "xxx: Too many open files; raise the limit"));
+    ck_assert_ptr_nonnull(strstr(err.text, "(ulimit -n)"));
 }
 END_TEST
 
@@ -159,6 +179,7 @@ int main(void)
     tcase_add_test(t, set_fills_and_gives_minus_one);
     tcase_add_test(t, no_err_is_fine);
     tcase_add_test(t, sys_names_errno_and_tells_a_bound_from_the_rest);
+    tcase_add_test(t, sys_cuts_what_was_tried_and_not_the_reason);
     tcase_add_test(t, prefix_gives_context_and_keeps_the_code);
     tcase_add_test(t, long_texts_are_cut);
     tcase_add_test(t, numbers_are_pinned_and_each_has_a_name);

@@ -11,7 +11,8 @@
 
 /* --- error.c --- */
 #define API_NO_BUFFER                                                                              \
-    "not a buffer, or it was sealed, returned or given up before: ray_create makes one"
+    "not a buffer, or it was sealed, returned or given up before, or its size was raised or set "  \
+    "to 0: ray_create makes one"
 /* Nothing has failed in this thread. */
 void api_clear(void);
 int api_error(ray_code code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -182,7 +182,7 @@ int ray_return_value(ray_call *call, unsigned i, ray_value value)
         rc = big.data != NULL
                  ? core_call_return_buffer(call->core, i, a.meta, &big, a.refs, a.n_refs, &err)
                  : core_call_return(call->core, i, a.meta, a.bytes, a.size, a.refs, a.n_refs, &err);
-        if (rc == CORE_EARG)
+        if (rc == CORE_EARG && err.text[0] == '\0')
             api_error(RAY_EARG,
                       "%s returns %u values: value %u was given already, or is one too many",
                       call->function->name,
@@ -190,8 +190,6 @@ int ray_return_value(ray_call *call, unsigned i, ray_value value)
                       i);
         else
             api_core_error(rc, &err);
-        if (rc != CORE_OK && big.data != NULL)
-            core_abort(&big);
     }
     packer_fini(&p);
     return rc;

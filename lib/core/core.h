@@ -139,7 +139,8 @@ int core_call_return(struct core_call *call,
                      const uint64_t *refs,
                      uint32_t n_refs,
                      struct err *err);
-/* Return i is what was written to this buffer, which becomes {0}: nothing is copied. */
+/* Return i is what was written to this buffer, which becomes {0}: nothing is copied. Its size may
+ * have been lowered. CORE_EARG has err filled when it is the buffer that is wrong. */
 int core_call_return_buffer(struct core_call *call,
                             unsigned i,
                             uint8_t meta,
@@ -183,7 +184,8 @@ uint64_t core_put(uint8_t meta,
  * connected; CORE_ENOMEM. */
 int core_create(uint64_t size, uint32_t n_refs, struct core_buffer *out, struct err *err);
 /* The buffer becomes {0} and its first size bytes (<= its own) an object. 0 and *code (CORE_ESTALE:
- * a ref inside; CORE_EARG: more refs than there is room for; the buffer is aborted). */
+ * a ref inside; CORE_EARG: not open, size 0, or no room for so much or so many refs; the buffer is
+ * aborted). */
 uint64_t core_seal(struct core_buffer *buffer,
                    uint64_t size,
                    uint8_t meta,

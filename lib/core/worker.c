@@ -379,30 +379,42 @@ int core_call_return_buffer(struct core_call *call,
                             uint32_t n_refs,
                             struct err *err)
 {
+    uint64_t size = buffer->size;
+    struct given *g = NULL;
     struct open_buffer b;
     int code = CORE_OK;
 
     core_lock();
     if (!put_take_buffer(buffer, &b)) {
         core_unlock();
+        err_set(err, ERR_INVALID, "the buffer was sealed, returned or given up before");
         return CORE_EARG;
     }
-    if (b.place == 0) {
+    if (i >= call->n_returns || reply.returns[i].is_given) {
+        code = CORE_EARG;
+    } else if (!put_fits(&b, size, n_refs)) {
+        code = CORE_EARG;
+        err_set(err,
+                ERR_INVALID,
+                "a buffer of %llu bytes cannot be returned as one of %llu",
+                (unsigned long long)b.size,
+                (unsigned long long)size);
+    } else if (b.place == 0) {
         core_unlock();
-        code = core_call_return(call, i, meta, b.data, b.size, refs, n_refs, err);
+        code = core_call_return(call, i, meta, b.data, size, refs, n_refs, err);
         free(b.data);
         return code;
-    }
-    if (i >= call->n_returns || reply.returns[i].is_given || n_refs > b.n_refs)
-        code = CORE_EARG;
-    else if (!make_room(0, n_refs))
+    } else if (!make_room(0, n_refs)) {
         code = CORE_ENOMEM;
-    struct store_extent e = put_extent_of(&b);
-    struct given *g = code == CORE_OK ? give(i, meta, b.size, refs, n_refs, &code) : NULL;
-    if (g != NULL)
+    } else {
+        g = give(i, meta, size, refs, n_refs, &code);
+    }
+    if (g != NULL) {
+        struct store_extent e = put_extent_of(&b, size, n_refs);
         give_extent(g, &e);
-    else
+    } else {
         put_abort(&b);
+    }
     core_unlock();
     return code;
 }

@@ -60,7 +60,8 @@ typedef struct {
     uint64_t pin[2]; /* private */
 } ray_view;
 /* Store memory that is being filled: any thread may write data until it is sealed, returned or
- * abandoned; then it is {0}. */
+ * abandoned; then it is {0}, and a copy of it is RAY_EARG. If its size was lowered before, the rest
+ * is given back. */
 typedef struct {
     void *data;
     size_t size;

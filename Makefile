@@ -37,7 +37,8 @@ static := $(lib)/libray.a
 
 unit     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c)) \
             $(patsubst tests/contract/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/contract/*_test.c))
-drivers  := $(patsubst tests/drivers/%.c,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.c))
+drivers  := $(patsubst tests/drivers/%.c,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.c)) \
+            $(patsubst tests/drivers/%.cpp,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.cpp))
 fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$(BUILD)/tests/fuzz/%_fuzz,$(wildcard tests/fuzz/*_fuzz.c))
 examples := $(patsubst docs/examples/%.c,$(BUILD)/examples/%,$(wildcard docs/examples/*.c))
 bins     := $(BUILD)/bin/raylet $(if $(wildcard cmd/ray/*.c),$(BUILD)/bin/ray)
@@ -103,6 +104,10 @@ $(BUILD)/examples/parallel_map: docs/examples/parallel_map/main.c $(wildcard doc
 $(BUILD)/tests/drivers/%: tests/drivers/%.c $(libray)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $< $(LDFLAGS) $(call user,../../lib)
+$(BUILD)/tests/drivers/%: tests/drivers/%.cpp $(libray)
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(CFLAGS) -Wall -Wextra -Wpedantic $(if $(filter 1,$(WERROR)),-Werror) $(SANFLAGS) -Ilib/api/include -MMD -MP -MF $@.d \
+	    -o $@ $< $(LDFLAGS) $(call user,../../lib)
 unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)

@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Refs inside values: lists, maps, arguments, returns and puts, released in any order. */
+#include "tests/drivers/driver.h"
+
+#include <signal.h>
+
+#define KIB   1024u
+#define MIB   (KIB * KIB)
+#define STORE (96 * MIB)
+#define MANY  10000
+
+static void begin(int num_cpus)
+{
+    CHECK_CODE(ray_init(RAY_CONFIG(.num_cpus = num_cpus, .object_store_memory = STORE)), RAY_OK);
+}
+
+static void end(void)
+{
+    CHECK_CODE(ray_shutdown(), RAY_OK);
+}
+
+/* size bytes, all of them mark. */
+static ray_ref put(size_t size, int mark)
+{
+    ray_buffer b;
+
+    CHECK_CODE(ray_create(size, &b), RAY_OK);
+    memset(b.data, mark, size);
+    return ray_seal(&b);
+}
+
+static bool is_marked(const ray_view *v, size_t size, int mark)
+{
+    const uint8_t *p = v->data;
+
+    return v->size == size && p[0] == mark && memcmp(p, p + 1, size - 1) == 0;
+}
+
+static void check_value(ray_ref ref, size_t size, int mark)
+{
+    ray_view v;
+
+    CHECK_CODE(ray_get(ref, &v, RAY_FOREVER), RAY_OK);
+    CHECK(is_marked(&v, size, mark));
+    ray_drop(&v);
+}
+
+static ray_box open_box(ray_ref ref)
+{
+    ray_box box;
+
+    CHECK_CODE(ray_get(ref, &box, RAY_FOREVER), RAY_OK);
+    return box;
+}
+
+static ray_ref next_ref(ray_box *box)
+{
+    ray_ref ref;
+
+    CHECK(ray_peek(box) == RAY_REF);
+    CHECK_CODE(ray_next(box, &ref), RAY_OK);
+    return ref;
+}
+
+static void release(ray_ref ref)
+{
+    CHECK_CODE(ray_release(ref), RAY_OK);
+}
+
+static int add_one(ray_call *call)
+{
+    int64_t x;
+
+    if (ray_arg(call, 0, &x) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, x + 1);
+}
+RAY_REMOTE(add_one);
+
+/* The numbers and the sizes of the bytes in a value, each times the depth it lies at; what refs
+ * name is one deeper. -1: an error. */
+static int64_t weigh(ray_box *box, int64_t depth)
+{
+    int64_t sum = 0, x;
+
+    while (box->left > 0) {
+        ray_box inner;
+        ray_view v;
+        ray_ref ref;
+        int rc;
+        switch (ray_peek(box)) {
+        case RAY_REF:
+            if (ray_next(box, &ref) != RAY_OK)
+                return -1;
+            rc = ray_take(ref, &inner, RAY_FOREVER);
+            x = rc == RAY_OK ? weigh(&inner, depth + 1) : -1;
+            if (rc == RAY_OK)
+                ray_box_drop(&inner);
+            break;
+        case RAY_LST:
+        case RAY_MAP:
+            x = ray_next(box, &inner) == RAY_OK ? weigh(&inner, depth + 1) : -1;
+            break;
+        case RAY_I64:
+            x = ray_next(box, &x) == RAY_OK ? x * depth : -1;
+            break;
+        default: /* bytes, or a map's key */
+            x = ray_next(box, &v) == RAY_OK ? (int64_t)v.size * depth : -1;
+        }
+        if (x < 0)
+            return -1;
+        sum += x;
+    }
+    return sum;
+}
+
+static int weight(ray_call *call)
+{
+    ray_box box;
+
+    if (ray_arg(call, 0, &box) != RAY_OK)
+        return -1;
+    int64_t w = weigh(&box, 1);
+    return w < 0 ? RAY_ETASK : ray_return(call, 0, w);
+}
+RAY_REMOTE(weight);
+
+RAY_DECLARE(weight_by_tasks);
+/* The same, by another task of its own for each depth. */
+static int weight_by_tasks(ray_call *call)
+{
+    int64_t sum = 0, depth, x;
+    ray_box box;
+    ray_ref ref;
+
+    if (ray_arg(call, 0, &box) != RAY_OK || ray_arg(call, 1, &depth) != RAY_OK)
+        return -1;
+    while (box.left > 0) {
+        if (ray_peek(&box) == RAY_REF) {
+            if (ray_next(&box, &ref) != RAY_OK
+                || ray_take(ray_remote(weight_by_tasks, ref, depth + 1), &x, RAY_FOREVER) != RAY_OK)
+                return -1;
+            ray_release(ref);
+        } else {
+            ray_view v;
+            if (ray_next(&box, &v) != RAY_OK)
+                return -1;
+            x = (int64_t)v.size * depth;
+        }
+        sum += x;
+    }
+    return ray_return(call, 0, sum);
+}
+RAY_REMOTE(weight_by_tasks);
+
+/* Three deep: refs in a map in a list in what a ref in a list names. */
+static void nested(int argc, char **argv)
+{
+    int64_t x;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    ray_ref large = put(300 * KIB, 1), small = ray_put(5), later = ray_remote(add_one, 6);
+    ray_ref inner = ray_put(ray_map("l", large, "s", small));
+    ray_ref middle = ray_put(ray_list(inner, later, ray_list(inner, 100), 1));
+    ray_ref outer = ray_put(ray_list(middle, ray_map("m", middle)));
+    const ray_ref parts[] = {large, small, later, inner, middle};
+    for (size_t i = 0; i < 5; i++)
+        release(parts[i]);
+    /* inner at depth d: the two keys, the bytes and the number one deeper */
+    int64_t at_2 = 2 * 2 + 300 * KIB * 3 + 5 * 3, per_depth = 2 + 300 * KIB + 5;
+    /* middle at depth 1: inner, later, inner in a list with 100, 1 */
+    int64_t middle_1 = at_2 + 7 * 2 + (at_2 + per_depth) + 100 * 2 + 1,
+            middle_per = 2 * per_depth + 7 + 100 + 1;
+    int64_t outer_1 = (middle_1 + middle_per) + 1 * 2 + (middle_1 + 2 * middle_per);
+    ray_box box = open_box(outer);
+    CHECK(weigh(&box, 1) == outer_1);
+    ray_box_drop(&box);
+    for (int i = 0; i < 3; i++) { /* the value, and a ref to it in a list, one deeper */
+        CHECK_CODE(ray_take(ray_remote(weight, outer), &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == outer_1);
+        CHECK_CODE(ray_take(ray_remote(weight, ray_list(outer)), &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == outer_1 + 2 * middle_per + 1);
+    }
+    release(outer);
+    /* and through a chain of tasks, each of which borrows */
+    ray_ref chain = put(200 * KIB, 2);
+    for (int i = 0; i < 5; i++) {
+        ray_ref next = ray_put(ray_list(chain));
+        release(chain);
+        chain = next;
+    }
+    CHECK_CODE(ray_take(ray_remote(weight_by_tasks, chain, 1), &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 200 * KIB * 6);
+    release(chain);
+    end();
+}
+
+/* Its own puts and task, inside a list. */
+static int gives_own(ray_call *call)
+{
+    ray_ref small = ray_put(41), large = put(500 * KIB, 3), task = ray_remote(add_one, 42);
+    int rc = ray_return(call, 0, ray_list(small, large, ray_map("t", task), (int)getpid()));
+
+    ray_release(small);
+    ray_release(large);
+    ray_release(task);
+    return rc;
+}
+RAY_REMOTE(gives_own);
+
+/* A ref as the value itself. */
+static int gives_ref(ray_call *call)
+{
+    ray_ref large = put(400 * KIB, 4);
+    int rc = ray_return(call, 0, large);
+
+    ray_release(large);
+    return rc;
+}
+RAY_REMOTE(gives_ref);
+
+/* The refs of its list, the other way round. */
+static int turns(ray_call *call)
+{
+    ray_ref refs[10];
+    ray_value items[10];
+    size_t n = 0;
+    ray_box list;
+
+    if (ray_arg(call, 0, &list) != RAY_OK)
+        return -1;
+    while (n < 10 && ray_next(&list, &refs[n]) == RAY_OK)
+        n++;
+    for (size_t i = 0; i < n; i++)
+        items[i] = ray_v(refs[n - 1 - i]);
+    int rc = ray_return(call, 0, ray_list_of(items, n));
+    for (size_t i = 0; i < n; i++)
+        ray_release(refs[i]);
+    return rc;
+}
+RAY_REMOTE(turns);
+
+static bool same_object(ray_ref a, ray_ref b)
+{
+    ray_object x, y;
+
+    CHECK_CODE(ray_get_object(a, &x), RAY_OK);
+    CHECK_CODE(ray_get_object(b, &y), RAY_OK);
+    return strcmp(x.id, y.id) == 0;
+}
+
+static void returned(int argc, char **argv)
+{
+    ray_ref small, large, task, ref, inner, refs[3];
+    ray_object o;
+    ray_box box, map;
+    ray_view key;
+    int64_t x;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    for (int round = 0; round < 30; round++) {
+        ref = ray_remote(gives_own);
+        box = open_box(ref);
+        small = next_ref(&box);
+        large = next_ref(&box);
+        CHECK_CODE(ray_next(&box, &map), RAY_OK);
+        CHECK_CODE(ray_next(&map, &key), RAY_OK);
+        task = next_ref(&map);
+        if (round % 2 == 0) { /* what was taken out outlives the list */
+            ray_box_drop(&box);
+            release(ref);
+        }
+        CHECK_CODE(ray_get_object(large, &o), RAY_OK);
+        CHECK(!o.is_owned);
+        CHECK_CODE(ray_free_object(large), RAY_EOWNER);
+        CHECK_CODE(ray_get(small, &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == 41);
+        CHECK_CODE(ray_get(task, &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == 43);
+        check_value(large, 500 * KIB, 3);
+        CHECK_CODE(ray_take(ray_remote(weight, ray_list(large, small)), &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == 500 * KIB * 2 + 41 * 2);
+        CHECK_CODE(ray_take(ray_remote(weight, large), &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == 500 * KIB);
+        release(small);
+        release(large);
+        release(task);
+        if (round % 2 != 0) {
+            ray_box_drop(&box);
+            release(ref);
+        }
+        /* a ref that is the value */
+        CHECK_CODE(ray_take(ray_remote(gives_ref), &inner, RAY_FOREVER), RAY_OK);
+        check_value(inner, 400 * KIB, 4);
+        release(inner);
+        /* never looked into */
+        release(ray_remote(gives_own));
+        ref = ray_remote(gives_ref);
+        bool ready;
+        CHECK_CODE(ray_wait(&ref, 1, 1, RAY_FOREVER, &ready), RAY_OK);
+        release(ref);
+    }
+    /* ours, there and back: the same objects, still ours */
+    ray_ref ours[] = {put(200 * KIB, 5), ray_put(6), ray_remote(add_one, 6)};
+    ref = ray_remote(turns, ray_list(ours[0], ours[1], ours[2]));
+    box = open_box(ref);
+    for (int i = 0; i < 3; i++)
+        refs[i] = next_ref(&box);
+    ray_box_drop(&box);
+    release(ref);
+    for (int i = 0; i < 3; i++) {
+        CHECK(same_object(ours[i], refs[2 - i]));
+        CHECK_CODE(ray_get_object(refs[i], &o), RAY_OK);
+        CHECK(o.is_owned);
+        release(ours[i]);
+    }
+    CHECK_CODE(ray_get(refs[0], &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 7);
+    CHECK_CODE(ray_get(refs[1], &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 6);
+    check_value(refs[2], 200 * KIB, 5);
+    for (int i = 0; i < 3; i++)
+        release(refs[i]);
+    /* a borrowed ref, passed on after its list is gone */
+    CHECK_CODE(ray_take(ray_remote(gives_ref), &inner, RAY_FOREVER), RAY_OK);
+    ref = ray_remote(turns, ray_list(inner, inner));
+    release(inner);
+    box = open_box(ref);
+    release(ref);
+    inner = next_ref(&box);
+    ray_box_drop(&box);
+    check_value(inner, 400 * KIB, 4);
+    release(inner);
+    end();
+}
+
+enum handle { OUTER, INNER, BORROWED, VIEW, BOX, HANDLES };
+
+/* One object inside another, both of 3 MiB, and five handles to them, dropped in the order that
+ * the number says. An object that stayed would fill the store. */
+static bool drop_in_order(unsigned order)
+{
+    ray_ref inner = put(3 * MIB, 7), borrowed;
+    char *bytes = calloc(1, 3 * MIB);
+    ray_ref outer = ray_put(ray_list(inner, ray_bytes(bytes, 3 * MIB)));
+    unsigned left[HANDLES] = {OUTER, INNER, BORROWED, VIEW, BOX};
+    ray_view view, in_box;
+    ray_box box;
+    bool good = true;
+
+    free(bytes);
+    good = ray_get(outer, &box, RAY_FOREVER) == RAY_OK && ray_next(&box, &borrowed) == RAY_OK
+           && ray_next(&box, &in_box) == RAY_OK && ray_get(inner, &view, RAY_FOREVER) == RAY_OK;
+    bool has_view = true, has_box = true;
+    for (unsigned n = HANDLES; good && n > 0; n--) {
+        unsigned pick = order % n;
+        order /= n;
+        switch ((enum handle)left[pick]) {
+        case OUTER:
+            good = ray_release(outer) == RAY_OK;
+            break;
+        case INNER:
+            good = ray_release(inner) == RAY_OK;
+            break;
+        case BORROWED:
+            good = ray_release(borrowed) == RAY_OK;
+            break;
+        case VIEW:
+            ray_drop(&view);
+            has_view = false;
+            break;
+        case BOX:
+            ray_box_drop(&box);
+            has_box = false;
+            break;
+        case HANDLES:
+            break;
+        }
+        left[pick] = left[n - 1];
+        good = good && (!has_view || is_marked(&view, 3 * MIB, 7))
+               && (!has_box || is_marked(&in_box, 3 * MIB, 0));
+    }
+    return good;
+}
+
+static int drops_in_order(ray_call *call)
+{
+    unsigned order;
+
+    if (ray_arg(call, 0, &order) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, drop_in_order(order));
+}
+RAY_REMOTE(drops_in_order);
+
+static void orders(int argc, char **argv)
+{
+    bool good;
+
+    (void)argc;
+    (void)argv;
+    begin(1);
+    for (unsigned order = 0; order < 5 * 4 * 3 * 2; order++)
+        CHECK(drop_in_order(order));
+    for (unsigned order = 0; order < 5 * 4 * 3 * 2; order++) {
+        CHECK_CODE(ray_take(ray_remote(drops_in_order, order), &good, RAY_FOREVER), RAY_OK);
+        CHECK(good);
+    }
+    ray_ref all = put(64 * MIB, 1); /* there is room again */
+    release(all);
+    end();
+}
+
+/* Objects that only a task, a result, or another object holds; each kind more than the store has
+ * room for together. */
+static void held_by_others(int argc, char **argv)
+{
+    int64_t x;
+    ray_ref r;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    for (int i = 0; i < 40; i++) {
+        r = put(8 * MIB, i);
+        ray_ref by_ref = ray_remote(weight, r), in_list = ray_remote(weight, ray_list(r, r));
+        release(r); /* INV-8: the tasks have counted it */
+        CHECK_CODE(ray_take(by_ref, &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == 8 * MIB);
+        CHECK_CODE(ray_take(in_list, &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == 2 * 2 * 8 * MIB);
+    }
+    for (int i = 0; i < 40; i++) {
+        r = put(8 * MIB, i);
+        ray_ref held = ray_put(ray_map("r", r)), result = ray_remote(turns, ray_list(r));
+        release(r);
+        ray_box box = open_box(i % 2 == 0 ? held : result);
+        if (i % 2 == 0)
+            CHECK_CODE(ray_skip(&box), RAY_OK);
+        r = next_ref(&box);
+        ray_box_drop(&box);
+        release(held);
+        release(result);
+        check_value(r, 8 * MIB, i);
+        release(r);
+    }
+    end();
+}
+
+static void many(int argc, char **argv)
+{
+    ray_ref *refs = calloc(MANY, sizeof *refs), list;
+    ray_value *items = calloc(MANY, sizeof *items);
+    ray_object o;
+    ray_box box;
+    int64_t x, sum = 0;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    for (int i = 0; i < MANY; i++) {
+        refs[i] = ray_put(i);
+        items[i] = ray_v(refs[i]);
+    }
+    list = ray_put(ray_list_of(items, MANY));
+    CHECK_CODE(ray_get_object(list, &o), RAY_OK);
+    CHECK(o.n_refs == MANY);
+    for (int i = 0; i < MANY; i++)
+        release(refs[i]);
+    CHECK_CODE(ray_take(ray_remote(weight, list), &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == (int64_t)MANY * (MANY - 1)); /* twice the sum: one deeper */
+    box = open_box(list);
+    release(list);
+    for (int i = 0; i < MANY; i++) {
+        ray_ref ref = next_ref(&box);
+        CHECK_CODE(ray_take(ref, &x, RAY_FOREVER), RAY_OK);
+        sum += x;
+    }
+    ray_box_drop(&box);
+    CHECK(sum == (int64_t)MANY * (MANY - 1) / 2);
+    free(refs);
+    free(items);
+    end();
+}
+
+static void misuse(int argc, char **argv)
+{
+    ray_ref gone = ray_put(1), none = {0}, good = ray_put(2), list, inner;
+    int64_t x;
+    ray_box box;
+
+    (void)argc;
+    (void)argv;
+    release(gone);
+    CHECK_CODE(ray_take(ray_put(ray_list(1, gone)), &x, RAY_FOREVER), RAY_ESTALE);
+    CHECK(strstr(ray_error()->text, "inside") != NULL);
+    CHECK_CODE(ray_take(ray_put(ray_list(good, none)), &x, RAY_FOREVER), RAY_ESTALE);
+    CHECK_CODE(ray_take(ray_remote(weight, ray_list(good, gone)), &x, RAY_FOREVER), RAY_ESTALE);
+    CHECK_CODE(ray_take(ray_remote(weight, none), &x, RAY_FOREVER), RAY_ESTALE);
+    CHECK_CODE(ray_take(ray_put(good), &x, RAY_FOREVER), RAY_EARG);
+    char *large = calloc(1, 200 * KIB); /* a stale ref in what goes to the store */
+    CHECK_CODE(ray_take(ray_put(ray_list(ray_bytes(large, 200 * KIB), gone)), &x, RAY_FOREVER),
+               RAY_ESTALE);
+    CHECK_CODE(
+        ray_take(ray_remote(weight, ray_list(gone, ray_bytes(large, 200 * KIB))), &x, RAY_FOREVER),
+        RAY_ESTALE);
+    free(large);
+    /* a place of another type leaves the item and the ref as they were */
+    list = ray_put(ray_list(good, 3));
+    box = open_box(list);
+    CHECK_CODE(ray_next(&box, &x), RAY_ETYPE);
+    inner = next_ref(&box);
+    CHECK_CODE(ray_next(&box, &none), RAY_ETYPE);
+    CHECK(none.word == 0);
+    CHECK_CODE(ray_next(&box, &x), RAY_OK);
+    CHECK_CODE(ray_next(&box, &x), RAY_END);
+    CHECK_CODE(ray_get(good, &none, RAY_FOREVER), RAY_ETYPE);
+    ray_box_drop(&box);
+    CHECK_CODE(ray_next(&box, &x), RAY_END); /* it is {0} */
+    release(inner);
+    release(good);
+    /* one release of each that was given, not one more */
+    CHECK_CODE(ray_release(inner), RAY_ESTALE);
+    CHECK_CODE(ray_release(good), RAY_ESTALE);
+    release(list);
+    CHECK_CODE(ray_release(list), RAY_ESTALE);
+}
+
+/* A borrower is told when the owner dies, for values in the store too. */
+static void owner_dies(int argc, char **argv)
+{
+    ray_ref ref, small, large, task;
+    ray_box box, map;
+    int64_t x, pid;
+    int rc;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    ref = ray_remote(gives_own);
+    box = open_box(ref);
+    small = next_ref(&box);
+    large = next_ref(&box);
+    CHECK_CODE(ray_next(&box, &map), RAY_OK);
+    CHECK_CODE(ray_skip(&map), RAY_OK);
+    task = next_ref(&map);
+    CHECK_CODE(ray_next(&box, &pid), RAY_OK);
+    ray_box_drop(&box);
+    CHECK(kill((pid_t)pid, SIGKILL) == 0);
+    ray_ref refs[] = {small, large, task};
+    for (int i = 0; i < 3; i++) {
+        do { /* until the news is here it may still be read */
+            ray_box any;
+            rc = ray_get(refs[i], &any, RAY_FOREVER);
+            if (rc == RAY_OK)
+                ray_box_drop(&any);
+        } while (rc == RAY_OK);
+        CHECK_CODE(rc, RAY_EOWNER);
+        CHECK(strstr(ray_error()->text, "owner") != NULL);
+        CHECK_CODE(ray_take(ray_remote(weight, ray_list(refs[i])), &x, RAY_FOREVER), RAY_ETASK);
+        CHECK_CODE(ray_take(ray_remote(weight, refs[i]), &x, RAY_FOREVER), RAY_EOWNER);
+        release(refs[i]);
+    }
+    release(ref);
+    CHECK_CODE(ray_take(ray_remote(add_one, 1), &x, RAY_FOREVER), RAY_OK);
+    end();
+}
+
+static const struct scenario scenarios[] = {
+    {"nested", 0, NULL, nested},
+    {"returned", 0, NULL, returned},
+    {"orders", 0, NULL, orders},
+    {"held_by_others", 0, NULL, held_by_others},
+    {"many", 0, NULL, many},
+    {"misuse", 2, NULL, misuse},
+    {"owner_dies", 0, NULL, owner_dies},
+};
+
+int main(int argc, char **argv)
+{
+    return run_scenario(scenarios, sizeof scenarios / sizeof scenarios[0], argc, argv);
+}

@@ -101,6 +101,12 @@ static void fill(struct core_value *out, struct record *r)
     }
 }
 
+/* Handles that the program may let go; one of a ref inside an argument is the running body's. */
+static uint32_t n_handles(const struct record *r)
+{
+    return r->count - ((r->flags & REF_ARGUMENT) != 0 ? 1 : 0);
+}
+
 static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *out)
 {
     struct waiter w = {.n_missing = 1};
@@ -112,7 +118,7 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
     list_init(&w.node);
     core_lock();
     struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
-    if (r == NULL) {
+    if (r == NULL || (take && n_handles(r) == 0)) {
         core_unlock();
         return CORE_ESTALE;
     }
@@ -138,7 +144,7 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
         code = CORE_ESTALE; /* another thread released it meanwhile */
     else
         fill(out, r);
-    if (take && code == CORE_OK && r->count > 0)
+    if (take && code == CORE_OK && n_handles(r) > 0)
         ref_table_drop(core.refs, r);
     ref_table_unhold(core.refs, r);
     poller_leave();
@@ -396,12 +402,13 @@ int core_release(uint64_t ref)
         return CORE_EFORKED;
     core_lock();
     struct record *r = core.connected ? ref_table_find(core.refs, ref) : NULL;
-    if (r != NULL) {
+    bool can = r != NULL && n_handles(r) > 0;
+    if (can) {
         ref_table_drop(core.refs, r);
         core_have_news();
     }
     core_unlock();
-    return r != NULL ? CORE_OK : CORE_ESTALE;
+    return can ? CORE_OK : CORE_ESTALE;
 }
 
 int core_watch(uint64_t ref, void *tag)

@@ -434,6 +434,13 @@ static void held_by_others(int argc, char **argv)
         CHECK_CODE(ray_take(in_list, &x, RAY_FOREVER), RAY_OK);
         CHECK(x == 2 * 2 * 8 * MIB);
     }
+    char *bytes = calloc(1, 8 * MIB); /* by value they are put, for the task alone */
+    for (int i = 0; i < 40; i++) {
+        CHECK_CODE(ray_take(ray_remote(weight, ray_bytes(bytes, 8 * MIB)), &x, RAY_FOREVER),
+                   RAY_OK);
+        CHECK(x == 8 * MIB);
+    }
+    free(bytes);
     for (int i = 0; i < 40; i++) {
         r = put(8 * MIB, i);
         ray_ref held = ray_put(ray_map("r", r)), result = ray_remote(turns, ray_list(r));
@@ -487,6 +494,25 @@ static void many(int argc, char **argv)
     end();
 }
 
+/* Lets go of what it got from its list once more than it got it. */
+static int releases_twice(ray_call *call)
+{
+    ray_box list;
+    ray_ref ref, again;
+    int64_t x;
+
+    if (ray_arg(call, 0, &list) != RAY_OK || ray_next(&list, &ref) != RAY_OK
+        || ray_next(&list, &again) != RAY_OK)
+        return -1;
+    if (ray_release(ref) != RAY_OK || ray_take(again, &x, RAY_FOREVER) != RAY_OK)
+        return -1;
+    if (ray_release(ref) != RAY_ESTALE || ray_take(again, &x, RAY_FOREVER) != RAY_ESTALE
+        || ray_release(again) != RAY_ESTALE)
+        return ray_fail(call, "a release too many is taken");
+    return ray_return(call, 0, x);
+}
+RAY_REMOTE(releases_twice, .max_retries = RAY_ZERO);
+
 static void misuse(int argc, char **argv)
 {
     ray_ref gone = ray_put(1), none = {0}, good = ray_put(2), list, inner;
@@ -521,9 +547,11 @@ static void misuse(int argc, char **argv)
     CHECK_CODE(ray_get(good, &none, RAY_FOREVER), RAY_ETYPE);
     ray_box_drop(&box);
     CHECK_CODE(ray_next(&box, &x), RAY_END); /* it is {0} */
+    /* one release of each that was given, not one more */
+    CHECK_CODE(ray_take(ray_remote(releases_twice, ray_list(good, good)), &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 2);
     release(inner);
     release(good);
-    /* one release of each that was given, not one more */
     CHECK_CODE(ray_release(inner), RAY_ESTALE);
     CHECK_CODE(ray_release(good), RAY_ESTALE);
     release(list);

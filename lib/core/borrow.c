@@ -338,13 +338,18 @@ static uint32_t last_number(const struct other *o)
     return o->sent + (o->ops.n + BORROW_WORDS_MAX - 1) / BORROW_WORDS_MAX;
 }
 
-/* Must that owner acknowledge first? A task's DONE travels behind our ops if they go to the same
- * process and nothing older, which may have taken another way, is unanswered. */
-static bool must_wait(const struct guardian *g, const struct other *o)
+/* Need that owner not acknowledge anything? */
+static bool is_told(const struct other *o)
 {
-    if (is_dead(o) || last_number(o) == o->acked)
-        return false;
-    return g->kind != BORROW_GUARD_TASK || g->process != o->process || o->sent != o->acked;
+    return is_dead(o) || last_number(o) == o->acked;
+}
+
+/* A task's DONE travels behind our ops, and need not wait for their acknowledgement, if it leaves
+ * at once to the same process and nothing older, which may have taken another way, is unanswered.
+ */
+static bool follows(const struct guardian *g, const struct other *o)
+{
+    return g->kind == BORROW_GUARD_TASK && g->process == o->process && o->sent == o->acked;
 }
 
 static void wait_for(struct borrow *b, struct guardian *g, struct other *o)
@@ -373,7 +378,7 @@ void borrow_guard(struct borrow *b,
                   struct borrow_actions *out)
 {
     struct guardian g = {.kind = kind, .process = process, .counter = counter, .slot = slot};
-    struct guardian *kept = NULL;
+    bool at_once = true;
 
     if (kind == BORROW_GUARD_VALUE)
         ref_table_at(b->refs, slot)->held++;
@@ -386,16 +391,20 @@ void borrow_guard(struct borrow *b,
             r->extra->registered = 1;
             add_op(b, o, r->extra->owner_word);
         }
-        if (!must_wait(&g, o))
-            continue;
-        if (kept == NULL) {
-            kept = xcalloc(1, sizeof *kept);
-            *kept = g;
-        }
-        wait_for(b, kept, o);
+        at_once = at_once && (is_told(o) || follows(&g, o));
     }
-    if (kept == NULL)
+    if (at_once) {
         release(b, &g, out);
+        return;
+    }
+    struct guardian *kept = xmalloc(sizeof *kept);
+    *kept = g;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct record *r = ref_table_at(b->refs, slots[i]);
+        struct other *o = (r->flags & REF_BORROWED) != 0 ? get_other(b, r->extra->owner) : NULL;
+        if (!is_told(o))
+            wait_for(b, kept, o);
+    }
 }
 
 /* What waited for numbers up to this one of that owner. */

@@ -75,8 +75,8 @@ bool borrow_is_dead(struct borrow *b, uint32_t process);
 /* These records (our own are skipped) must outlive what brought them: register those that are not.
  * The guardian is released, by an action or by dropping its hold, once all are acknowledged; at
  * once if none needs it. process and counter name a reply or a TASK; of a TASK process is its
- * caller, to which DONE will be sent behind the ops, on the same carrier; slot is the record of a
- * VALUE. */
+ * caller, to which DONE will be sent in the turn of TASK_FREE, behind borrow_flush and on its
+ * carrier; slot is the record of a VALUE. */
 void borrow_guard(struct borrow *b,
                   enum borrow_guardian kind,
                   uint32_t process,

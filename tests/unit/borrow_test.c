@@ -671,6 +671,19 @@ START_TEST(inv_13_done_follows_the_ops_to_the_caller_that_is_the_owner)
 }
 END_TEST
 
+START_TEST(inv_13_done_that_waits_for_one_owner_waits_for_its_caller_too)
+{
+    uint32_t slots[] = {learn(A, word_of(1))->slot, learn(B, word_of(1))->slot};
+
+    borrow_guard(b, BORROW_GUARD_TASK, A, 1, 0, slots, 2, &out);
+    flush();
+    ack(B, 1);
+    ck_assert_uint_eq(count(BORROW_TASK_FREE), 0);
+    ack(A, 1);
+    ck_assert_uint_eq(count(BORROW_TASK_FREE), 1);
+}
+END_TEST
+
 START_TEST(a_guardian_waits_for_each_owner)
 {
     const struct record *r[] = {learn(A, word_of(1)),
@@ -904,6 +917,7 @@ int main(void)
     tcase_add_test(cases, the_record_of_a_value_is_held_until_what_it_contains_is_registered);
     tcase_add_test(cases, inv_13_a_task_is_free_when_the_owners_of_what_it_keeps_know);
     tcase_add_test(cases, inv_13_done_follows_the_ops_to_the_caller_that_is_the_owner);
+    tcase_add_test(cases, inv_13_done_that_waits_for_one_owner_waits_for_its_caller_too);
     tcase_add_test(cases, a_guardian_waits_for_each_owner);
     tcase_add_test(cases, more_words_than_fit_a_frame_go_in_several);
     tcase_add_test(cases, many_words_that_are_gone_are_told_in_several_frames);

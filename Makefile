@@ -45,12 +45,14 @@ bins     := $(BUILD)/bin/raylet $(if $(wildcard cmd/ray/*.c),$(BUILD)/bin/ray)
 parallel := $(if $(wildcard docs/examples/parallel_map/main.c),$(BUILD)/examples/parallel_map)
 sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
 plants   := $(patsubst tests/sim/plants/%.patch,$(BUILD)/tests/sim/plant_%,$(wildcard tests/sim/plants/*.patch))
+refs     := $(if $(wildcard tests/sim/refs/*.c),$(BUILD)/tests/sim/refs/refs) \
+            $(patsubst tests/sim/refs/plants/%.patch,$(BUILD)/tests/sim/refs/plant_%,$(wildcard tests/sim/refs/plants/*.patch))
 bench    := $(if $(wildcard tests/bench/*.c),$(BUILD)/tests/bench/bench)
 
 .PHONY: all demo test unit fuzz bench check-source install deb-deps clean examples tests FORCE
 all: $(bins) $(libray) $(static) $(examples) $(parallel) compile_commands.json
 examples: $(examples) $(parallel)
-tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(bench)
+tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(refs) $(bench)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -124,13 +126,23 @@ sim_deps = $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libg
 $(BUILD)/tests/sim/sim: $(sim_deps)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
-# The simulator with a bug in one module: a patched copy of it, first in the link.
-$(BUILD)/tests/sim/plant_%: tests/sim/plants/%.patch $(sim_deps)
+refs_deps = $(call objs,$(wildcard tests/sim/refs/*.c) tests/sim/clock.c) $(lib)/libcore.a $(lib)/libobjstore.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/tests/sim/refs/refs: $(refs_deps)
 	@mkdir -p $(@D)
-	cp $$(sed -n 's,^+++ b/,,p' $<) $@.c
-	patch -s $@.c $<
-	$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -c $@.c -o $@.o
-	$(CC) -o $@ $@.o $(filter %.o %.a,$^) $(LDFLAGS) -lpthread -lm
+	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
+# A simulator with a bug in one file: a patched copy of it, instead of it.
+planted = $(patsubst %.c,$(BUILD)/obj/%.o,$(shell sed -n 's,^+++ b/,,p' $<))
+define plant
+@mkdir -p $(@D)
+cp $(patsubst $(BUILD)/obj/%.o,%.c,$(planted)) $@.c
+patch -s $@.c $<
+$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -c $@.c -o $@.o
+$(CC) -o $@ $@.o $(filter-out $(planted),$(filter %.o %.a,$^)) $(LDFLAGS) -lpthread -lm
+endef
+$(BUILD)/tests/sim/plant_%: tests/sim/plants/%.patch $(sim_deps)
+	$(plant)
+$(BUILD)/tests/sim/refs/plant_%: tests/sim/refs/plants/%.patch $(refs_deps)
+	$(plant)
 $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(libray)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o,$^) $(LDFLAGS) $(call user,../../lib)
@@ -138,7 +150,7 @@ $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(libray)
 demo: all
 	$(BUILD)/examples/wordcount $(ARGS)
 
-unit: $(unit) $(fuzzers) $(sim) $(plants)
+unit: $(unit) $(fuzzers) $(sim) $(plants) $(refs)
 	tests/run_unit.sh $(BUILD)
 test: all tests
 	tests/run_unit.sh $(BUILD)
@@ -175,7 +187,7 @@ install: all
 	sed 's|@PREFIX@|$(abspath $(PREFIX))|' deploy/ray.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ray.pc
 
 sources := $(base) $(loop) $(net) $(core) $(api) $(raylet) $(gcs) $(wildcard objstore/*.c) \
-           $(wildcard cmd/*/*.c docs/examples/*.c docs/examples/*/*.c tests/*/*.c)
+           $(wildcard cmd/*/*.c docs/examples/*.c docs/examples/*/*.c tests/*/*.c tests/sim/*/*.c)
 compile_commands.json: FORCE
 	@printf '%s\n' $(sources) | awk -v q='"' 'BEGIN { printf "[" } { printf "%s\n{%sdirectory%s:%s$(CURDIR)%s,%sfile%s:%s%s%s,%scommand%s:%s%s -c %s%s}", \
 	    sep, q,q,q,q, q,q,q,$$0,q, q,q,q,"cc -std=gnu17 -D_GNU_SOURCE $(WARN) -I. -Ilib/api/include",$$0,q; sep = "," } END { print "\n]" }' > $(BUILD)/$@.new

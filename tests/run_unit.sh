@@ -23,9 +23,10 @@ for t in "$build"/tests/fuzz/*_fuzz; do
     run "$t" tests/fuzz/corpus/"$name"/*
 done
 [ -x "$build/tests/sim/sim" ] && run "$build/tests/sim/sim"
-for t in tests/sim/plants/*.patch; do
-    name=$(basename "$t" .patch)
-    [ -x "$build/tests/sim/plant_$name" ] && run tests/sim/expect_caught.sh "$build/tests/sim/plant_$name" "$t"
+[ -x "$build/tests/sim/refs/refs" ] && run "$build/tests/sim/refs/refs"
+for t in tests/sim/plants/*.patch tests/sim/refs/plants/*.patch; do
+    plant=$build/$(dirname "$(dirname "$t")")/plant_$(basename "$t" .patch)
+    [ -x "$plant" ] && run tests/sim/expect_caught.sh "$plant" "$t"
 done
 echo "unit: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

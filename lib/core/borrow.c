@@ -321,6 +321,8 @@ static void release(struct borrow *b, struct guardian *g, struct borrow_actions 
     case BORROW_GUARD_TASK:
     case BORROW_GUARD_REPLY: {
         bool is_task = g->kind == BORROW_GUARD_TASK;
+        if (!is_task && is_dead(get_other(b, g->process)))
+            break;
         struct borrow_action *a = add_action(out, is_task ? BORROW_TASK_FREE : BORROW_SEND_SEEN);
         a->process = g->process;
         a->counter = g->counter;

@@ -388,6 +388,7 @@ void objects_flush(void);
 /* --- worker.c --- */
 void worker_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);
 void worker_on_owner_lost(struct peer *peer);
+void worker_on_process_dead(uint32_t process);
 /* Around a wait of the body's thread: gives the CPU back. */
 void worker_block(void);
 void worker_unblock(void);

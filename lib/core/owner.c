@@ -150,8 +150,8 @@ static struct record *take_slot(const uint8_t **at)
     return ref_table_at(core.refs, slot);
 }
 
-/* Drop what the spec holds; t is a copy of the task part. */
-static void let_go(const struct task *t)
+/* Each record that the spec holds: as an argument itself, or inside one. */
+static void for_each_held(const struct task *t, void (*f)(struct record *, bool is_inside))
 {
     const uint8_t *p = t->spec;
 
@@ -160,7 +160,7 @@ static void let_go(const struct task *t)
         memcpy(&a, p, sizeof a);
         p += sizeof a;
         if (a.size == ARG_IS_REF) {
-            ref_table_unhold(core.refs, take_slot(&p));
+            f(take_slot(&p), false);
             continue;
         }
         if ((a.meta & WIRE_VALUE_REFS) != 0) {
@@ -168,11 +168,44 @@ static void let_go(const struct task *t)
             memcpy(&n, p, sizeof n);
             p += sizeof n;
             while (n-- > 0)
-                ref_table_unhold(core.refs, take_slot(&p));
+                f(take_slot(&p), true);
         }
         p += a.size;
     }
+}
+
+static void unhold(struct record *r, bool is_inside)
+{
+    (void)is_inside;
+    ref_table_unhold(core.refs, r);
+}
+
+/* Drop what the spec holds; t is a copy of the task part. */
+static void let_go(const struct task *t)
+{
+    for_each_held(t, unhold);
     ref_table_free(core.refs, t->spec, t->spec_size);
+}
+
+/* What the worker got a ref of: of an argument itself it got the value only. */
+static void collect(struct record *r, bool is_inside)
+{
+    if (!is_inside && (r->extra == NULL || r->extra->n_inner == 0))
+        return;
+    core.slots = xrealloc(core.slots, (core.n_slots + 1) * sizeof *core.slots);
+    core.slots[core.n_slots++] = r->slot;
+    r->held++;
+}
+
+/* A dead worker may have handed on what it was given, retried or not: that is held as long as what
+ * the worker itself had borrowed. */
+static void hold_for_dead(const struct task *t, uint32_t process)
+{
+    core.n_slots = 0;
+    for_each_held(t, collect);
+    borrow_hold_reply(core.borrow, process, 0, core.slots, (uint32_t)core.n_slots);
+    free(core.slots);
+    core.slots = NULL;
 }
 
 /* Give every return of the task the same value. */
@@ -583,6 +616,7 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     for (uint64_t left = l->busy; left != 0; left &= left - 1) {
         const struct record *task = l->window[__builtin_ctzll(left)];
         objects_disown(task->counter, task->u.task.attempt);
+        hold_for_dead(&task->u.task, p->process);
     }
     submit_on_worker_dead(core.submit,
                           l,

@@ -51,6 +51,7 @@ static struct {
         int32_t pin;
     } * pins;
     unsigned n_pins, pins_room;
+    uint32_t caller; /* process */
 } args;
 
 static void on_template(struct peer *p, const uint8_t *body, size_t size)
@@ -236,6 +237,20 @@ void worker_on_owner_lost(struct peer *p)
 {
     if (p == core.lease_peer && core.inbox != NULL)
         inbox_owner_gone(core.inbox); /* the raylet revokes the lease */
+}
+
+/* The caller holds the running body's arguments no more; the body may keep or hand them on. */
+void worker_on_process_dead(uint32_t process)
+{
+    if (core.in_body && args.caller == process && args.n_slots > 0)
+        borrow_guard(core.borrow,
+                     BORROW_GUARD_REPLY, /* nobody is to hear of it */
+                     process,
+                     0,
+                     0,
+                     args.slots,
+                     (uint32_t)args.n_slots,
+                     &core.borrow_actions);
 }
 
 void worker_block(void)
@@ -565,7 +580,7 @@ static void let_args_go(const struct wire_push *w)
     core.task_free = false;
     borrow_guard(core.borrow,
                  BORROW_GUARD_TASK,
-                 core.lease_peer != NULL ? core.lease_peer->process : 0,
+                 args.caller,
                  w->counter,
                  0,
                  args.slots,
@@ -779,6 +794,7 @@ static uint64_t execute(const struct inbox_task *t, uint64_t start_ns)
     reply.failed = false;
     reply.error = NULL;
     core.in_body = true;
+    args.caller = p != NULL ? p->process : 0;
     bool parsed = take_args(&call, t->push + sizeof w, t->size - sizeof w, w.n_args);
     core.counters.tasks_executed++;
     poller_need_helper();

@@ -859,6 +859,20 @@ START_TEST(the_dead_stay_dead_and_cost_four_bytes)
 }
 END_TEST
 
+START_TEST(the_dead_are_not_told_that_a_reply_was_seen)
+{
+    struct record *r = learn(A, word_of(1));
+
+    guard(BORROW_GUARD_REPLY, B, 1, r);
+    expect_op(A, 1, word_of(1));
+    borrow_on_process_dead(b, B, 0, &out);
+    ack(A, 1);
+    guard(BORROW_GUARD_REPLY, B, 2, r);
+    ck_assert_uint_eq(out.n, 0);
+    ck_assert_uint_eq(stats().n_waiting, 0);
+}
+END_TEST
+
 START_TEST(our_own_death_is_no_news)
 {
     borrow_on_process_dead(b, ME, 0, &out);
@@ -926,6 +940,7 @@ int main(void)
     tcase_add_test(cases, inv_33_each_borrower_of_a_dead_owner_learns_it);
     tcase_add_test(cases, inv_33_a_ref_learned_after_its_owners_death_is_lost);
     tcase_add_test(cases, the_dead_stay_dead_and_cost_four_bytes);
+    tcase_add_test(cases, the_dead_are_not_told_that_a_reply_was_seen);
     tcase_add_test(cases, our_own_death_is_no_news);
     tcase_add_test(cases, ops_that_wait_for_a_dead_owner_are_forgotten);
     suite_add_tcase(suite, cases);

@@ -27,6 +27,7 @@ struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER,
                     .outside = PTHREAD_COND_INITIALIZER,
                     .epoll_fd = -1,
                     .event_fd = -1,
+                    .helper_fd = -1,
                     .store_fds = {-1, -1}};
 
 __thread const char *core_call_site;

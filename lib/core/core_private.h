@@ -159,9 +159,10 @@ struct core {
         read_ns; /* when what is being handled was read: one look at the clock serves a batch */
     pthread_t helper;
     bool has_helper;
-    _Atomic uint32_t helper_word; /* 1: naps long, wake it when work begins */
+    _Atomic uint32_t helper_word; /* 1: sleeps long, wake it when work begins */
     /* events for a program's own loop */
     struct ready_event *events, **events_tail;
+    int helper_fd; /* wakes the helper from its long sleep */
     int event_fd;
     /* text of tasks for the terminal, printed without the lock */
     char *log_text[2];

@@ -11,12 +11,14 @@
  * of two wake costs. The budget halves after a miss and doubles after a hit.
  *
  * The helper thread sees to it that no request waits more than two milliseconds behind user code:
- * it naps a millisecond at a time and runs a turn only if work is outstanding, nobody has the role,
- * and no turn happened for a millisecond. With nothing outstanding it goes to sleep for good;
- * whoever starts work then wakes it.
+ * it naps a millisecond at a time and runs a turn only if nobody has the role and no turn happened
+ * for a millisecond. When no work was outstanding for a while it goes to sleep until whoever starts
+ * work wakes it; in a driver also until something comes or becomes due, since nobody else is there
+ * to answer those who borrow from it. (Of a worker's threads one waits for input already.)
  */
 #include <errno.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -296,6 +298,31 @@ static bool work_is_outstanding(void)
     return core.in_body || core.n_pending > 0 || !list_empty(&core.dirty);
 }
 
+/* Without the lock. What wakes it wakes it again until it is handled, here or by others. */
+static void sleep_deep(uint64_t due_ns)
+{
+    struct pollfd fds[] = {{.fd = core.helper_fd, .events = POLLIN},
+                           {.fd = core.epoll_fd, .events = POLLIN}};
+    struct timespec t = {0};
+    uint64_t now = clock_now_ns(), word;
+
+    if (due_ns > now && due_ns != UINT64_MAX)
+        t = (struct timespec){.tv_sec = (time_t)((due_ns - now) / 1000000000u),
+                              .tv_nsec = (long)((due_ns - now) % 1000000000u)};
+    ppoll(fds, core.worker ? 1 : 2, due_ns == UINT64_MAX ? NULL : &t, NULL);
+    if ((fds[0].revents & POLLIN) != 0 && read(core.helper_fd, &word, sizeof word) < 0)
+        return; /* another wake took it */
+}
+
+static void wake_helper(void)
+{
+    const uint64_t one = 1;
+
+    futex_wake(&core.helper_word);
+    while (write(core.helper_fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+}
+
 static void *helper_main(void *arg)
 {
     unsigned idle = 0;
@@ -304,7 +331,7 @@ static void *helper_main(void *arg)
     core_lock();
     while (!core.stopping) {
         bool busy = work_is_outstanding();
-        if (busy && !core.polling && clock_now_ns() - core.last_turn_ns >= NAP_NS) {
+        if (!core.polling && clock_now_ns() - core.last_turn_ns >= NAP_NS) {
             core.polling = true;
             poller_turn(0, NULL, 0);
             core.polling = false;
@@ -313,9 +340,15 @@ static void *helper_main(void *arg)
         }
         idle = busy ? 0 : idle + 1;
         bool deep = idle > IDLE_NAPS;
+        uint64_t due_ns = deep ? next_due() : 0;
         atomic_store(&core.helper_word, deep);
         core_unlock();
-        futex_wait(&core.helper_word, deep, deep ? UINT64_MAX : NAP_NS);
+        if (!deep) {
+            futex_wait(&core.helper_word, 0, NAP_NS);
+        } else {
+            sleep_deep(due_ns);
+            idle = 0;
+        }
         core_lock();
     }
     core_unlock();
@@ -333,7 +366,18 @@ void poller_need_helper(void)
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     } else if (atomic_load_explicit(&core.helper_word, memory_order_relaxed) == 1) {
         atomic_store(&core.helper_word, 0);
-        futex_wake(&core.helper_word);
+        wake_helper();
+    }
+}
+
+static void close_all(void)
+{
+    int *fds[] = {&core.epoll_fd, &core.event_fd, &core.helper_fd};
+
+    for (int i = 0; i < 3; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
     }
 }
 
@@ -344,9 +388,10 @@ int poller_init(struct err *err)
     if (core.epoll_fd < 0)
         return err_sys(err, "make an epoll descriptor");
     core.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (core.event_fd < 0) {
+    core.helper_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (core.event_fd < 0 || core.helper_fd < 0) {
         err_sys(err, "make an event descriptor");
-        close(core.epoll_fd);
+        close_all();
         return -1;
     }
     core.last_turn_ns = clock_now_ns();
@@ -362,12 +407,10 @@ void poller_fini(void)
     atomic_store(&core.helper_word, 2);
     core_unlock();
     if (has) {
-        futex_wake(&core.helper_word);
+        wake_helper();
         pthread_join(core.helper, NULL);
     }
     core.has_helper = false;
     core.stopping = false;
-    close(core.epoll_fd);
-    close(core.event_fd);
-    core.epoll_fd = core.event_fd = -1;
+    close_all();
 }

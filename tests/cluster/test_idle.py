@@ -60,6 +60,37 @@ def test_an_idle_raylet_never_wakes(cluster):
         assert program.wait() == 0
 
 
+def switches(pid):
+    """Of all its threads."""
+    return sum(status(f"{pid}/task/{tid}")[1] for tid in os.listdir(f"/proc/{pid}/task"))
+
+
+def test_an_idle_driver_and_its_workers_sleep(cluster):
+    """The helper naps for a while after the last task, then until it is spoken to."""
+    tell_the_machine(cluster)
+    idle, busy = cluster.start("hold"), cluster.start("hold")
+    for program in (idle, busy):
+        program.say("init 2")
+        program.say("task")
+        program.expect(r"^ok 42$")
+    pids = [idle.pid] + [w.pid for w in cluster.workers(idle)]
+
+    def sleep_through_the_others_work():
+        before, done = [switches(p) for p in pids], busy.out.count("ok 42\n")
+        for _ in range(300):  # the span of time
+            busy.say("task")
+        wait_until(lambda: busy.out.count("ok 42\n") == done + 300 or None, 30 * slow(), busy)
+        return [switches(p) for p in pids] == before or None
+
+    wait_until(sleep_through_the_others_work, 30 * slow(), "the idle program sleeps")
+    idle.say("task")
+    wait_until(lambda: idle.out.count("ok 42\n") == 2 or None, 10 * slow(), idle)
+    for program in (idle, busy):
+        program.say("shutdown")
+        program.say("exit 0")
+        assert program.wait() == 0
+
+
 def test_surplus_workers_are_retired_though_nobody_speaks(cluster):
     """Tasks that wait for each other need more workers than there are CPUs; a timer ends them."""
     tell_the_machine(cluster)

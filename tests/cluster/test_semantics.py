@@ -10,6 +10,7 @@ import pytest
     "rendezvous",      # four tasks that wait for each other on four CPUs (INV-16: each lease holds its own)
     "spread",          # ... also behind many short tasks of the same function
     "orphans",         # ... also when the body that submitted them has returned
+    "elsewhere",       # INV-33: who asks an owner gets an answer, whatever its program does
     "nested",          # INV-20, INV-21: blocked workers give their CPU back, 50 levels deep on 2 CPUs
     "get_many",
     "many_arguments",  # INV-8: arguments are counted before the call returns

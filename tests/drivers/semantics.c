@@ -119,6 +119,52 @@ static void orphans(int argc, char **argv)
     await_events("met", 4);
 }
 
+/* Asks for the value of the ref in the list when its owner's program waits for it elsewhere. */
+static int ask_later(ray_call *call)
+{
+    int64_t x;
+    ray_box list;
+    ray_ref ref;
+
+    if (ray_arg(call, 0, &list) != RAY_OK || ray_next(&list, &ref) != RAY_OK)
+        return -1;
+    send_event("holds");
+    await_events("ask", 1);
+    if (ray_take(ref, &x, RAY_FOREVER) == RAY_OK && x == 42)
+        send_event("got");
+    return ray_return(call, 0, 0);
+}
+RAY_REMOTE(ask_later);
+
+static int hand_on(ray_call *call)
+{
+    ray_box list;
+    ray_ref ref;
+
+    if (ray_arg(call, 0, &list) != RAY_OK || ray_next(&list, &ref) != RAY_OK)
+        return -1;
+    ray_release(ray_remote(ask_later, ray_list(ref)));
+    ray_release(ref);
+    return ray_return(call, 0, 0);
+}
+RAY_REMOTE(hand_on);
+
+/* An owner answers though its program is in no call and waits for no task. */
+static void elsewhere(int argc, char **argv)
+{
+    int64_t x;
+    ray_ref ref = ray_remote(add_one, 41);
+
+    (void)argc;
+    (void)argv;
+    CHECK_CODE(ray_get(ref, &x, RAY_FOREVER), RAY_OK);
+    CHECK_CODE(ray_take(ray_remote(hand_on, ray_list(ref)), &x, RAY_FOREVER), RAY_OK);
+    await_events("holds", 1);
+    send_event("ask");
+    await_events("got", 1);
+    ray_release(ref);
+}
+
 RAY_DECLARE(down);
 static int down(ray_call *call)
 {
@@ -637,6 +683,7 @@ static const struct scenario scenarios[] = {
     {"rendezvous", 4, NULL, rendezvous},
     {"spread", 4, NULL, spread},
     {"orphans", 4, NULL, orphans},
+    {"elsewhere", 4, NULL, elsewhere},
     {"nested", 2, NULL, nested},
     {"get_many", 4, NULL, get_many},
     {"many_arguments", 2, NULL, many_arguments},

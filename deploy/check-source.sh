@@ -65,7 +65,7 @@ grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "m
 grep -hoE '^#define [A-Z_]+_MAGIC +0x[0-9a-fA-F]+' "${sources[@]}" | awk '{print tolower($3)}' | sort | uniq -d | grep . && finding "two structs share a magic"
 
 # What decides touches no socket, clock, thread or file.
-for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/worker_policy raylet/resources lib/net/frame lib/core/borrow; do
+for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/worker_policy raylet/channel_table raylet/resources lib/net/frame lib/core/borrow; do
     o=$build/obj/$m.o
     [ -f "$o" ] || { finding "$o is missing: make first"; continue; }
     nm -u "$o" | awk '{print $2}' |

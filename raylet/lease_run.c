@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What lease.c decides becomes frames. A pair of owner and worker gets one channel, a socketpair
- * whose ends travel with its first GRANT and BEGIN, and keeps it for all its leases. When an end
- * cannot be made or was lost at a descriptor limit, the pair gets a route instead.
+ * whose ends travel with its first GRANT and BEGIN, and keeps it for its next leases. When an end
+ * cannot be made or was lost at a descriptor limit, or all channels of one of the two are in use
+ * (channel_table.h), the pair gets a route instead.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -54,8 +55,7 @@ void lease_run_on_channel_lost(struct process *p, const uint8_t *body, size_t si
         if (owner == NULL || (p != owner && p != worker))
             return;
         log_warn("node", "channel_lost", "pid=%d lease=%llu", p->pid, (unsigned long long)w.lease);
-        worker->channels[owner->slot / 64] &= ~(1ull << owner->slot % 64);
-        router_bind(n->router, owner->slot, worker->slot);
+        channel_table_lost(n->channels, owner->slot, worker->slot);
         if (p == worker)
             send_dead(n,
                       owner->slot,
@@ -80,7 +80,40 @@ static void send_route(const struct process *to,
     node_send(to->node->processes[to->slot], WIRE_ROUTE, &w, sizeof w);
 }
 
-/* Both get the lease, each with its end of a channel; a pair without one may have a route. */
+/* How these two talk from this lease on: over a new channel, its ends in pair, or as they have been
+ * told, now or before. */
+static void connect_pair(struct node *n, struct process *o, struct process *w, int *pair)
+{
+    struct channel_pair ended[2];
+    unsigned n_ended;
+    enum channel_way way = channel_table_begin(n->channels, o->slot, w->slot, ended, &n_ended);
+
+    node_talk(o, w);
+    for (unsigned i = 0; i < n_ended; i++) {
+        struct wire_channel_end e = {.worker = n->processes[ended[i].worker]->id};
+        node_send(n->processes[ended[i].owner], WIRE_CHANNEL_END, &e, sizeof e);
+        if (n->n_channels_ended++ == 0)
+            log_info("node", "channel_ended", "pid=%d msg=\"to make room; said once\"", o->pid);
+    }
+    if (way == CHANNEL_ROUTE && n->n_routes++ == 0)
+        log_info("node", "route", "pid=%d msg=\"no channel for a pair; said once\"", o->pid);
+    if (way == CHANNEL_NEW && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+        log_warn("node",
+                 "no_channel",
+                 "errno=%d msg=\"%s; the pair gets a route\"",
+                 errno,
+                 strerror(errno));
+        channel_table_lost(n->channels, o->slot, w->slot);
+        way = channel_table_begin(n->channels, o->slot, w->slot, ended, &n_ended);
+    }
+    if (way == CHANNEL_ROUTE) {
+        uint32_t route = router_bind(n->router, o->slot, w->slot);
+        send_route(w, o, route, w->lease);
+        send_route(o, w, route, w->lease);
+    }
+}
+
+/* Both get the lease. */
 static void grant(struct node *n, const struct lease_action *a)
 {
     struct process *o = n->processes[a->owner], *w = n->processes[a->worker];
@@ -89,22 +122,7 @@ static void grant(struct node *n, const struct lease_action *a)
     ASSERT(o != NULL && w != NULL);
     w->lease = a->lease;
     w->lease_owner = o->slot;
-    if ((w->channels[o->slot / 64] & 1ull << o->slot % 64) == 0) {
-        uint32_t route = router_find(n->router, o->slot, w->slot);
-        if (route == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
-            log_warn("node",
-                     "no_channel",
-                     "errno=%d msg=\"%s; the pair gets a route\"",
-                     errno,
-                     strerror(errno));
-            route = router_bind(n->router, o->slot, w->slot);
-        }
-        w->channels[o->slot / 64] |= 1ull << o->slot % 64;
-        if (route > 0) {
-            send_route(w, o, route, a->lease);
-            send_route(o, w, route, a->lease);
-        }
-    }
+    connect_pair(n, o, w, pair);
     struct wire_lease_begin b = {.lease = a->lease,
                                  .owner_process = o->number,
                                  .owner_slot = o->slot,
@@ -163,6 +181,7 @@ static void carry_out(struct node *n,
         break;
     }
     case LEASE_RELEASE:
+        channel_table_idle(n->channels, a->worker);
         if (w != NULL)
             worker_pool_release(n->pool, w->token, loop_now_ms(), &n->pool_actions);
         break;

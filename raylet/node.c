@@ -149,11 +149,6 @@ struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
     return p;
 }
 
-static bool has_bit(const uint64_t *bits, uint32_t i)
-{
-    return (bits[i / 64] >> i % 64 & 1) != 0;
-}
-
 static void close_link(struct process *p)
 {
     loop_unwatch(p->watch);
@@ -162,7 +157,7 @@ static void close_link(struct process *p)
     p->link = NULL;
 }
 
-/* To each process that exchanged frames with it, or has a channel to it. */
+/* To each process that exchanged frames with it. */
 static void tell_of_death(const struct process *p)
 {
     const struct node *n = p->node;
@@ -170,9 +165,7 @@ static void tell_of_death(const struct process *p)
 
     for (uint32_t s = 0; p->number > 0 && s < n->n_slots; s++) {
         struct process *q = n->processes[s];
-        if (q != NULL && q != p
-            && (has_bit(q->channels, p->slot) || has_bit(p->channels, s)
-                || has_bit(q->talked, p->slot)))
+        if (q != NULL && q != p && (q->talked[p->slot / 64] >> p->slot % 64 & 1) != 0)
             node_send(q, WIRE_PROCESS_DEAD, &w, sizeof w);
     }
 }
@@ -215,11 +208,10 @@ void node_free_process(struct process *p)
     if (n->driver == p)
         n->driver = NULL;
     router_unbind_process(n->router, p->slot);
+    channel_table_remove(n->channels, p->slot);
     for (uint32_t s = 0; s < n->n_slots; s++)
-        if (n->processes[s] != NULL) {
-            n->processes[s]->channels[p->slot / 64] &= ~(1ull << p->slot % 64);
+        if (n->processes[s] != NULL)
             n->processes[s]->talked[p->slot / 64] &= ~(1ull << p->slot % 64);
-        }
     while (n->n_slots > 0 && n->processes[n->n_slots - 1] == NULL)
         n->n_slots--;
     p->magic = 0;
@@ -360,6 +352,12 @@ static void handle(struct process *p, const struct frame *f)
     }
 }
 
+void node_talk(struct process *a, struct process *b)
+{
+    a->talked[b->slot / 64] |= 1ull << b->slot % 64;
+    b->talked[a->slot / 64] |= 1ull << a->slot % 64;
+}
+
 /* To the process with that number, whoever it is. */
 static int forward(struct process *p, const struct frame *f, struct err *err)
 {
@@ -370,8 +368,7 @@ static int forward(struct process *p, const struct frame *f, struct err *err)
         struct process *to = n->processes[s];
         if (to == NULL || !to->welcomed || to->number != dead.process || to->link == NULL)
             continue;
-        p->talked[s / 64] |= 1ull << s % 64;
-        to->talked[p->slot / 64] |= 1ull << p->slot % 64;
+        node_talk(p, to);
         return router_forward(n->router, p->slot, s, WIRE_ROUTE_PROCESS | p->number, f, err);
     }
     node_send(p, WIRE_PROCESS_DEAD, &dead, sizeof dead);
@@ -551,6 +548,8 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
                                                         .keep = n_cpus,
                                                         .max = WORKERS_MAX});
     n->router = router_create(send_routed, n);
+    n->channels = channel_table_create(
+        (unsigned)(config->max_channels > 0 ? config->max_channels : NODE_MAX_CHANNELS));
     n->gcs = gcs_client_create_private();
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     n->driver = node_add_process(n, WIRE_DRIVER, config->driver_fd);
@@ -605,6 +604,7 @@ void node_destroy(struct node *n)
         if (n->processes[s] != NULL)
             node_free_process(n->processes[s]);
     router_destroy(n->router);
+    channel_table_destroy(n->channels);
     zygote_destroy(n->zygote);
     log_forward_fini(n);
     loop_unwatch(n->pidfd_watch);

@@ -9,9 +9,12 @@
 #include "lib/net/loop.h"
 #include "raylet/resources.h"
 
+#define NODE_MAX_CHANNELS 128
+
 struct node_config {
     int driver_fd, executable_fd, driver_pid;
     int num_cpus;
+    int max_channels; /* direct ones of one process; 0: NODE_MAX_CHANNELS */
     bool log_to_driver;
     uint64_t object_store_memory; /* bytes; 0: 30 % of what is available */
     const char *temp_dir;

@@ -23,6 +23,7 @@
 #include "lib/net/unix_link.h"
 #include "lib/net/wire.h"
 #include "objstore/store.h"
+#include "raylet/channel_table.h"
 #include "raylet/lease.h"
 #include "raylet/machine.h"
 #include "raylet/node.h"
@@ -59,9 +60,8 @@ struct process {
     struct control_block *control;
     struct worker_log logs[2];
     int log_wd[2];
-    uint64_t channels[BOARD_SLOTS / 64]; /* of a worker: owners it has a channel or route to */
-    uint64_t talked[BOARD_SLOTS / 64];   /* processes it exchanged frames with through us */
-    bool in_store;                       /* the object store knows it */
+    uint64_t talked[BOARD_SLOTS / 64]; /* those it exchanged frames with, or may have */
+    bool in_store;                     /* the object store knows it */
     char log_base[300];
 };
 #define PROCESS_MAGIC 0x50524f43u
@@ -77,6 +77,8 @@ struct node {
     struct worker_pool_actions pool_actions;
     struct zygote *zygote;
     struct router *router;
+    struct channel_table *channels;
+    unsigned n_channels_ended, n_routes;
     struct gcs_client *gcs;
     struct store *store;
     struct store_actions store_actions;
@@ -116,6 +118,9 @@ void node_free_process(struct process *p);
 void node_send(struct process *p, uint8_t type, const void *body, size_t size);
 /* The same with a descriptor (-1: none), which is closed in any case. */
 void node_send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd);
+
+/* These two may exchange frames from now on: each is told of the other's death. */
+void node_talk(struct process *a, struct process *b);
 
 /* Its last frame: then say why not and cut it off, at the turn's end. */
 void node_say_error(struct process *p, enum err_code code, const char *text);

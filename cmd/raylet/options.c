@@ -23,6 +23,8 @@ static void usage(FILE *out)
         "  --object-store-memory=BYTES  shared memory for objects (default: 30 % of what is free)\n"
         "  --temp-dir=DIR        session folders go here (default: RAY_TMPDIR, else /tmp/ray)\n"
         "  --no-log-to-driver    prints of tasks stay in their files\n"
+        "  --developer           allows the options for tests:\n"
+        "  --dev-max-channels=N  direct channels of one process (default: 128)\n"
         "  --measure             measure this machine for all raylets, and end\n"
         "  --version, --help\n",
         out);
@@ -70,7 +72,8 @@ static int set_number(struct node_config *c, int option, const char *value)
     } numbers[] = {{'d', "--driver-fd: not a descriptor:", 0, 1 << 20, &c->driver_fd},
                    {'e', "--executable-fd: not a descriptor:", 0, 1 << 20, &c->executable_fd},
                    {'p', "--driver-pid: not a process:", 1, INT32_MAX, &c->driver_pid},
-                   {'c', "--num-cpus must be 1 or more, not", 1, 100000, &c->num_cpus}};
+                   {'c', "--num-cpus must be 1 or more, not", 1, 100000, &c->num_cpus},
+                   {'x', "--dev-max-channels must be 1 or more, not", 1, 1024, &c->max_channels}};
 
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (numbers[i].option == option
@@ -100,10 +103,13 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
                                             {"object-store-memory", 1, NULL, 'o'},
                                             {"temp-dir", 1, NULL, 't'},
                                             {"no-log-to-driver", 0, NULL, 'n'},
+                                            {"developer", 0, NULL, 'D'},
+                                            {"dev-max-channels", 1, NULL, 'x'},
                                             {"measure", 0, NULL, 'm'},
                                             {"version", 0, NULL, 'v'},
                                             {"help", 0, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
+    bool developer = false;
     int o, rc = 0;
 
     while (rc == 0 && (o = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -121,6 +127,8 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
             rc = set_bytes(c, optarg);
         else if (o == 'n')
             c->log_to_driver = false;
+        else if (o == 'D')
+            developer = true;
         else if (o == 'm')
             *measuring = true;
         else
@@ -130,6 +138,8 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
         return rc;
     if (optind < argc)
         return bad("unexpected argument", argv[optind]);
+    if (c->max_channels > 0 && !developer)
+        return bad("--dev-max-channels needs", "--developer");
     if (c->driver_fd < 0 || c->executable_fd < 0 || c->driver_pid <= 0)
         return bad("--driver-fd, --executable-fd and --driver-pid are needed:",
                    "a program's ray_init gives them");

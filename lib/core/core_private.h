@@ -48,6 +48,8 @@ struct peer {
     struct unix_link *link; /* its own, or the raylet's when route > 0; NULL when it ended */
     uint32_t route;
     bool is_raylet, wants_write, dirty, as_owner;
+    bool leaving; /* ends when no lease of ours is on it */
+    bool said_goodbye, heard_goodbye;
     struct unique_id id;
     int32_t pid;
     uint32_t process, board_slot;
@@ -120,6 +122,7 @@ struct core {
     _Atomic bool forked; /* set in a forked child: the library is inert there */
     struct peer *raylet;
     struct list peers;
+    bool peers_ended;  /* some have no link and may be freed */
     struct list dirty; /* peers with unsent frames */
     struct wire_welcome welcome;
     char session_dir[256], node_name[64], log_path[320];
@@ -265,7 +268,12 @@ void poller_fini(void);
 /* --- peer.c --- */
 struct peer *peer_create(int fd, struct err *err);
 struct peer *peer_create_routed(uint32_t route);
+/* The newest of this process that is not leaving, if there is one of this role. */
 struct peer *peer_find(const struct unique_id *id, bool as_owner);
+/* As owner: end the channel by GOODBYE, at once or, called again, when its last lease has ended. */
+void peer_leave(struct peer *peer);
+/* At a turn's end: free those whose link has ended and that nothing points to. */
+void peer_sweep(void);
 void peer_end(struct peer *peer, const struct err *why);
 void peer_free(struct peer *peer);
 /* Read what is there, at most one buffer, and handle it. false: nothing was there. */

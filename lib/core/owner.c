@@ -415,8 +415,9 @@ void owner_act(void)
                 p->lease = NULL;
             p->n_leases--;
             submit_forget(core.submit, a.lease);
-            if (p->link == NULL && p->n_leases == 0 && p != core.lease_peer)
-                peer_free(p);
+            if (p->leaving)
+                peer_leave(p);
+            core.peers_ended |= p->link == NULL;
             break;
         }
         }
@@ -773,6 +774,16 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_WORKER_DEAD:
         on_worker_dead(body, size);
         break;
+    case WIRE_CHANNEL_END: {
+        struct wire_channel_end w;
+        if (size < sizeof w)
+            break;
+        memcpy(&w, body, sizeof w);
+        struct peer *end = peer_find(&w.worker, true);
+        if (end != NULL && end->as_owner && end->route == 0)
+            peer_leave(end);
+        break;
+    }
     case WIRE_WELCOME:
         core_on_welcome(body, size, fd);
         return;

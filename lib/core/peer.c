@@ -50,13 +50,38 @@ struct peer *peer_find(const struct unique_id *id, bool as_owner)
     list_for_each(n, &core.peers)
     {
         struct peer *p = list_entry(n, struct peer, node);
-        if (p->is_raylet || p->link == NULL || !unique_id_eq(&p->id, id))
+        if (p->is_raylet || p->link == NULL || p->leaving || !unique_id_eq(&p->id, id))
             continue;
-        if (p->as_owner == as_owner)
-            return p;
-        found = p;
+        if (found == NULL || p->as_owner == as_owner || found->as_owner != as_owner)
+            found = p;
     }
     return found;
+}
+
+static void say_goodbye(struct peer *p)
+{
+    if (peer_send(p, WIRE_GOODBYE, NULL, 0) == 0)
+        p->said_goodbye = true;
+    else if (p->link != NULL)
+        peer_end(p, &(struct err){.code = ERR_FULL, .text = "no memory to say goodbye"});
+}
+
+void peer_leave(struct peer *p)
+{
+    p->leaving = true;
+    if (p->n_leases == 0 && p->link != NULL && !p->said_goodbye)
+        say_goodbye(p);
+}
+
+/* On a route: that process is gone. On a direct channel: nothing comes after it; the owner's is
+ * answered. */
+static void on_goodbye(struct peer *p)
+{
+    p->heard_goodbye = p->leaving = true;
+    if (p->said_goodbye || p->route > 0 || p->is_raylet || p->n_leases > 0 || p == core.lease_peer)
+        peer_end(p, &(struct err){.code = ERR_DIED, .text = "the peer said goodbye"});
+    else
+        say_goodbye(p); /* and ends when that is out */
 }
 
 void peer_free(struct peer *p)
@@ -80,8 +105,20 @@ void peer_free(struct peer *p)
     free(p);
 }
 
-/* The link has ended. The peer stays until its death is known, since leases and pushes point to it.
- */
+void peer_sweep(void)
+{
+    if (!core.peers_ended)
+        return;
+    core.peers_ended = false;
+    list_for_each_safe(n, &core.peers)
+    {
+        struct peer *p = list_entry(n, struct peer, node);
+        if (p->link == NULL && !p->is_raylet && p->n_leases == 0 && p != core.lease_peer)
+            peer_free(p);
+    }
+}
+
+/* The link has ended. The peer stays while leases and pushes point to it. */
 void peer_end(struct peer *p, const struct err *why)
 {
     if (p->link == NULL)
@@ -93,6 +130,7 @@ void peer_end(struct peer *p, const struct err *why)
         unix_link_destroy(p->link);
     }
     p->link = NULL;
+    core.peers_ended = true;
     if (!p->is_raylet) {
         owner_on_channel_lost(p);
         worker_on_owner_lost(p);
@@ -146,10 +184,10 @@ static void handle(struct peer *p, struct frame *f)
         }
         p = target;
     }
-    if (type >= sizeof p->join / sizeof p->join[0]) {
+    if (type >= sizeof p->join / sizeof p->join[0] || p->heard_goodbye) {
         if (f->fd >= 0)
             close(f->fd);
-        return; /* from a newer peer: a type we never asked for */
+        return; /* from a newer peer: a type we never asked for; or after its last word */
     }
     int rc = frame_join_feed(&p->join[type], f, &body, &size, &err);
     if (rc == 1) {
@@ -157,7 +195,7 @@ static void handle(struct peer *p, struct frame *f)
                  : (f->h.flags & FRAME_HAS_FD) != 0 ? -2
                                                     : -1; /* -2: lost at the fd limit */
         if (type == WIRE_GOODBYE)
-            peer_end(p, &(struct err){.code = ERR_DIED, .text = "the peer said goodbye"});
+            on_goodbye(p);
         else if ((type >= WIRE_TEMPLATE && type <= WIRE_TAKE_BACK) || type == WIRE_LEASE_BEGIN
                  || type == WIRE_LEASE_REVOKE || type == WIRE_EXIT)
             worker_on_frame(p, type, body, size, fd);
@@ -224,6 +262,7 @@ int peer_send(struct peer *p, uint8_t type, const void *body, size_t size)
 {
     if (p->link == NULL)
         return -1;
+    ASSERT(!p->said_goodbye);
     if (unix_link_send(p->link, wire_class(type), type, p->route, body, size) != 0) {
         give_up();
         return -1;
@@ -258,6 +297,8 @@ void peer_flush(struct peer *p)
         p->wants_write = wants;
         poller_watch_fd(p);
     }
+    if (!wants && p->said_goodbye && p->heard_goodbye)
+        peer_end(p, &(struct err){.code = ERR_DIED, .text = "we said goodbye"});
 }
 
 void peer_flush_all(void)

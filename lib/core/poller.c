@@ -164,6 +164,7 @@ static void serve_due(void)
 static void turn_over(void)
 {
     serve_due();
+    peer_sweep();
     core.last_turn_ns = clock_now_ns();
 }
 

@@ -199,7 +199,7 @@ struct peer *refs_peer(uint32_t process)
     list_for_each(n, &core.peers)
     {
         struct peer *p = list_entry(n, struct peer, node);
-        if (p->process != process || p->link == NULL || p->is_raylet)
+        if (p->process != process || p->link == NULL || p->is_raylet || p->said_goodbye)
             continue;
         if (p->route == 0)
             return p;

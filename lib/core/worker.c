@@ -113,8 +113,7 @@ static void act_for(struct peer *p)
                 peer_send(core.lease_peer, WIRE_OWNER_LEASE_ENDED, &w, sizeof w);
                 peer_flush(core.lease_peer); /* all its results are out before the raylet may lend
                                                 us again */
-                if (core.lease_peer->link == NULL && core.lease_peer->n_leases == 0)
-                    peer_free(core.lease_peer);
+                core.peers_ended |= core.lease_peer->link == NULL;
                 core.lease_peer = NULL;
             }
             peer_send(core.raylet, WIRE_LEASE_ENDED, &w, sizeof w);

@@ -9,7 +9,7 @@
  *
  *   O,W -> R  HELLO        R -> O,W  WELCOME          first frames of every link
  *   O -> R    LEASE_REQUEST, LEASE_CANCEL, LEASE_RETURN
- *   R -> O    LEASE_GRANT, LEASE_CANCELED, LEASE_REFUSED, WORKER_DEAD
+ *   R -> O    LEASE_GRANT, LEASE_CANCELED, LEASE_REFUSED, WORKER_DEAD, CHANNEL_END
  *   R -> W    LEASE_BEGIN, LEASE_REVOKE, EXIT         W -> R  LEASE_ENDED, BLOCKED, UNBLOCKED
  *   O -> W    TEMPLATE, PUSH, TAKE_BACK               W -> O  DONE, RETURNED, BOUNCED,
  * OWNER_LEASE_ENDED R -> O    LOG          O -> R  LEAVE              O -> R  INFO   R -> O
@@ -22,7 +22,9 @@
  * BEGIN), or, when the fd could not be delivered, over their raylet links on a route bound by
  * ROUTE; the bodies are the same. Any two processes may talk over the route WIRE_ROUTE_PROCESS +
  * process number, which needs no binding since process numbers are never used again: the raylet
- * puts the sender's number in its place, or answers PROCESS_DEAD.
+ * puts the sender's number in its place, or answers PROCESS_DEAD. On a direct channel GOODBYE is
+ * the last frame of each end: the owner's, after CHANNEL_END and the end of its leases there, and
+ * the worker's answer to it.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -53,6 +55,7 @@ enum wire_type {
     WIRE_BLOCKED = 26,
     WIRE_UNBLOCKED = 27,
     WIRE_EXIT = 28,
+    WIRE_CHANNEL_END = 29,
 
     WIRE_TEMPLATE = 40,
     WIRE_PUSH = 41,
@@ -104,6 +107,7 @@ static inline enum frame_class wire_class(uint8_t type)
     case WIRE_PROCESS_DEAD: /* behind what the raylet passed on from it */
         return FRAME_CALLS;
     case WIRE_LOG:
+    case WIRE_GOODBYE: /* behind all that was sent before */
         return FRAME_BODIES;
     default:
         return FRAME_CONTROL;
@@ -221,6 +225,11 @@ struct wire_lease_revoke {
 /* W -> R, and to the owner as OWNER_LEASE_ENDED after all DONE and RETURNED of it. */
 struct wire_lease_ended {
     uint64_t lease;
+} __attribute__((packed));
+/* R -> O: the direct channel to this worker makes room for others: end it by GOODBYE once there is
+ * no lease on it. The raylet has none; the pair's next one comes with a channel or route. */
+struct wire_channel_end {
+    struct unique_id worker;
 } __attribute__((packed));
 /* W -> R: strict toggle per lease (INV-20). */
 struct wire_blocked {

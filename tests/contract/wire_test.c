@@ -60,6 +60,7 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_lease_begin(N, S, I)                                                                \
     N(lease, LEASE) N(owner_process, 8) N(owner_slot, 0) N(owner_pid, 4712) I(owner, 0x90)
 #define FIELDS_lease_revoke(N, S, I) N(lease, LEASE) N(grace_ms, 500)
+#define FIELDS_channel_end(N, S, I)  I(worker, 0x70)
 #define FIELDS_lease_ended(N, S, I)  N(lease, LEASE)
 #define FIELDS_blocked(N, S, I)      N(lease, LEASE)
 #define FIELDS_template(N, S, I)     N(template, 0x103) N(n_returns, 2) N(flags, WIRE_TEMPLATE_NO_RETRY)
@@ -127,7 +128,8 @@ static struct unique_id id_of(uint8_t first)
 /* clang-format off */
 PART(hello) PART(welcome) PART(error) PART(route) PART(lease_request) PART(resource)
 PART(lease_cancel) PART(lease_return) PART(lease_grant) PART(lease_canceled) PART(lease_refused)
-PART(worker_dead) PART(lease_begin) PART(lease_revoke) PART(lease_ended) PART(blocked)
+PART(worker_dead) PART(lease_begin) PART(lease_revoke) PART(lease_ended)
+PART(channel_end) PART(blocked)
 PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PART(bounced)
 PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
 PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(store_refused)
@@ -224,6 +226,9 @@ static const struct row rows[] = {
      "8877665544332211"},
     {"EXIT", WIRE_EXIT, 0, {{0}},
      "100000001c0000000d0c0b0afeffffff"},
+    {"CHANNEL_END", WIRE_CHANNEL_END, 0, {P(channel_end)},
+     "2c0000001d0000000d0c0b0afeffffff"
+     "707172737475767778797a7b7c7d7e7f808182838485868788898a8b"},
     {"TEMPLATE", WIRE_TEMPLATE, 0, {P(template), TEXT("square\0my square\0")},
      "29000000280000000d0c0b0afeffffff"
      "0301020001000000737175617265006d792073717561726500"},
@@ -335,6 +340,7 @@ static const char *name_of(enum wire_type type)
         NAME(BLOCKED)
         NAME(UNBLOCKED)
         NAME(EXIT)
+        NAME(CHANNEL_END)
         NAME(TEMPLATE)
         NAME(PUSH)
         NAME(TAKE_BACK)

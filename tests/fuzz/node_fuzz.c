@@ -435,7 +435,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static bool has_temp;
     struct input in = {data, size};
     struct loop loop = {.stopped = false};
-    struct node_config config = {.num_cpus = 2, .log_to_driver = true, .temp_dir = temp};
+    struct node_config config = {.num_cpus = 2,
+                                 .max_channels = 2,
+                                 .log_to_driver = true,
+                                 .temp_dir = temp};
     struct err err;
     int fds[2];
 

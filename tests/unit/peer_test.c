@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a direct channel ends while its processes live: the real core as owner and as worker, with a
+ * raylet and the other ends played here, frame by frame.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/clock.h"
+#include "lib/core/cluster.h"
+#include "lib/core/core_private.h"
+
+#define FAR_MAX    4
+#define BIG        60000u /* bytes: a few such answers fill a socket */
+#define N_BIG      30u
+#define LEASE      7u
+#define PEER_ID    3
+#define BEYOND_ALL ((size_t)1 << 30)
+
+/* The far end of a link of the core: 0 is the raylet's. What it heard, by type, in order. */
+static struct far {
+    struct unix_link *link;
+    uint8_t heard[256];
+    unsigned n_heard;
+    uint8_t slots[64]; /* of PUSH frames */
+    unsigned n_slots;
+    bool ended;
+} far[FAR_MAX];
+static unsigned n_far;
+static uint64_t ticket; /* last one asked for */
+
+/* --- in place of lib/core/cluster.c --- */
+
+int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err)
+{
+    static const char strings[] = "/nowhere\0head\0/nowhere/log";
+    uint8_t body[sizeof(struct wire_welcome) + sizeof strings];
+    struct wire_welcome w = {.protocol = WIRE_PROTOCOL, .job = 1, .process = 1, .n_cpus = 2};
+    int fds[2];
+
+    (void)config;
+    (void)err;
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    far[0].link = unix_link_create(fds[1], 0);
+    n_far = 1;
+    memcpy(body, &w, sizeof w);
+    memcpy(body + sizeof w, strings, sizeof strings);
+    ck_assert_int_eq(unix_link_send(far[0].link, FRAME_CONTROL, WIRE_WELCOME, 0, body, sizeof body),
+                     0);
+    ck_assert_int_eq(unix_link_flush(far[0].link, NULL), 1);
+    *pidfd = -1;
+    *link_fd = fds[0];
+    return 0;
+}
+
+void cluster_reap(int pidfd, int timeout_ms)
+{
+    (void)pidfd;
+    (void)timeout_ms;
+}
+
+void cluster_fate(int pidfd, char *out, size_t size)
+{
+    (void)pidfd;
+    out[size > 0 ? 0 : size] = '\0';
+}
+
+/* --- the face: a body that returns its argument --- */
+
+static void *lookup(const char *function)
+{
+    (void)function;
+    return far;
+}
+
+static void execute(struct core_call *call)
+{
+    struct err err;
+
+    ck_assert_int_eq(core_call_return(call,
+                                      0,
+                                      WIRE_META_RAW,
+                                      call->args[0].bytes,
+                                      call->args[0].size,
+                                      NULL,
+                                      0,
+                                      &err),
+                     CORE_OK);
+}
+
+/* --- the others --- */
+
+static struct unique_id peer_id(void)
+{
+    struct unique_id id;
+
+    memset(id.bytes, PEER_ID, sizeof id.bytes);
+    return id;
+}
+
+/* The core's turn: everything that was said is handled. */
+static void turn(void)
+{
+    core_lock();
+    core.polling = true;
+    poller_turn(0, NULL, 0);
+    core.polling = false;
+    core_unlock();
+}
+
+/* What was said to this end so far, at most max bytes' worth of reads. */
+static void listen_to_core(struct far *p, size_t max)
+{
+    struct frame f;
+    struct err err;
+    size_t read = 0;
+    long n;
+
+    do {
+        n = unix_link_read(p->link, &err);
+        p->ended |= n < 0;
+        while (unix_link_next(p->link, &f, &err) == 1) {
+            ck_assert_uint_lt(p->n_heard, sizeof p->heard);
+            p->heard[p->n_heard++] = f.h.type;
+            if (f.h.type == WIRE_LEASE_REQUEST)
+                memcpy(&ticket, f.body, sizeof ticket);
+            if (f.h.type == WIRE_PUSH) {
+                struct wire_push w;
+                memcpy(&w, f.body, sizeof w);
+                p->slots[p->n_slots++ % sizeof p->slots] = w.slot;
+            }
+        }
+        read += n > 0 ? (size_t)n : 0;
+    } while (n > 0 && read < max);
+}
+
+/* with: the far end of a new channel goes to the core in the frame. */
+static void say(struct far *p, uint8_t type, const void *body, size_t size, bool with)
+{
+    int fds[2] = {-1, -1};
+    void *out = unix_link_reserve(p->link, FRAME_CALLS, type, 0, size);
+
+    ck_assert_ptr_nonnull(out);
+    if (size > 0)
+        memcpy(out, body, size);
+    if (with) {
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        far[n_far++].link = unix_link_create(fds[1], 0);
+    }
+    unix_link_commit(p->link, size, fds[0]);
+}
+
+/* All that was said arrives, in as many turns as it takes. */
+static void arrive(struct far *p)
+{
+    while (unix_link_flush(p->link, NULL) == 0)
+        turn();
+    turn();
+}
+
+static unsigned count(const struct far *p, uint8_t type)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < p->n_heard; i++)
+        n += p->heard[i] == type;
+    return n;
+}
+
+static unsigned n_peers(void)
+{
+    unsigned n = 0;
+
+    list_for_each(p, &core.peers) n++;
+    return n;
+}
+
+static void join_as(bool worker)
+{
+    static struct control_block control;
+    static const struct core_face face = {.lookup = lookup, .execute = execute};
+    struct err err;
+    int pid, fd;
+
+    core_set_face(&face);
+    if (worker) {
+        core.worker = true;
+        core.inbox = inbox_create();
+        core.control = &control;
+        core.body_thread = pthread_self();
+        cluster_start(NULL, &pid, &fd, &err);
+        ck_assert_int_eq(core_connect(fd, WIRE_WORKER, 7, &err), 0);
+    } else {
+        ck_assert_int_eq(core_init(NULL, &err), CORE_OK);
+    }
+    core.has_helper = true; /* turns are ours alone */
+    atomic_store(&core.helper_word, 0);
+    snprintf(core.marked, sizeof core.marked, "f");
+}
+
+/* --- a worker --- */
+
+static void begin_lease(uint64_t lease, bool with_channel)
+{
+    struct wire_lease_begin b = {.lease = lease, .owner_process = 2, .owner = peer_id()};
+
+    say(&far[0], WIRE_LEASE_BEGIN, &b, sizeof b, with_channel);
+    arrive(&far[0]);
+}
+
+static void push(struct far *owner, uint64_t lease, uint8_t slot, uint32_t size)
+{
+    static uint8_t body[sizeof(struct wire_push) + sizeof(struct wire_arg) + BIG];
+    struct wire_push w = {.lease = lease, .counter = slot, .slot = slot, .phase = 1, .n_args = 1};
+    struct wire_arg a = {.size = size, .meta = WIRE_META_RAW};
+
+    memcpy(body, &w, sizeof w);
+    memcpy(body + sizeof w, &a, sizeof a);
+    say(owner, WIRE_PUSH, body, sizeof w + sizeof a + size, false);
+    arrive(owner);
+}
+
+static void template(struct far *owner)
+{
+    uint8_t body[sizeof(struct wire_template) + 4];
+    struct wire_template w = {.n_returns = 1};
+
+    memcpy(body, &w, sizeof w);
+    memcpy(body + sizeof w, "f\0f", 4);
+    say(owner, WIRE_TEMPLATE, body, sizeof body, false);
+}
+
+static void run_all(void)
+{
+    uint64_t now = clock_now_ns();
+
+    core_lock();
+    while (worker_run_one(UINT64_MAX, &now))
+        continue;
+    core_unlock();
+}
+
+/* The lease of this worker has ended with answers that its owner has not read. */
+static void end_lease_unread(void)
+{
+    struct wire_lease_revoke r = {.lease = LEASE};
+
+    join_as(true);
+    begin_lease(LEASE, true);
+    template(&far[1]);
+    for (uint8_t i = 0; i < N_BIG; i++)
+        push(&far[1], LEASE, i, BIG);
+    run_all();
+    say(&far[0], WIRE_LEASE_REVOKE, &r, sizeof r, false);
+    arrive(&far[0]);
+    turn();
+    listen_to_core(&far[0], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[0], WIRE_LEASE_ENDED), 1);
+}
+
+START_TEST(a_worker_answers_behind_all_it_had_to_say)
+{
+    end_lease_unread();
+    push(&far[1], LEASE, 0, 1); /* sent before the owner knew: it bounces */
+    say(&far[1], WIRE_GOODBYE, NULL, 0, false);
+    arrive(&far[1]);
+    ck_assert_uint_eq(n_peers(), 2); /* much is still to be written */
+    while (!far[1].ended) {
+        unsigned before = far[1].n_heard;
+        listen_to_core(&far[1], 100000);
+        turn();
+        ck_assert(far[1].ended || far[1].n_heard > before || unix_link_pending(far[1].link) == 0);
+    }
+    ck_assert_uint_eq(count(&far[1], WIRE_DONE), N_BIG);
+    ck_assert_uint_eq(count(&far[1], WIRE_OWNER_LEASE_ENDED), 1);
+    ck_assert_uint_eq(count(&far[1], WIRE_BOUNCED), 1);
+    ck_assert_uint_eq(count(&far[1], WIRE_GOODBYE), 1);
+    ck_assert_uint_eq(far[1].heard[far[1].n_heard - 1], WIRE_GOODBYE);
+    ck_assert_uint_eq(n_peers(), 1); /* the raylet */
+}
+END_TEST
+
+START_TEST(the_next_lease_of_the_pair_has_the_new_channel)
+{
+    end_lease_unread();
+    begin_lease(LEASE + 1, true); /* before the owner's goodbye on the old one */
+    template(&far[2]);
+    push(&far[2], LEASE + 1, 0, 1);
+    run_all();
+    struct wire_lease_revoke r = {.lease = LEASE + 1};
+    say(&far[0], WIRE_LEASE_REVOKE, &r, sizeof r, false);
+    arrive(&far[0]);
+    begin_lease(LEASE + 2, false); /* the pair has a channel: which? */
+    push(&far[2], LEASE + 2, 0, 1);
+    run_all();
+    turn();
+    listen_to_core(&far[2], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[2], WIRE_DONE), 2);
+    say(&far[1], WIRE_GOODBYE, NULL, 0, false);
+    arrive(&far[1]);
+    while (!far[1].ended) {
+        listen_to_core(&far[1], 100000);
+        turn();
+    }
+    ck_assert_uint_eq(count(&far[1], WIRE_DONE), N_BIG);
+    listen_to_core(&far[2], BEYOND_ALL);
+    ck_assert(!far[2].ended);
+}
+END_TEST
+
+START_TEST(goodbye_in_mid_lease_is_the_owners_end)
+{
+    join_as(true);
+    begin_lease(LEASE, true);
+    template(&far[1]);
+    push(&far[1], LEASE, 0, 1);
+    say(&far[1], WIRE_GOODBYE, NULL, 0, false);
+    arrive(&far[1]);
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert(far[1].ended);
+    ck_assert_uint_eq(count(&far[1], WIRE_GOODBYE), 0);
+    run_all(); /* nothing: its tasks are dropped */
+    ck_assert_uint_eq(core.counters.tasks_executed, 0);
+}
+END_TEST
+
+/* --- an owner --- */
+
+static void submit(unsigned n)
+{
+    static const struct core_template_spec spec = {.function = "f",
+                                                   .n_returns = 1,
+                                                   .cpu_units = 10000};
+    struct core_arg arg = {.bytes = "abc", .size = 3, .meta = WIRE_META_RAW};
+    uint64_t ref;
+
+    for (unsigned i = 0; i < n; i++)
+        ck_assert_int_eq(core_submit(core_template(&spec, NULL), &arg, 1, &ref), CORE_OK);
+    turn();
+    listen_to_core(&far[0], BEYOND_ALL);
+}
+
+static void grant(uint64_t lease, bool with_channel)
+{
+    struct wire_lease_grant g = {.ticket = ticket,
+                                 .lease = lease,
+                                 .pid = 1000000,
+                                 .process = 2,
+                                 .worker = peer_id()};
+
+    say(&far[0], WIRE_LEASE_GRANT, &g, sizeof g, with_channel);
+    arrive(&far[0]);
+}
+
+static void end_channel(void)
+{
+    struct wire_channel_end w = {.worker = peer_id()};
+
+    say(&far[0], WIRE_CHANNEL_END, &w, sizeof w, false);
+    arrive(&far[0]);
+}
+
+static void end_lease(struct far *worker, uint64_t lease)
+{
+    struct wire_lease_ended w = {.lease = lease};
+
+    say(worker, WIRE_OWNER_LEASE_ENDED, &w, sizeof w, false);
+    arrive(worker);
+}
+
+START_TEST(an_owner_says_goodbye_after_its_last_lease)
+{
+    join_as(false);
+    submit(1);
+    grant(LEASE, true);
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[1], WIRE_PUSH), 1);
+    end_channel();
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[1], WIRE_GOODBYE), 0);
+    struct wire_done d = {.lease = LEASE, .slot = far[1].slots[0], .failed = 1};
+    say(&far[1], WIRE_DONE, &d, sizeof d, false);
+    arrive(&far[1]);
+    submit(1); /* the lease is the class's still: the worker has not said that it ended */
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[1], WIRE_PUSH), 2);
+    ck_assert_uint_eq(count(&far[1], WIRE_GOODBYE), 0);
+    end_lease(&far[1], LEASE);
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[1], WIRE_GOODBYE), 1);
+    ck_assert_uint_eq(far[1].heard[far[1].n_heard - 1], WIRE_GOODBYE);
+
+    listen_to_core(&far[0], BEYOND_ALL);
+    grant(LEASE + 1, true); /* while the old one is open */
+    listen_to_core(&far[2], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[2], WIRE_PUSH), 1); /* the task that had not started */
+    ck_assert_uint_eq(n_peers(), 3);
+    end_channel(); /* of the new one: the old one is leaving */
+    struct wire_bounced b = {.lease = LEASE, .slot = far[1].slots[1], .reason = 1};
+    say(&far[1], WIRE_BOUNCED, &b, sizeof b, false); /* what it had still to say is heard */
+    say(&far[1], WIRE_GOODBYE, NULL, 0, false);
+    arrive(&far[1]);
+    ck_assert_uint_eq(n_peers(), 2);
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert(far[1].ended);
+    ck_assert_uint_eq(far[1].heard[far[1].n_heard - 1], WIRE_GOODBYE);
+    end_lease(&far[2], LEASE + 1);
+    listen_to_core(&far[2], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[2], WIRE_GOODBYE), 1);
+}
+END_TEST
+
+START_TEST(a_pair_goes_on_over_a_route)
+{
+    struct wire_route w = {.route = 5, .peer_process = 2, .peer = peer_id()};
+
+    join_as(false);
+    submit(1);
+    grant(LEASE, true);
+    end_channel();
+    end_lease(&far[1], LEASE);
+    listen_to_core(&far[0], BEYOND_ALL);
+    say(&far[0], WIRE_ROUTE, &w, sizeof w, false);
+    grant(LEASE + 1, false); /* before the worker's goodbye */
+    listen_to_core(&far[1], BEYOND_ALL);
+    listen_to_core(&far[0], BEYOND_ALL);
+    ck_assert_uint_eq(far[1].heard[far[1].n_heard - 1], WIRE_GOODBYE);
+    ck_assert_uint_eq(count(&far[0], WIRE_PUSH), 1);
+}
+END_TEST
+
+START_TEST(a_worker_that_dies_needs_no_goodbye)
+{
+    join_as(false);
+    submit(1);
+    grant(LEASE, true);
+    end_lease(&far[1], LEASE);
+    end_channel();
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[1], WIRE_GOODBYE), 1);
+    ck_assert_uint_eq(n_peers(), 2);
+    unix_link_destroy(far[1].link);
+    turn();
+    turn();
+    ck_assert_uint_eq(n_peers(), 1);
+}
+END_TEST
+
+START_TEST(what_refs_say_goes_elsewhere_after_goodbye)
+{
+    join_as(false);
+    submit(1);
+    grant(LEASE, true);
+    core_lock();
+    struct peer *direct = refs_peer(2);
+    core_unlock();
+    ck_assert_uint_eq(direct->route, 0);
+    end_lease(&far[1], LEASE);
+    end_channel();
+    core_lock();
+    ck_assert(direct->said_goodbye);
+    ck_assert_uint_eq(refs_peer(2)->route, WIRE_ROUTE_PROCESS | 2);
+    core_unlock();
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("peer");
+    TCase *t = tcase_create("peer");
+
+    tcase_add_test(t, a_worker_answers_behind_all_it_had_to_say);
+    tcase_add_test(t, the_next_lease_of_the_pair_has_the_new_channel);
+    tcase_add_test(t, goodbye_in_mid_lease_is_the_owners_end);
+    tcase_add_test(t, an_owner_says_goodbye_after_its_last_lease);
+    tcase_add_test(t, a_pair_goes_on_over_a_route);
+    tcase_add_test(t, a_worker_that_dies_needs_no_goodbye);
+    tcase_add_test(t, what_refs_say_goes_elsewhere_after_goodbye);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? 0 : 1;
+}

@@ -127,7 +127,7 @@ void core_on_welcome(const uint8_t *body, size_t size, int fd)
 {
     struct wire_welcome *w = &core.welcome;
 
-    if (size < sizeof *w) {
+    if (size < sizeof *w || core.connected) { /* a second one says nothing new */
         if (fd >= 0)
             close(fd);
         return;

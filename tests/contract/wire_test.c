@@ -3,7 +3,7 @@
  * The golden table: every frame of lib/net/wire.h byte by byte, header and body. Encoding must give
  * these bytes and decoding the fields back, so a changed layout fails with the name of the frame
  * and field. A new type fails to compile until name_of knows it, and fails here until it has a row.
- * A row changes only with WIRE_PROTOCOL.
+ * A row changes only with WIRE_PROTOCOL, to which the whole table is bound by its hash.
  */
 #include "lib/net/wire.h"
 
@@ -460,29 +460,66 @@ START_TEST(each_type_has_one_row)
 END_TEST
 
 /* What travels inside bodies, and the version itself. */
+static const int numbers[][2] = {
+    {WIRE_PROTOCOL, 2},
+    {(int)WIRE_ROUTE_PROCESS, INT32_MIN},
+    {WIRE_META_MASK, 0x3f},
+    {WIRE_VALUE_REFS, 0x40},
+    {WIRE_VALUE_STORED, 0x80},
+    {WIRE_DRIVER, 1},
+    {WIRE_WORKER, 2},
+    {WIRE_ZYGOTE, 3},
+    {WIRE_META_XLANG, 0},
+    {WIRE_META_RAW, 1},
+    {WIRE_META_ERROR, 2},
+    {WIRE_TEMPLATE_NO_RETRY, 1},
+    {WIRE_BOUNCE_OLD_LEASE, 1},
+    {WIRE_BOUNCE_TEMPLATE, 2},
+    {FRAME_HAS_FD, 1},
+    {FRAME_MORE, 2},
+    {FRAME_HEADER_SIZE, 16},
+    {FRAME_SIZE_MAX, 65536},
+};
+#define N_NUMBERS (sizeof numbers / sizeof numbers[0])
+
 START_TEST(other_numbers_are_pinned)
 {
-    static const int numbers[][2] = {
-        {WIRE_PROTOCOL, 2},
-        {WIRE_VALUE_REFS, 0x40},
-        {WIRE_VALUE_STORED, 0x80},
-        {WIRE_DRIVER, 1},
-        {WIRE_WORKER, 2},
-        {WIRE_ZYGOTE, 3},
-        {WIRE_META_XLANG, 0},
-        {WIRE_META_RAW, 1},
-        {WIRE_META_ERROR, 2},
-        {WIRE_TEMPLATE_NO_RETRY, 1},
-        {WIRE_BOUNCE_OLD_LEASE, 1},
-        {WIRE_BOUNCE_TEMPLATE, 2},
-        {FRAME_HAS_FD, 1},
-        {FRAME_MORE, 2},
-        {FRAME_HEADER_SIZE, 16},
-        {FRAME_SIZE_MAX, 65536},
-    };
-
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    for (size_t i = 0; i < N_NUMBERS; i++)
         ck_assert_msg(numbers[i][0] == numbers[i][1], "number %zu is %d", i, numbers[i][0]);
+}
+END_TEST
+
+static uint64_t hash(uint64_t h, const void *bytes, size_t size)
+{
+    for (const uint8_t *p = bytes; size > 0; p++, size--)
+        h = (h ^ *p) * 0x100000001b3u;
+    return h;
+}
+
+/* What each number stands for. Lines are added, never changed: who changes a row or a number above
+ * adds one, and to WIRE_PROTOCOL. */
+START_TEST(a_changed_table_has_a_new_protocol)
+{
+    static const struct {
+        int protocol;
+        uint64_t hash;
+    } tables[] = {
+        {2, 0xd702d7b0189813b1u},
+    };
+    size_t last = sizeof tables / sizeof tables[0] - 1;
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < N_ROWS; i++) {
+        h = hash(h, rows[i].name, strlen(rows[i].name) + 1);
+        h = hash(h, rows[i].hex, strlen(rows[i].hex) + 1);
+    }
+    h = hash(h, numbers, sizeof numbers);
+    for (size_t i = 1; i <= last; i++)
+        ck_assert_int_eq(tables[i].protocol, tables[i - 1].protocol + 1);
+    ck_assert_int_eq(tables[last].protocol, WIRE_PROTOCOL);
+    ck_assert_msg(h == tables[last].hash,
+                  "the table has changed to 0x%llx and WIRE_PROTOCOL has not",
+                  (unsigned long long)h);
 }
 END_TEST
 
@@ -495,6 +532,7 @@ int main(void)
     tcase_add_loop_test(t, decoding_gives_the_fields, 0, N_ROWS);
     tcase_add_test(t, each_type_has_one_row);
     tcase_add_test(t, other_numbers_are_pinned);
+    tcase_add_test(t, a_changed_table_has_a_new_protocol);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

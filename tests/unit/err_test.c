@@ -64,7 +64,7 @@ END_TEST
 START_TEST(sys_cuts_what_was_tried_and_not_the_reason)
 {
     struct err err;
-    char path[300];
+    char path[2 * sizeof err.text];
 
     memset(path, 'x', sizeof path - 1);
     path[sizeof path - 1] = '\0';

@@ -23,95 +23,10 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
-#include "lib/base/list.h"
-#include "objstore/arena.h"
 #include "objstore/pin.h"
-#include "objstore/word_map.h"
+#include "objstore/store_private.h"
 
-#define STORE_MAGIC   0x53544f52u
 #define SETTLE_ROUNDS 8 /* of one event: who frees for ever does not keep the loop for ever */
-
-struct entry {
-    struct list node;
-    uint32_t first, n_blocks; /* of the object; 0 blocks: it was never sealed */
-    uint32_t slot;            /* LENT: to this process */
-    uint32_t next_free;       /* FREE; 0: the last */
-    uint32_t n_holds;
-    uint32_t n_pins; /* as seen by look number `looked` */
-    uint64_t looked;
-    struct grave *grave; /* FREEING: of its dead creator, which left it unsealed; else NULL */
-    bool is_result;      /* SEALED: by another process than its owner, */
-    struct list same;    /* then on a ring with the others of that owner, counter and attempt */
-};
-
-struct extent {
-    uint32_t first, n;
-};
-
-/* What a dead process was lent. */
-struct grave {
-    struct list node;
-    uint32_t n_entries; /* its own that were LENT and are FREEING; the last one frees it */
-    struct extent *lent;
-    size_t n_lent;
-};
-
-struct process {
-    struct store_share *share; /* borrowed; NULL: no process has this slot */
-    uint64_t tail;             /* ours: the shared one can be written by the process */
-    uint32_t number, live_at;
-    uint32_t n_requests;
-    bool is_deaf;        /* its ring's head was impossible */
-    bool is_recallable;  /* was lent something since it was last recalled, */
-    uint64_t lent_ms;    /* the last time then */
-    struct extent *lent; /* sorted, neighbours joined */
-    size_t n_lent, lent_room;
-    struct list entries;   /* LENT to it */
-    struct word_map holds; /* entry -> how often */
-};
-
-/* The last STORE_ABORTS words that were added at least, twice as many at most. */
-struct recent {
-    struct word_map latest, before; /* word -> 1 */
-};
-
-/* As long as there is anything to know. */
-struct owner {
-    struct list sealed;
-    uint32_t number;
-    struct word_map results; /* attempt_key() -> an entry on that ring */
-    struct recent aborted;   /* attempt_key() */
-    struct recent early;     /* places it has sent FREE for before the SEAL came */
-};
-
-struct request {
-    struct list node;
-    uint64_t ticket, deadline_ms;
-    uint32_t slot, need, n_places; /* need in blocks */
-    uint64_t passed;               /* blocks given to younger ones */
-};
-
-struct store {
-    unsigned magic;
-    struct store_config config;
-    struct arena *arena;
-    struct entry *entries;
-    uint32_t free_entry, n_fresh; /* last freed; entries from n_fresh on were never used */
-    uint32_t n_free_entries;      /* that can be lent */
-    struct process *processes;
-    uint32_t *live, n_live; /* slots */
-    struct word_map owners; /* number + 1 -> struct owner */
-    struct word_map gone;   /* number / 64 + 1 -> a bit for each number whose process is gone */
-    struct list batch, used, queue, graves;
-    uint64_t n_looks;
-    bool wants_drain; /* a SEAL that matters is in some ring */
-    bool has_more;    /* to give, or to ask, since pump() looked */
-    uint64_t now_ms, drained_ms;
-    uint64_t used_blocks, lent_blocks, touched_blocks, peak_blocks;
-    uint64_t data_bytes;
-    uint32_t n_sealed, n_lent, n_freeing, n_waiting;
-    uint64_t n_sealed_ever, n_freed_ever, n_bad, n_refused;
-};
 
 static void add(struct store_actions *out, const struct store_action *action)
 {
@@ -120,11 +35,6 @@ static void add(struct store_actions *out, const struct store_action *action)
         out->v = xrealloc(out->v, out->room * sizeof *out->v);
     }
     out->v[out->n++] = *action;
-}
-
-static uint32_t blocks(uint64_t size)
-{
-    return (uint32_t)((size + STORE_BLOCK - 1) / STORE_BLOCK);
 }
 
 static struct process *process_of(struct store *s, uint32_t slot)
@@ -136,44 +46,11 @@ static struct process *process_of(struct store *s, uint32_t slot)
 
 /* --- entries --- */
 
-static uint64_t word_of(const struct store *s, uint32_t entry)
-{
-    return atomic_load_explicit(&s->config.index[entry].word, memory_order_relaxed);
-}
-
-static enum store_state state_of(const struct store *s, uint32_t entry)
-{
-    return (enum store_state)(uint32_t)word_of(s, entry);
-}
-
-static uint32_t generation_of(const struct store *s, uint32_t entry)
-{
-    return (uint32_t)(word_of(s, entry) >> 32);
-}
-
 static void set_word(struct store *s, uint32_t entry, uint32_t generation, enum store_state state)
 {
     atomic_store_explicit(&s->config.index[entry].word,
                           (uint64_t)generation << 32 | state,
                           memory_order_release);
-}
-
-static uint32_t number_of(const struct store *s, const struct entry *e)
-{
-    return (uint32_t)(e - s->entries);
-}
-
-/* The entry a foreign place names, or 0: it names none that is there. */
-static uint32_t entry_at(const struct store *s, uint64_t place)
-{
-    uint32_t entry = store_place_entry(place);
-
-    if (entry == 0 || entry >= s->config.n_entries)
-        return 0;
-    if (store_place_generation(place) != generation_of(s, entry)
-        || state_of(s, entry) == STORE_ENTRY_FREE)
-        return 0;
-    return entry;
 }
 
 static uint32_t take_entry(struct store *s)
@@ -229,16 +106,6 @@ static void recent_fini(struct recent *r)
     word_map_fini(&r->before);
 }
 
-static size_t recent_n(const struct recent *r)
-{
-    return r->latest.n + r->before.n;
-}
-
-static bool recent_has(const struct recent *r, uint64_t word)
-{
-    return word_map_get(&r->latest, word) != 0 || word_map_get(&r->before, word) != 0;
-}
-
 static void recent_add(struct recent *r, uint64_t word)
 {
     if (r->latest.n == STORE_ABORTS && word_map_get(&r->latest, word) == 0) {
@@ -275,22 +142,11 @@ static void drop_owner_if_idle(struct store *s, struct owner *o)
         drop_owner(s, o);
 }
 
-static bool is_gone(const struct store *s, uint32_t number)
-{
-    return (word_map_get(&s->gone, number / 64 + 1) >> number % 64 & 1) != 0;
-}
-
 static void set_gone(struct store *s, uint32_t number)
 {
     uint64_t key = number / 64 + 1;
 
     word_map_set(&s->gone, key, word_map_get(&s->gone, key) | 1ull << number % 64);
-}
-
-/* 0: no owner counts as far. */
-static uint64_t attempt_key(uint64_t counter, uint16_t attempt)
-{
-    return counter >> 47 != 0 ? 0 : (counter << 16 | attempt) + 1;
 }
 
 static void add_result(struct store *s, struct owner *o, uint32_t entry)
@@ -701,7 +557,7 @@ static void drain_all(struct store *s)
 
 /* --- settling --- */
 
-static void look_at_pins(const struct store *s, uint64_t look)
+void store_look_at_pins(const struct store *s, uint64_t look)
 {
     for (uint32_t i = 0; i < s->n_live; i++) {
         struct store_share *share = s->processes[s->live[i]].share;
@@ -732,7 +588,7 @@ static void settle_batch(struct store *s)
         list_append(&batch, n);
     }
     pin_end_batch();
-    look_at_pins(s, ++s->n_looks);
+    store_look_at_pins(s, ++s->n_looks);
     drain_all(s); /* a pin that has gone may be a hold by now */
     list_for_each_safe(n, &batch)
     {
@@ -1099,218 +955,4 @@ uint64_t store_next_deadline(const struct store *s)
     uint64_t deadline_ms = list_entry(s->queue.next, struct request, node)->deadline_ms;
     uint64_t poll_ms = s->drained_ms + STORE_POLL_MS;
     return poll_ms < deadline_ms ? poll_ms : deadline_ms;
-}
-
-/* --- queries --- */
-
-void store_get_stats(const struct store *s, struct store_stats *out)
-{
-    *out = (struct store_stats){
-        .capacity = s->config.capacity,
-        .used = s->used_blocks * STORE_BLOCK,
-        .lent = s->lent_blocks * STORE_BLOCK,
-        .free = arena_n_free(s->arena) * STORE_BLOCK,
-        .largest_free = (uint64_t)arena_largest(s->arena) * STORE_BLOCK,
-        .data_bytes = s->data_bytes,
-        .peak = s->peak_blocks * STORE_BLOCK,
-        .touched = s->touched_blocks * STORE_BLOCK,
-        .n_sealed = s->n_sealed,
-        .n_lent = s->n_lent,
-        .n_freeing = s->n_freeing,
-        .n_waiting = s->n_waiting,
-        .n_sealed_ever = s->n_sealed_ever,
-        .n_freed_ever = s->n_freed_ever,
-        .n_bad_records = s->n_bad,
-        .n_refused = s->n_refused,
-    };
-}
-
-uint32_t store_next(const struct store *s, uint32_t entry, struct store_use *use)
-{
-    CHECK_MAGIC(s, STORE_MAGIC);
-    ASSERT(entry < s->config.n_entries);
-    if (entry == 0) { /* a walk is not an event: what a settle has seen is not mixed with it */
-        for (uint32_t i = 1; i < s->n_fresh; i++)
-            s->entries[i].looked = 0;
-        look_at_pins(s, UINT64_MAX);
-    }
-    for (entry++; entry < s->n_fresh; entry++) {
-        const struct entry *e = &s->entries[entry];
-        if (state_of(s, entry) == STORE_ENTRY_FREE)
-            continue;
-        if (use != NULL)
-            *use = (struct store_use){.n_pins = e->looked == UINT64_MAX ? e->n_pins : 0,
-                                      .n_holds = e->n_holds};
-        return entry;
-    }
-    return 0;
-}
-
-/* --- selfcheck --- */
-
-/* What an extent or an object has is allocated, and nobody else's. */
-static void claim(const struct store *s, uint8_t *claimed, uint32_t first, uint32_t n)
-{
-    ASSERT(n > 0 && arena_is_allocated(s->arena, first, n));
-    for (uint32_t i = first; i < first + n; i++) {
-        ASSERT(claimed[i] == 0);
-        claimed[i] = 1;
-    }
-}
-
-/* How many of that state the list holds; each entry is counted once in *n_seen. */
-static uint32_t check_list(const struct store *s,
-                           const struct list *list,
-                           enum store_state state,
-                           uint8_t *claimed,
-                           uint32_t *n_seen)
-{
-    uint32_t n = 0;
-
-    list_for_each(m, list)
-    {
-        const struct entry *e = list_entry(m, struct entry, node);
-        const struct index_entry *x = &s->config.index[number_of(s, e)];
-        ASSERT(number_of(s, e) >= 1 && number_of(s, e) < s->n_fresh);
-        ASSERT(state_of(s, number_of(s, e)) == state);
-        ASSERT(state != STORE_ENTRY_LENT || e->n_blocks == 0);
-        ASSERT(state != STORE_ENTRY_SEALED || e->n_blocks > 0);
-        if (e->n_blocks > 0) {
-            claim(s, claimed, e->first, e->n_blocks);
-            ASSERT(x->offset == (uint64_t)e->first * STORE_BLOCK && x->size > 0);
-            ASSERT(x->size <= (uint64_t)e->n_blocks * STORE_BLOCK);
-        }
-        n++;
-    }
-    *n_seen += n;
-    return n;
-}
-
-static uint64_t claim_all(const struct store *s,
-                          uint8_t *claimed,
-                          const struct extent *lent,
-                          size_t n)
-{
-    uint64_t n_blocks = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        claim(s, claimed, lent[i].first, lent[i].n);
-        ASSERT(i == 0 || lent[i - 1].first + lent[i - 1].n < lent[i].first);
-        n_blocks += lent[i].n;
-    }
-    return n_blocks;
-}
-
-static void check_processes(const struct store *s, uint8_t *claimed, uint32_t *n_seen)
-{
-    uint64_t lent_blocks = 0;
-    uint32_t n_lent = 0, n_buried = 0;
-
-    for (uint32_t i = 0; i < s->n_live; i++) {
-        const struct process *p = &s->processes[s->live[i]];
-        ASSERT(p->share != NULL && p->live_at == i);
-        lent_blocks += claim_all(s, claimed, p->lent, p->n_lent);
-        n_lent += check_list(s, &p->entries, STORE_ENTRY_LENT, claimed, n_seen);
-        list_for_each(m, &p->entries) ASSERT(list_entry(m, struct entry, node)->slot == s->live[i]);
-    }
-    list_for_each(m, &s->graves)
-    {
-        const struct grave *g = list_entry(m, struct grave, node);
-        ASSERT(g->n_entries > 0);
-        n_buried += g->n_entries;
-        lent_blocks += claim_all(s, claimed, g->lent, g->n_lent);
-    }
-    list_for_each(m, &s->batch) n_buried -= list_entry(m, struct entry, node)->grave != NULL;
-    list_for_each(m, &s->used) n_buried -= list_entry(m, struct entry, node)->grave != NULL;
-    ASSERT(lent_blocks == s->lent_blocks && n_lent == s->n_lent && n_buried == 0);
-}
-
-static void check_results(const struct store *s, const struct owner *o)
-{
-    uint32_t n_results = 0;
-
-    list_for_each(m, &o->sealed)
-    {
-        const struct entry *e = list_entry(m, struct entry, node);
-        ASSERT(s->config.index[number_of(s, e)].owner == o->number);
-        n_results += e->is_result;
-    }
-    for (size_t i = 0; i < o->results.room; i++) {
-        if (o->results.keys[i] == 0)
-            continue;
-        ASSERT(!recent_has(&o->aborted, o->results.keys[i]));
-        uint32_t first = (uint32_t)o->results.values[i], entry = first;
-        do {
-            const struct index_entry *x = &s->config.index[entry];
-            const struct entry *e = &s->entries[entry];
-            ASSERT(e->is_result && x->owner == o->number);
-            ASSERT(attempt_key(x->counter, x->attempt) == o->results.keys[i]);
-            ASSERT(n_results-- > 0);
-            entry = number_of(s, list_entry(e->same.next, struct entry, same));
-        } while (entry != first);
-    }
-    ASSERT(n_results == 0);
-}
-
-static void check_holds(const struct store *s)
-{
-    uint64_t *sums = xcalloc(s->config.n_entries, sizeof *sums);
-
-    for (uint32_t i = 0; i < s->n_live; i++) {
-        const struct word_map *m = &s->processes[s->live[i]].holds;
-        for (size_t k = 0; k < m->room; k++)
-            if (m->keys[k] != 0)
-                sums[m->keys[k]] += m->values[k];
-    }
-    for (uint32_t i = 1; i < s->n_fresh; i++) {
-        ASSERT(s->entries[i].n_holds == sums[i]);
-        ASSERT(sums[i] == 0 || state_of(s, i) != STORE_ENTRY_FREE);
-    }
-    free(sums);
-}
-
-void store_selfcheck(const struct store *s)
-{
-    uint32_t n_blocks = blocks(s->config.capacity), n_seen = 0, n_sealed = 0, n_free = 0;
-    uint32_t n_retired = 0, n_waiting = 0;
-
-    CHECK_MAGIC(s, STORE_MAGIC);
-    arena_selfcheck(s->arena);
-    uint8_t *claimed = xcalloc(n_blocks, 1);
-    check_processes(s, claimed, &n_seen);
-    for (size_t i = 0; i < s->owners.room; i++) {
-        if (s->owners.keys[i] == 0)
-            continue;
-        const struct owner *o = (const struct owner *)(uintptr_t)s->owners.values[i];
-        uint32_t n = check_list(s, &o->sealed, STORE_ENTRY_SEALED, claimed, &n_seen);
-        ASSERT(o->number + 1ull == s->owners.keys[i] && !is_gone(s, o->number));
-        ASSERT(n + recent_n(&o->aborted) + recent_n(&o->early) > 0);
-        check_results(s, o);
-        n_sealed += n;
-    }
-    ASSERT(n_sealed == s->n_sealed);
-    ASSERT(check_list(s, &s->batch, STORE_ENTRY_FREEING, claimed, &n_seen)
-               + check_list(s, &s->used, STORE_ENTRY_FREEING, claimed, &n_seen)
-           == s->n_freeing);
-    uint64_t n_claimed = 0;
-    for (uint32_t i = 0; i < n_blocks; i++)
-        n_claimed += claimed[i];
-    free(claimed);
-    ASSERT(n_claimed == s->used_blocks + s->lent_blocks);
-    ASSERT(n_claimed + arena_n_free(s->arena) == n_blocks);
-    check_holds(s);
-
-    for (uint32_t i = s->free_entry; i != 0; i = s->entries[i].next_free, n_free++)
-        ASSERT(state_of(s, i) == STORE_ENTRY_FREE && n_free < s->n_fresh);
-    for (uint32_t i = 1; i < s->n_fresh; i++)
-        n_retired += word_of(s, i) == ((uint64_t)UINT32_MAX << 32 | STORE_ENTRY_FREE);
-    ASSERT(n_free + s->config.n_entries - s->n_fresh == s->n_free_entries);
-    ASSERT(n_seen + n_free + n_retired + 1 == s->n_fresh);
-    list_for_each(m, &s->queue)
-    {
-        const struct request *q = list_entry(m, struct request, node);
-        ASSERT(q->passed <= q->need && s->processes[q->slot].n_requests > 0);
-        n_waiting++;
-    }
-    ASSERT(n_waiting == s->n_waiting);
 }

@@ -99,9 +99,10 @@ uint64_t core_put(uint8_t meta,
             *code = objects_alloc(refs_trailer(size) + trailer, &e, err);
             if (*code == CORE_OK) {
                 core_unlock();
-                store_client_copy(store_client_write(core.store, &e), bytes, size);
+                *code = objects_fill(&e, bytes, size, err);
                 core_lock();
-                r = make_object(meta, NULL, size, &e, slots, n_refs);
+                if (*code == CORE_OK)
+                    r = make_object(meta, NULL, size, &e, slots, n_refs);
                 if (r == NULL)
                     objects_abort(&e);
             }
@@ -241,6 +242,13 @@ int core_create(uint64_t size, uint32_t n_refs, struct core_buffer *out, struct 
     core_enter();
     if (size > CORE_INLINE_MAX) {
         code = objects_alloc(refs_trailer(size) + n_refs * sizeof(struct wire_ref), &e, err);
+        if (code == CORE_OK) {
+            core_unlock();
+            code = objects_fill(&e, NULL, 0, err);
+            core_lock();
+            if (code != CORE_OK)
+                objects_abort(&e);
+        }
         if (code == CORE_OK) {
             b.data = store_client_write(core.store, &e);
             b.place = e.place;

@@ -656,6 +656,49 @@ START_TEST(fd_comes_with_its_own_frame_among_others)
 }
 END_TEST
 
+/* Longer than a frame or as long as one, cut by a small socket, each beside a descriptor. */
+START_TEST(names_of_64_kib_and_fds_keep_their_frames)
+{
+    enum {
+        N = 12,
+    };
+    static const size_t sizes[] = {FRAME_BODY_MAX, 65536, FRAME_SIZE_MAX + 1};
+    static char names[N][FRAME_SIZE_MAX + 1];
+    struct frame_join join = {0};
+    unsigned n_names = 0, n_fds = 0;
+    const uint8_t *body;
+    struct frame f;
+    size_t size;
+
+    teardown();
+    connect_links(4096, 0);
+    for (unsigned i = 0; i < N; i++) {
+        memset(names[i], 'a' + (int)i, sizes[i % 3]);
+        ck_assert_int_eq(unix_link_send(a, FRAME_CALLS, 9, 0, names[i], sizes[i % 3]), 0);
+        put(i % 2 == 0 ? FRAME_CONTROL : FRAME_CALLS, 1, "fd", numbered_fd(i + 1));
+    }
+    for (int turns = 0; n_names < N || n_fds < N; turns++) {
+        ck_assert_int_lt(turns, 100000);
+        ck_assert_int_ge(unix_link_flush(a, &err), 0);
+        ck_assert_int_ge(unix_link_read(b, &err), 0);
+        while (unix_link_next(b, &f, &err) == 1) {
+            if (f.h.type == 1) { /* those of control came first */
+                unsigned k = n_fds++;
+                ck_assert_uint_eq(take_number(f.fd), 1 + (k < N / 2 ? 2 * k : 2 * k - N + 1));
+                continue;
+            }
+            ck_assert_int_eq(f.fd, -1);
+            if (frame_join_feed(&join, &f, &body, &size, &err) == 0)
+                continue;
+            ck_assert_uint_eq(size, sizes[n_names % 3]);
+            ck_assert(memcmp(body, names[n_names], size) == 0);
+            n_names++;
+        }
+    }
+    frame_join_fini(&join);
+}
+END_TEST
+
 START_TEST(fd_denied_at_the_limit_is_said_and_the_next_is_right)
 {
     struct rlimit old, low;
@@ -682,21 +725,19 @@ START_TEST(fd_denied_at_the_limit_is_said_and_the_next_is_right)
 }
 END_TEST
 
-/* As no link would: a frame with these flags and n descriptors. */
-static void send_raw(uint8_t flags, unsigned n)
+/* As no link would: n descriptors in one message. */
+static void send_bytes(int to, const uint8_t *bytes, size_t size, unsigned n)
 {
-    uint8_t bytes[FRAME_HEADER_SIZE];
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(100 * sizeof(int))];
     } control = {.bytes = {0}};
-    struct iovec iov = {bytes, sizeof bytes};
+    struct iovec iov = {(void *)bytes, size};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
     int fds[100];
 
     for (unsigned i = 0; i < n; i++)
         fds[i] = STDIN_FILENO;
-    frame_write_header(bytes, 1, flags, 0, 0, 0);
     if (n > 0) {
         m.msg_control = control.bytes;
         m.msg_controllen = CMSG_SPACE(n * sizeof(int));
@@ -706,7 +747,16 @@ static void send_raw(uint8_t flags, unsigned n)
         c->cmsg_len = CMSG_LEN(n * sizeof(int));
         memcpy(CMSG_DATA(c), fds, n * sizeof(int));
     }
-    ck_assert_int_eq(sendmsg(unix_link_fd(a), &m, MSG_NOSIGNAL), sizeof bytes);
+    ck_assert_int_eq(sendmsg(to, &m, MSG_NOSIGNAL), size);
+}
+
+/* A frame with these flags and n descriptors. */
+static void send_raw(uint8_t flags, unsigned n)
+{
+    uint8_t bytes[FRAME_HEADER_SIZE];
+
+    frame_write_header(bytes, 1, flags, 0, 0, 0);
+    send_bytes(unix_link_fd(a), bytes, sizeof bytes, n);
 }
 
 START_TEST(fd_that_no_frame_asks_for_ends_the_link)
@@ -756,6 +806,31 @@ START_TEST(frame_flagged_without_an_fd_has_none)
     ck_assert_int_eq(f.fd, -1);
     ck_assert_uint_ne(f.h.flags & FRAME_HAS_FD, 0);
     ck_assert_int_eq(take(2).fd, -1);
+}
+END_TEST
+
+START_TEST(fd_of_a_frame_that_never_ends_is_closed)
+{
+    unsigned before = n_open_fds();
+    uint8_t bytes[FRAME_HEADER_SIZE + 100] = {0};
+    struct frame f;
+    int half[2];
+
+    /* as flush would: the descriptor rides with the first byte, and there it ends */
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, half), 0);
+    unix_link_destroy(b);
+    b = unix_link_create(half[1], 0);
+    frame_write_header(bytes, 1, FRAME_HAS_FD, 0, 0, 100);
+    send_bytes(half[0], bytes, sizeof bytes - 1, 1);
+    ck_assert_int_gt(unix_link_read(b, &err), 0);
+    ck_assert_int_eq(unix_link_next(b, &f, &err), 0);
+    ck_assert_uint_eq(n_open_fds(), before + 2); /* the other half, and what came */
+    close(half[0]);
+    ck_assert_int_eq(unix_link_read(b, &err), -1);
+    ck_assert_int_eq(err.code, ERR_DIED);
+    ck_assert_int_eq(unix_link_next(b, &f, &err), 0);
+    teardown();
+    ck_assert_uint_eq(n_open_fds(), before - 2);
 }
 END_TEST
 
@@ -916,10 +991,12 @@ int main(void)
     tcase_add_test(t, a_warm_link_allocates_nothing);
     tcase_add_test(t, more_fds_than_fit_wait_in_order);
     tcase_add_test(t, fd_comes_with_its_own_frame_among_others);
+    tcase_add_test(t, names_of_64_kib_and_fds_keep_their_frames);
     tcase_add_test(t, fd_denied_at_the_limit_is_said_and_the_next_is_right);
     tcase_add_loop_test(t, fd_that_no_frame_asks_for_ends_the_link, 1, 3);
     tcase_add_test(t, frames_that_hoard_fds_end_the_link);
     tcase_add_test(t, frame_flagged_without_an_fd_has_none);
+    tcase_add_test(t, fd_of_a_frame_that_never_ends_is_closed);
     tcase_add_test(t, destroy_closes_unsent_and_unread_fds);
     tcase_add_test(t, the_socket_is_nonblocking_and_not_inherited);
     tcase_add_test(t, frames_of_a_peer_that_left_are_still_read);

@@ -7,6 +7,7 @@
 #define BYTES_MAX 90000
 #define BRANCHES  3
 #define DEPTH     3
+#define SHARED    77
 
 /* A text whose every byte tells where it is, for a task whose loss or repetition would show. */
 static const char *text_of(int64_t seed)
@@ -31,33 +32,51 @@ RAY_DECLARE(spread_0);
 RAY_DECLARE(spread_1);
 RAY_DECLARE(spread_2);
 
-static ray_ref spread(int which, int64_t depth, int64_t seed)
+/* shared is borrowed all the way down: what borrowers and owners tell each other travels with the
+ * tasks. */
+static ray_ref spread(int which, int64_t depth, int64_t seed, ray_ref shared)
 {
     const char *text = text_of(seed);
 
-    return which == 0   ? ray_remote(spread_0, depth, seed, text)
-           : which == 1 ? ray_remote(spread_1, depth, seed, text)
-                        : ray_remote(spread_2, depth, seed, text);
+    return which == 0   ? ray_remote(spread_0, depth, seed, text, ray_list(shared))
+           : which == 1 ? ray_remote(spread_1, depth, seed, text, ray_list(shared))
+                        : ray_remote(spread_2, depth, seed, text, ray_list(shared));
+}
+
+/* The ref in the call's argument 3, to be released; its value is checked. */
+static int take_shared(ray_call *call, ray_ref *shared)
+{
+    int64_t x;
+    ray_box list;
+
+    if (ray_arg(call, 3, &list) != RAY_OK || ray_next(&list, shared) != RAY_OK)
+        return -1;
+    if (ray_get(*shared, &x, RAY_FOREVER) != RAY_OK)
+        return -1;
+    return x == SHARED ? 0 : ray_fail(call, "what is shared is another");
 }
 
 static int run_spread(ray_call *call)
 {
     int64_t depth, seed, sum = 1, x;
     const char *text;
-    ray_ref refs[BRANCHES];
+    ray_ref refs[BRANCHES], shared;
 
     if (ray_arg(call, 0, &depth) != RAY_OK || ray_arg(call, 1, &seed) != RAY_OK
         || ray_arg(call, 2, &text) != RAY_OK)
         return -1;
     if (strcmp(text, text_of(seed)) != 0)
         return ray_fail(call, "the text of %lld is another", (long long)seed);
+    if (take_shared(call, &shared) != 0)
+        return -1;
     for (int i = 0; depth > 0 && i < BRANCHES; i++)
-        refs[i] = spread((int)((seed + i) % 3), depth - 1, seed * BRANCHES + i);
+        refs[i] = spread((int)((seed + i) % 3), depth - 1, seed * BRANCHES + i, shared);
     for (int i = 0; depth > 0 && i < BRANCHES; i++) {
         if (ray_take(refs[i], &x, RAY_FOREVER) != RAY_OK)
             return -1;
         sum += x;
     }
+    ray_release(shared);
     return ray_return(call, 0, sum);
 }
 
@@ -94,8 +113,10 @@ static void churn(int argc, char **argv)
     int64_t x;
 
     for (long r = 0; r < rounds; r++) {
+        ray_ref shared = ray_put(SHARED);
         for (int i = 0; i < 4; i++)
-            refs[i] = spread(i % 3, DEPTH, 1000 * r + i);
+            refs[i] = spread(i % 3, DEPTH, 1000 * r + i, shared);
+        ray_release(shared); /* the tasks keep it */
         for (int i = 0; i < 4; i++) {
             CHECK_CODE(ray_take(refs[i], &x, RAY_FOREVER), RAY_OK);
             CHECK(x == below(DEPTH));

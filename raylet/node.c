@@ -336,6 +336,9 @@ static void handle(struct process *p, const struct frame *f)
     case WIRE_UNBLOCKED:
         lease_unblocked(n->leases, p->slot, lease);
         break;
+    case WIRE_STAYS:
+        worker_pool_on_stays(n->pool, p->token, now, &n->pool_actions);
+        break;
     case WIRE_ROUTE:
         lease_run_on_channel_lost(p, f->body, f->body_size);
         break;

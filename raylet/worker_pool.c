@@ -11,6 +11,7 @@ struct pooled {
     struct list node; /* of its state's list, the one longest there last */
     uint64_t token, since_ms;
     enum worker_state state;
+    bool may_stay; /* EXITING: if it says so */
 };
 
 struct worker_pool {
@@ -71,6 +72,7 @@ static void set_state(struct worker_pool *p,
         [WORKER_STARTING] = {[WORKER_IDLE] = true, [WORKER_EXITING] = true},
         [WORKER_IDLE] = {[WORKER_LEASED] = true, [WORKER_EXITING] = true},
         [WORKER_LEASED] = {[WORKER_IDLE] = true},
+        [WORKER_EXITING] = {[WORKER_IDLE] = true},
     };
 
     ASSERT(legal[w->state][to]); /* INV-10 */
@@ -123,6 +125,7 @@ static void tell_to_end(struct worker_pool *p,
     enum worker_pool_kind how = w->state == WORKER_STARTING ? WORKER_POOL_KILL : WORKER_POOL_EXIT;
 
     set_state(p, w, WORKER_EXITING, now_ms);
+    w->may_stay = false;
     add(out, how, w->token);
 }
 
@@ -217,6 +220,19 @@ void worker_pool_release(struct worker_pool *p,
     pump(p, now_ms, out);
 }
 
+void worker_pool_on_stays(struct worker_pool *p,
+                          uint64_t token,
+                          uint64_t now_ms,
+                          struct worker_pool_actions *out)
+{
+    struct pooled *w = find(p, token);
+
+    if (w == NULL || w->state != WORKER_EXITING || !w->may_stay)
+        return;
+    set_state(p, w, WORKER_IDLE, now_ms);
+    pump(p, now_ms, out);
+}
+
 void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
 {
     struct worker_view v = view(p);
@@ -228,6 +244,7 @@ void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_p
         if (!worker_policy_is_over(w->since_ms, now_ms, WORKER_POOL_EXIT_MS))
             continue;
         w->since_ms = now_ms;
+        w->may_stay = false;
         add(out, WORKER_POOL_KILL, w->token);
     }
     for (struct pooled *w; (w = longest_in(p, WORKER_STARTING)) != NULL;) {
@@ -240,6 +257,7 @@ void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_p
         if (!worker_policy_is_over(w->since_ms, now_ms, WORKER_POOL_IDLE_MS))
             break;
         tell_to_end(p, w, now_ms, out);
+        w->may_stay = out->v[out->n - 1].may_stay = true;
     }
     pump(p, now_ms, out);
 }

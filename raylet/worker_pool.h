@@ -11,6 +11,7 @@
  *        |         |
  *        +---------+-> EXITING         told to end or killed: not to be had any more (INV-5)
  *
+ * A surplus worker may answer that it STAYS, since others need what it owns; then it is IDLE again.
  * A start that fails (exit or timeout before HELLO) is tried again; WORKER_POOL_TRIES in a row are
  * a FAIL.
  */
@@ -30,13 +31,14 @@ enum worker_state {
 enum worker_pool_kind {
     WORKER_POOL_SPAWN, /* token: start a process */
     WORKER_POOL_GRANT, /* token: it answers one request; if it has died since, request again */
-    WORKER_POOL_EXIT,  /* token: ask it to end */
+    WORKER_POOL_EXIT,  /* token: ask it to end; it may_stay, if it says so */
     WORKER_POOL_KILL,  /* token: it did not register, or not end, in time; may come again */
     WORKER_POOL_FAIL, /* every waiting request; its text is the caller's, who saw the starts fail */
 };
 
 struct worker_pool_action {
     enum worker_pool_kind kind;
+    bool may_stay;
     uint64_t token;
 };
 
@@ -78,6 +80,11 @@ void worker_pool_release(struct worker_pool *p,
                          uint64_t token,
                          uint64_t now_ms,
                          struct worker_pool_actions *out);
+/* Asked to end, it said that it stays. Ignored unless it was allowed to. */
+void worker_pool_on_stays(struct worker_pool *p,
+                          uint64_t token,
+                          uint64_t now_ms,
+                          struct worker_pool_actions *out);
 void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out);
 /* Take no work any more: requests fail, idle workers are told to end, starting ones are killed,
  * leased ones end when released. Drained when no worker is left in the stats. */

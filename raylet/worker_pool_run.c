@@ -291,9 +291,11 @@ static void run(struct node *n, const struct worker_pool_action *a)
         else /* it died meanwhile */
             worker_pool_request(n->pool, now, &n->pool_actions);
         break;
-    case WORKER_POOL_EXIT:
-        node_send(p, WIRE_EXIT, NULL, 0);
+    case WORKER_POOL_EXIT: {
+        struct wire_exit w = {.may_stay = a->may_stay};
+        node_send(p, WIRE_EXIT, &w, sizeof w);
         break;
+    }
     case WORKER_POOL_KILL:
         if (p != NULL)
             pool_run_kill(p);

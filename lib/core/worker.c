@@ -169,6 +169,15 @@ static void on_begin(const uint8_t *body, size_t size, int fd)
     }
 }
 
+/* Would others lose what this process owns, or the tasks it still waits for? */
+static bool is_needed(void)
+{
+    struct borrow_stats s;
+
+    borrow_get_stats(core.borrow, &s);
+    return s.n_borrowers > 0 || s.n_replies > 0 || core.n_pending > 0;
+}
+
 void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size, int fd)
 {
     if (!core.worker) {
@@ -222,9 +231,16 @@ void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t s
         worker_act();
         break;
     }
-    case WIRE_EXIT:
+    case WIRE_EXIT: {
+        struct wire_exit w = {0};
+        memcpy(&w, body, size < sizeof w ? size : sizeof w);
+        if (w.may_stay && is_needed()) {
+            peer_send(core.raylet, WIRE_STAYS, NULL, 0);
+            break;
+        }
         fflush(NULL);
         _exit(0);
+    }
     default:
         break;
     }

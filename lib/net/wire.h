@@ -32,7 +32,7 @@
 #include "lib/base/id.h"
 #include "lib/net/frame.h"
 
-#define WIRE_PROTOCOL      2
+#define WIRE_PROTOCOL      3
 #define WIRE_ROUTE_PROCESS 0x80000000u
 
 enum wire_type {
@@ -56,6 +56,7 @@ enum wire_type {
     WIRE_UNBLOCKED = 27,
     WIRE_EXIT = 28,
     WIRE_CHANNEL_END = 29,
+    WIRE_STAYS = 30,
 
     WIRE_TEMPLATE = 40,
     WIRE_PUSH = 41,
@@ -221,6 +222,10 @@ struct wire_lease_begin {
 struct wire_lease_revoke {
     uint64_t lease;
     uint32_t grace_ms;
+} __attribute__((packed));
+/* R -> W: end; one that may stay answers STAYS, which has no body, if others need what it owns. */
+struct wire_exit {
+    uint8_t may_stay;
 } __attribute__((packed));
 /* W -> R, and to the owner as OWNER_LEASE_ENDED after all DONE and RETURNED of it. */
 struct wire_lease_ended {

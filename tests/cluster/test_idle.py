@@ -107,3 +107,20 @@ def test_surplus_workers_are_retired_though_nobody_speaks(cluster):
     program.say("shutdown")
     program.say("exit 0")
     assert program.wait() == 0
+
+
+def test_idle_workers_stay_while_others_need_what_they_own(cluster):
+    program = cluster.start("hold")
+    program.say("init 1")
+    program.say("bequeath 5")
+    program.expect(r"^ok 0$")
+    for n in (1, 2):  # when the last surplus worker was told to end, so were those idle longer
+        program.say("descend 9")
+        wait_until(lambda n=n: program.out.count("ok 9\n") == n or None, 10 * slow(), program)
+        wait_until(lambda: len(cluster.workers(program)) <= 6 or None, 20 * slow(), "nine workers are kept")
+    program.say("inherit")
+    program.expect(r"^ok 15$")
+    wait_until(lambda: len(cluster.workers(program)) <= 1 or None, 20 * slow(), "workers stay for nothing")
+    program.say("shutdown")
+    program.say("exit 0")
+    assert program.wait() == 0

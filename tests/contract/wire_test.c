@@ -61,6 +61,7 @@ static struct unique_id id_of(uint8_t first)
     N(lease, LEASE) N(owner_process, 8) N(owner_slot, 0) N(owner_pid, 4712) I(owner, 0x90)
 #define FIELDS_lease_revoke(N, S, I) N(lease, LEASE) N(grace_ms, 500)
 #define FIELDS_channel_end(N, S, I)  I(worker, 0x70)
+#define FIELDS_exit(N, S, I) N(may_stay, 1)
 #define FIELDS_lease_ended(N, S, I)  N(lease, LEASE)
 #define FIELDS_blocked(N, S, I)      N(lease, LEASE)
 #define FIELDS_template(N, S, I)     N(template, 0x103) N(n_returns, 2) N(flags, WIRE_TEMPLATE_NO_RETRY)
@@ -128,7 +129,7 @@ static struct unique_id id_of(uint8_t first)
 /* clang-format off */
 PART(hello) PART(welcome) PART(error) PART(route) PART(lease_request) PART(resource)
 PART(lease_cancel) PART(lease_return) PART(lease_grant) PART(lease_canceled) PART(lease_refused)
-PART(worker_dead) PART(lease_begin) PART(lease_revoke) PART(lease_ended)
+PART(worker_dead) PART(lease_begin) PART(lease_revoke) PART(exit) PART(lease_ended)
 PART(channel_end) PART(blocked)
 PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PART(bounced)
 PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
@@ -224,11 +225,14 @@ static const struct row rows[] = {
     {"UNBLOCKED", WIRE_UNBLOCKED, 0, {P(blocked)},
      "180000001b0000000d0c0b0afeffffff"
      "8877665544332211"},
-    {"EXIT", WIRE_EXIT, 0, {{0}},
-     "100000001c0000000d0c0b0afeffffff"},
+    {"EXIT", WIRE_EXIT, 0, {P(exit)},
+     "110000001c0000000d0c0b0afeffffff"
+     "01"},
     {"CHANNEL_END", WIRE_CHANNEL_END, 0, {P(channel_end)},
      "2c0000001d0000000d0c0b0afeffffff"
      "707172737475767778797a7b7c7d7e7f808182838485868788898a8b"},
+    {"STAYS", WIRE_STAYS, 0, {{0}},
+     "100000001e0000000d0c0b0afeffffff"},
     {"TEMPLATE", WIRE_TEMPLATE, 0, {P(template), TEXT("square\0my square\0")},
      "29000000280000000d0c0b0afeffffff"
      "0301020001000000737175617265006d792073717561726500"},
@@ -341,6 +345,7 @@ static const char *name_of(enum wire_type type)
         NAME(UNBLOCKED)
         NAME(EXIT)
         NAME(CHANNEL_END)
+        NAME(STAYS)
         NAME(TEMPLATE)
         NAME(PUSH)
         NAME(TAKE_BACK)
@@ -461,7 +466,7 @@ END_TEST
 
 /* What travels inside bodies, and the version itself. */
 static const int numbers[][2] = {
-    {WIRE_PROTOCOL, 2},
+    {WIRE_PROTOCOL, 3},
     {(int)WIRE_ROUTE_PROCESS, INT32_MIN},
     {WIRE_META_MASK, 0x3f},
     {WIRE_VALUE_REFS, 0x40},
@@ -505,6 +510,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         uint64_t hash;
     } tables[] = {
         {2, 0xd702d7b0189813b1u},
+        {3, 0x616d9392cb1ce16fu},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

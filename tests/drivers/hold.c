@@ -65,6 +65,53 @@ static int descend(ray_call *call)
 }
 RAY_REMOTE(descend);
 
+/* As many workers as levels; each owns an object, and the ref of what the next one gives. */
+RAY_DECLARE(bequeath);
+static int bequeath(ray_call *call)
+{
+    int64_t levels;
+    ray_box next;
+    ray_ref own, rest;
+
+    if (ray_arg(call, 0, &levels) != RAY_OK)
+        return -1;
+    own = ray_put(levels);
+    if (levels == 1)
+        return ray_return(call, 0, ray_list(own));
+    rest = ray_remote(bequeath, levels - 1);
+    if (ray_get(rest, &next, RAY_FOREVER) != RAY_OK)
+        return -1;
+    ray_box_drop(&next);
+    if (ray_return(call, 0, ray_list(own, rest)) != RAY_OK)
+        return -1;
+    ray_release(rest);
+    return ray_release(own);
+}
+RAY_REMOTE(bequeath);
+
+/* The sum of all that was given, which is released. */
+static int inherit(ray_ref from, int64_t *sum)
+{
+    *sum = 0;
+    for (bool more = true; more;) {
+        ray_box box;
+        ray_ref own, rest = {0};
+        int64_t x;
+        int code = ray_take(from, &box, RAY_FOREVER);
+        if (code != RAY_OK)
+            return code;
+        CHECK_CODE(ray_next(&box, &own), RAY_OK);
+        more = ray_peek(&box) == RAY_REF && ray_next(&box, &rest) == RAY_OK;
+        ray_box_drop(&box);
+        code = ray_take(own, &x, RAY_FOREVER);
+        if (code != RAY_OK)
+            return code;
+        *sum += x;
+        from = rest;
+    }
+    return RAY_OK;
+}
+
 _Noreturn static void pause_for_ever(void)
 {
     for (;;)
@@ -145,6 +192,13 @@ static void obey(char *line)
     } else if (strcmp(what, "descend") == 0) {
         n = (int)strtol(word, NULL, 10);
         int code = ray_take(ray_remote(descend, n), &x, RAY_FOREVER);
+        answer(code, x);
+    } else if (strcmp(what, "bequeath") == 0) {
+        refs[n_refs] = ray_remote(bequeath, strtol(word, NULL, 10));
+        answer(ray_wait(&refs[n_refs], 1, 1, RAY_FOREVER, &(bool){false}), 0);
+        n_refs++;
+    } else if (strcmp(what, "inherit") == 0) {
+        int code = inherit(refs[--n_refs], &x);
         answer(code, x);
     } else if (strcmp(what, "start") == 0) {
         start(word, n);

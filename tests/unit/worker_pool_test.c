@@ -312,6 +312,39 @@ START_TEST(an_idle_surplus_is_retired_the_longest_idle_first)
 }
 END_TEST
 
+START_TEST(a_surplus_worker_whose_objects_are_needed_stays)
+{
+    make(3, 1, 100);
+    request(3);
+    for (uint64_t token = 1; token <= 3; token++)
+        registered(token);
+    release(1);
+    release(2);
+    out.n = 0;
+    pass(WORKER_POOL_IDLE_MS);
+    ck_assert(out.v[0].may_stay);
+    ck_assert_str_eq(seen(), "exit 1 exit 2");
+    worker_pool_on_stays(p, 1, now, &out);
+    worker_pool_on_stays(p, 1, now, &out);
+    worker_pool_on_stays(p, 3, now, &out);
+    worker_pool_on_stays(p, 99, now, &out);
+    request(1);
+    ck_assert_str_eq(seen(), "grant 1");
+    release(1);
+    pass(WORKER_POOL_IDLE_MS);
+    ck_assert_str_eq(seen(), "exit 1"); /* asked again */
+    worker_pool_drain(p, now, &out);
+    worker_pool_on_stays(p, 1, now, &out); /* it was asked before the drain */
+    ck_assert(!out.v[0].may_stay);
+    ck_assert_str_eq(seen(), "exit 1");
+    worker_pool_on_stays(p, 1, now, &out);
+    pass(WORKER_POOL_EXIT_MS);
+    ck_assert_str_eq(seen(), "kill 1 kill 2");
+    worker_pool_on_stays(p, 2, now, &out); /* too late */
+    ck_assert_str_eq(seen(), "");
+}
+END_TEST
+
 START_TEST(one_that_was_told_to_end_and_does_not_is_killed)
 {
     have_idle(1);
@@ -501,6 +534,7 @@ int main(void)
     tcase_add_test(c, inv_10_a_worker_that_is_released_twice_is_idle_once);
     tcase_add_test(c, a_worker_that_dies_in_any_state_is_forgotten);
     tcase_add_test(c, an_idle_surplus_is_retired_the_longest_idle_first);
+    tcase_add_test(c, a_surplus_worker_whose_objects_are_needed_stays);
     tcase_add_test(c, one_that_was_told_to_end_and_does_not_is_killed);
     tcase_add_test(c, drain_completes_when_the_last_leased_worker_is_released);
     tcase_add_test(c, prestarted_workers_wait_and_serve_the_first_requests);

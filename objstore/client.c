@@ -46,7 +46,7 @@ struct store_client {
 
     uint64_t pinned[STORE_PINS]; /* 0: slot is free */
     uint8_t free_slots[STORE_PINS];
-    uint32_t n_free_slots;
+    uint32_t n_free_slots, n_used_slots;
 };
 
 static _Atomic store_copy_plan copy_plan;
@@ -407,6 +407,10 @@ int store_client_pin(struct store_client *c, uint64_t place, bool *bell)
     if (c->n_free_slots == 0)
         return -2;
     int slot = c->free_slots[c->n_free_slots - 1];
+    if ((uint32_t)slot >= c->n_used_slots) {
+        c->n_used_slots = (uint32_t)slot + 1;
+        pin_use_slots(&c->share->ring, c->n_used_slots);
+    }
     if (!pin_set(&c->share->pins[slot], word, place, bell))
         return -1;
     c->pinned[slot] = place;

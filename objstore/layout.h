@@ -92,8 +92,9 @@ struct store_record {
 _Static_assert(sizeof(struct store_record) == 64, "one cache line");
 
 struct store_ring {
-    _Atomic uint64_t head; /* records ever written: by the process */
-    uint8_t spare0[56];
+    _Atomic uint64_t head;   /* records ever written: by the process */
+    _Atomic uint32_t n_pins; /* pin slots it has ever used are below; written before such a pin */
+    uint8_t spare0[52];
     _Atomic uint64_t tail; /* records ever read: by the raylet */
     uint8_t spare1[56];
     struct store_record records[STORE_RING];

@@ -64,6 +64,13 @@ static inline bool pin_clear(_Atomic uint64_t *slot, const _Atomic uint64_t *wor
     return pin_is_awaited(word, place);
 }
 
+/* Slots of ours below n may hold pins from now on: the raylet looks at no others. Never less than
+ * before. */
+static inline void pin_use_slots(struct store_ring *ring, uint32_t n)
+{
+    PIN_STORE(&ring->n_pins, n);
+}
+
 /* Publish a pin in a free slot of ours and see whether it was in time. The place is one that is or
  * was there: the word has had its generation. false: it was not in time, the slot is free again,
  * and *bell is set if the raylet may have seen it meanwhile and waits. */
@@ -141,6 +148,14 @@ static inline void pin_begin_free(_Atomic uint64_t *word, uint64_t place)
 static inline void pin_end_batch(void)
 {
     PIN_FENCE(PIN_FENCE_FREE);
+}
+
+/* How many slots of another process may hold pins; foreign input. */
+static inline uint32_t pin_n_slots(struct store_ring *ring)
+{
+    uint32_t n = PIN_LOAD(&ring->n_pins);
+
+    return n < STORE_PINS ? n : STORE_PINS;
 }
 
 /* 0 or the place in a slot of another process; foreign input. */

@@ -561,7 +561,7 @@ void store_look_at_pins(const struct store *s, uint64_t look)
 {
     for (uint32_t i = 0; i < s->n_live; i++) {
         struct store_share *share = s->processes[s->live[i]].share;
-        for (unsigned k = 0; k < STORE_PINS; k++) {
+        for (uint32_t k = 0, n = pin_n_slots(&share->ring); k < n; k++) {
             uint64_t place = pin_look(&share->pins[k]);
             if (place == 0)
                 continue;

@@ -405,6 +405,8 @@ static void pin(struct process *p)
         || atomic_load(&share->pins[at]) != 0)
         return;
     const struct index_entry *x = &m.index[store_place_entry(o->place)];
+    if ((uint32_t)at >= atomic_load(&share->ring.n_pins))
+        pin_use_slots(&share->ring, (uint32_t)at + 1);
     bool is_pinned = pin_set(&share->pins[at], &x->word, o->place, &bell);
     ck_assert_msg(is_pinned || o->is_over, "what is there could not be pinned");
     m.bell |= bell;
@@ -498,6 +500,8 @@ static void do_harm(struct process *p)
         r.owner = p->number;
     if (one_in(3))
         atomic_store(&share->pins[below(STORE_PINS)], one_in(4) ? 0 : any_place());
+    if (one_in(3))
+        atomic_store(&share->ring.n_pins, one_in(4) ? (uint32_t)seed : STORE_PINS);
     if (one_in(300))
         atomic_store(&share->ring.head, seed);
     if (one_in(50))

@@ -143,6 +143,8 @@ static bool pin(uint32_t slot, int at, uint64_t place)
 {
     bool bell;
 
+    if ((uint32_t)at >= shares[slot].ring.n_pins)
+        pin_use_slots(&shares[slot].ring, (uint32_t)at + 1);
     return pin_set(&shares[slot].pins[at], word_at(place), place, &bell);
 }
 
@@ -305,6 +307,21 @@ START_TEST(a_pin_keeps_the_memory_until_its_doorbell)
     store_on_doorbell(s, now, &out);
     ck_assert(is_gone(place));
     ck_assert_uint_eq(stats().free, CAPACITY);
+}
+END_TEST
+
+START_TEST(a_process_that_denies_its_pins_hurts_itself_alone)
+{
+    uint64_t place = sealed_by(1), other = sealed_by(1);
+
+    ck_assert(pin(2, 5, place) && pin(1, 5, other));
+    shares[2].ring.n_pins = 5;
+    shares[1].ring.n_pins = UINT32_MAX;
+    post(0, word(STORE_FREE, place));
+    post(0, word(STORE_FREE, other));
+    drain(0);
+    ck_assert(is_gone(place));
+    ck_assert_int_eq(state(other), STORE_ENTRY_FREEING);
 }
 END_TEST
 
@@ -978,6 +995,7 @@ int main(void)
     tcase_add_test(tc, neighbours_lent_to_one_process_are_one_region);
     tcase_add_test(tc, what_nobody_reads_is_free_at_once);
     tcase_add_test(tc, a_pin_keeps_the_memory_until_its_doorbell);
+    tcase_add_test(tc, a_process_that_denies_its_pins_hurts_itself_alone);
     tcase_add_test(tc, a_hold_keeps_the_memory_until_it_ends);
     tcase_add_test(tc, a_free_waits_for_the_seal);
     tcase_add_test(tc, what_a_dead_creator_was_lent_is_free);

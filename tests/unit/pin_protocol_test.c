@@ -442,13 +442,20 @@ static void read_data(uint64_t place)
         wrong(READS_ANOTHER);
 }
 
+/* Into the only slot there is. */
+static bool use_and_set(unsigned i, uint64_t place, bool *bell)
+{
+    pin_use_slots(&shared.processes[i].ring, 1);
+    return pin_set(&shared.processes[i].pin, &shared.words[store_place_entry(place)], place, bell);
+}
+
 static void pin_and_read(unsigned i, unsigned *n_sent, uint64_t place)
 {
     _Atomic uint64_t *pin = &shared.processes[i].pin,
                      *word = &shared.words[store_place_entry(place)];
     bool bell;
 
-    if (pin_set(pin, word, place, &bell)) {
+    if (use_and_set(i, place, &bell)) {
         read_data(place);
         bell = pin_clear(pin, word, place);
     }
@@ -461,6 +468,18 @@ static void reader(unsigned i)
     unsigned n_sent = 0;
 
     pin_and_read(i, &n_sent, store_place(1, 1));
+}
+
+/* Says too late that its slot may hold a pin. */
+static void late_reader(unsigned i)
+{
+    uint64_t place = store_place(1, 1);
+    bool bell;
+
+    if (pin_set(&shared.processes[i].pin, &shared.words[1], place, &bell)) {
+        pin_use_slots(&shared.processes[i].ring, 1);
+        read_data(place);
+    }
 }
 
 static void reader_of_another(unsigned i)
@@ -491,7 +510,7 @@ static void hold_and_read(unsigned i, unsigned *n_sent, uint64_t place)
     struct store_record unhold = {.kind = STORE_UNHOLD, .place = place};
     bool bell;
 
-    if (pin_set(pin, word, place, &bell)) {
+    if (use_and_set(i, place, &bell)) {
         bool held = pin_hold(pin, word, ring, &hold, &bell);
         if (bell)
             send_frame(i, n_sent, 0);
@@ -582,6 +601,8 @@ static void free_places(struct raylet *r, const uint64_t *places, unsigned n, bo
         if (rings_first)
             drain_rings(r);
         for (unsigned i = 0; i < N_PROCESSES; i++) {
+            if (pin_n_slots(&shared.processes[i].ring) == 0)
+                continue;
             uint64_t place = pin_look(&shared.processes[i].pin);
             for (unsigned k = 0; k < n; k++)
                 is_pinned[k] |= place == places[k];
@@ -756,6 +777,14 @@ START_TEST(test_slots_are_looked_at_before_rings)
 }
 END_TEST
 
+START_TEST(test_a_slot_is_announced_before_it_is_used)
+{
+    const struct scenario s = {"late", {late_reader, idle, frees_one}};
+
+    ck_assert_ptr_nonnull(find_wrong(&s, ALL_FENCES, READS_ANOTHER));
+}
+END_TEST
+
 START_TEST(test_a_wrong_ring_is_found_out)
 {
     const struct scenario hasty = {"hasty", {hasty_poster, idle, taker}};
@@ -777,6 +806,7 @@ int main(void)
     tcase_add_loop_test(t, test_the_protocol_holds, 0, N_SCENARIOS);
     tcase_add_loop_test(t, test_each_fence_is_needed, 0, sizeof needs / sizeof needs[0]);
     tcase_add_test(t, test_slots_are_looked_at_before_rings);
+    tcase_add_test(t, test_a_slot_is_announced_before_it_is_used);
     tcase_add_test(t, test_a_wrong_ring_is_found_out);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_ENV);

@@ -12,7 +12,8 @@
  *   peer.c     links, routes, frames in (dispatch) and out
  *   owner.c    carries out what submit.c decides; DONE, RETURNED, deaths
  *   build.c    which build of libray this is
- *   worker.c   carries out what inbox.c decides; runs bodies
+ *   worker.c   carries out what inbox.c decides
+ *   call.c     one call: arguments, body, returns
  *   refs.c     refs and values on the wire; carries out what borrow.c decides
  *   objects.c  this process's use of the object store
  */
@@ -394,10 +395,15 @@ const void *objects_read(uint64_t offset, uint64_t size);
 /* Rings the bell if asked for; before frames are written. */
 void objects_flush(void);
 
+/* --- call.c --- */
+/* Run one claimed task that was claimed at start_ns and answer it; when its body ended. The lock is
+ * held on entry and on return. */
+uint64_t call_run(const struct inbox_task *t, uint64_t start_ns);
+void call_on_process_dead(uint32_t process);
+
 /* --- worker.c --- */
 void worker_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);
 void worker_on_owner_lost(struct peer *peer);
-void worker_on_process_dead(uint32_t process);
 /* Around a wait of the body's thread: gives the CPU back. */
 void worker_block(void);
 void worker_unblock(void);

@@ -447,7 +447,7 @@ static void on_dead(const uint8_t *body, size_t size)
             continue; /* what it said before it died counts */
     }
     borrow_on_process_dead(core.borrow, w.process, core.read_ns, &core.borrow_actions);
-    worker_on_process_dead(w.process);
+    call_on_process_dead(w.process);
     list_for_each_safe(n, &core.peers)
     {
         struct peer *p = list_entry(n, struct peer, node);

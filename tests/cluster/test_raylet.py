@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A raylet whose driver is this test: foreign and broken bytes end it cleanly and with a sentence."""
 import os
+import pathlib
+import re
 import socket
 import struct
 import subprocess
@@ -10,7 +12,8 @@ from conftest import build_dir
 
 HELLO, WELCOME, ERROR, GONE = 1, 2, 3, None
 HEADER = struct.Struct("<IBBHII")
-PROTOCOL, DRIVER = 2, 1
+WIRE = pathlib.Path(__file__).parents[2] / "lib/net/wire.h"
+PROTOCOL, DRIVER = int(re.search(r"define WIRE_PROTOCOL +(\d+)", WIRE.read_text())[1]), 1
 
 
 def frame(kind, body=b"", length=None, flags=0):

@@ -207,7 +207,7 @@ int core_call_return_buffer(struct core_call *call,
         g = give(i, meta, size, refs, n_refs, &code);
     }
     if (g != NULL) {
-        struct store_extent e = put_extent_of(&b, size, n_refs);
+        struct store_extent e = put_extent_of(&b);
         give_extent(g, &e);
     } else {
         put_abort(&b);

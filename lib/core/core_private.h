@@ -228,8 +228,7 @@ struct open_buffer {
 bool put_take_buffer(struct core_buffer *buffer, struct open_buffer *out);
 /* Can it be a value of size bytes with n refs inside? */
 bool put_fits(const struct open_buffer *b, uint64_t size, uint32_t n_refs);
-/* Where that value lies; what it does not need is given back. */
-struct store_extent put_extent_of(const struct open_buffer *b, uint64_t size, uint32_t n_refs);
+struct store_extent put_extent_of(const struct open_buffer *b);
 void put_abort(const struct open_buffer *b);
 void put_forget_buffers(void);
 
@@ -369,9 +368,8 @@ void objects_abort(const struct store_extent *e);
 /* Write size bytes to its start (bytes NULL: nothing), having got its memory. Without the lock.
  * CORE_OK, or CORE_ENOMEM with err: the machine has none. */
 int objects_fill(const struct store_extent *e, const void *bytes, uint64_t size, struct err *err);
-/* Its first size bytes (> 0) are enough. */
-void objects_trim(struct store_extent *e, uint64_t size);
-/* Tell the raylet that an extent is whole: size bytes, n_refs refs behind them. */
+/* Tell the raylet that an extent is whole: size bytes, n_refs refs behind them. What it has beyond
+ * is given back. */
 struct object_name {
     uint32_t owner, index; /* process number; of the return */
     uint64_t counter;

@@ -211,12 +211,6 @@ int objects_fill(const struct store_extent *e, const void *bytes, uint64_t size,
     return CORE_OK;
 }
 
-void objects_trim(struct store_extent *e, uint64_t size)
-{
-    store_client_trim(core.store, e, size);
-    send_returns();
-}
-
 void objects_abort(const struct store_extent *e)
 {
     store_client_abort(core.store, e);

@@ -186,22 +186,12 @@ bool put_fits(const struct open_buffer *b, uint64_t size, uint32_t n_refs)
     return size > 0 && size <= b->size && (b->place == 0 || n_refs <= b->n_refs);
 }
 
-/* All of it, as it was made. */
-static struct store_extent whole_extent(const struct open_buffer *b)
+struct store_extent put_extent_of(const struct open_buffer *b)
 {
     return (struct store_extent){.place = b->place,
                                  .offset = b->offset,
                                  .size =
                                      refs_trailer(b->size) + b->n_refs * sizeof(struct wire_ref)};
-}
-
-struct store_extent put_extent_of(const struct open_buffer *b, uint64_t size, uint32_t n_refs)
-{
-    struct store_extent e = whole_extent(b);
-
-    if (size < b->size || n_refs < b->n_refs)
-        objects_trim(&e, refs_trailer(size) + n_refs * sizeof(struct wire_ref));
-    return e;
 }
 
 void put_abort(const struct open_buffer *b)
@@ -210,7 +200,7 @@ void put_abort(const struct open_buffer *b)
         free(b->data);
         return;
     }
-    struct store_extent e = whole_extent(b);
+    struct store_extent e = put_extent_of(b);
     objects_abort(&e);
 }
 
@@ -289,15 +279,11 @@ uint64_t core_seal(struct core_buffer *buffer,
     }
     *code = put_fits(&b, size, n_refs) ? hold_refs(refs, n_refs, &slots) : CORE_EARG;
     if (*code == CORE_OK) {
-        struct store_extent e;
-        if (b.place != 0)
-            e = put_extent_of(&b, size, n_refs);
+        struct store_extent e = put_extent_of(&b);
         r = make_object(meta, b.data, size, b.place != 0 ? &e : NULL, slots, n_refs);
         if (r == NULL) {
             let_refs_go(slots, n_refs);
             *code = CORE_ENOMEM;
-            b.size = size; /* what is left of it */
-            b.n_refs = n_refs;
         }
         free(slots);
     }

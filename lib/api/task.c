@@ -16,7 +16,7 @@
 #define UNITS         10000.0
 #define UNITS_MAX     1e14
 #define ARGS_ON_STACK 16
-#define ALIGN_OWNED   16
+#define VIEW_ALIGN    16 /* of bytes that are a value of their own; ray.h */
 /* Of ray_options that say anything: a smaller size was left 0 by mistake. */
 #define OPTIONS_SIZE_MIN (offsetof(ray_options, num_cpus) + sizeof(double))
 #define BOUND_MAX        8 /* option sets of a function that are remembered */
@@ -42,7 +42,7 @@ struct owned {
 struct ray_call {
     struct core_call *core;
     const ray_function *function;
-    struct owned *owned; /* strings given out, freed when the call ends */
+    struct owned *owned; /* copies given out, freed when the call ends */
     bool failed;
 };
 
@@ -134,6 +134,20 @@ unsigned ray_n_args(const ray_call *call)
     return call->core->n_args;
 }
 
+/* A copy of n bytes that lives as long as the call; NULL and the error. */
+static void *own(ray_call *call, const void *p, size_t n)
+{
+    struct owned *o = malloc(VIEW_ALIGN + n);
+
+    if (o == NULL) {
+        api_error(RAY_ENOMEM, "no memory for an argument of %zu bytes", n);
+        return NULL;
+    }
+    o->next = call->owned;
+    call->owned = o;
+    return memcpy((char *)o + VIEW_ALIGN, p, n);
+}
+
 int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
 {
     if (i >= call->core->n_args)
@@ -142,25 +156,23 @@ int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
                          i,
                          call->function->name,
                          call->core->n_args);
-    const struct core_arg *a = &call->core->args[i];
-    if (slot.kind != RAY_STR)
-        return api_unpack_arg(a, slot);
-    char *s;
-    int rc = api_unpack_arg(a, (ray_slot){RAY_STR, &s, sizeof s});
-    if (rc != RAY_OK)
-        return rc;
-    size_t n = strlen(s) + 1;
-    struct owned *o = malloc(ALIGN_OWNED + n);
-    if (o == NULL) {
+    struct core_arg a = call->core->args[i];
+    if (slot.kind == RAY_STR) {
+        char *s;
+        int rc = api_unpack_arg(&a, (ray_slot){RAY_STR, &s, sizeof s});
+        if (rc != RAY_OK)
+            return rc;
+        const char *copy = own(call, s, strlen(s) + 1);
         free(s);
-        return api_error(RAY_ENOMEM, "no memory for a string of %zu bytes", n);
+        if (copy != NULL)
+            *(const char **)slot.p = copy;
+        return copy != NULL ? RAY_OK : RAY_ENOMEM;
     }
-    memcpy((char *)o + ALIGN_OWNED, s, n);
-    free(s);
-    o->next = call->owned;
-    call->owned = o;
-    *(const char **)slot.p = (char *)o + ALIGN_OWNED;
-    return RAY_OK;
+    /* one that came inline lies anywhere */
+    if (a.meta == WIRE_META_RAW && (slot.kind == RAY_VIEW || slot.kind == RAY_BOX)
+        && (uintptr_t)a.bytes % VIEW_ALIGN != 0 && (a.bytes = own(call, a.bytes, a.size)) == NULL)
+        return RAY_ENOMEM;
+    return api_unpack_arg(&a, slot);
 }
 
 int ray_return_value(ray_call *call, unsigned i, ray_value value)

@@ -65,7 +65,7 @@ static void check_value(ray_ref ref, size_t size, uint32_t seed)
     ray_view v;
 
     CHECK_CODE(ray_get(ref, &v, RAY_FOREVER), RAY_OK);
-    CHECK(v.size == size && is_filled(v.data, size, seed));
+    CHECK(v.size == size && is_filled(v.data, size, seed) && (uintptr_t)v.data % 16 == 0);
     ray_drop(&v);
     CHECK(v.data == NULL && v.size == 0);
 }
@@ -117,7 +117,8 @@ static int is_right(ray_call *call)
     if (ray_arg(call, 0, &v) != RAY_OK || ray_arg(call, 1, &size) != RAY_OK
         || ray_arg(call, 2, &seed) != RAY_OK)
         return -1;
-    return ray_return(call, 0, (bool)(v.size == size && is_filled(v.data, size, seed)));
+    bool is = v.size == size && is_filled(v.data, size, seed) && (uintptr_t)v.data % 16 == 0;
+    return ray_return(call, 0, is);
 }
 RAY_REMOTE(is_right);
 

@@ -53,7 +53,8 @@ typedef struct ray_call ray_call;         /* one running call */
 typedef struct ray_function ray_function; /* registered, or bound to options */
 typedef int (*ray_body)(ray_call *call);  /* returns 0; anything else: the call failed */
 /* Bytes where they lie, not to be written; what ray_get fills stays good until ray_drop, even if
- * the ref is released. */
+ * the ref is released. Those that are a value of their own begin at a multiple of 16, those inside
+ * a list or map anywhere. */
 typedef struct {
     const void *data;
     size_t size;
@@ -136,8 +137,8 @@ void ray_free(const void *p);
 
 /* --- inside a call --- */
 /* Argument i (0 is the first) into slot. Strings, views and boxes last as long as the call and are
- * not the caller's; a ref is, to be released once. A view is zero-copy at any size. RAY_EARG: no
- * such argument; RAY_ETYPE; RAY_ENOMEM. */
+ * not the caller's; a ref is, to be released once. A view of what lies in the object store is
+ * zero-copy. RAY_EARG: no such argument; RAY_ETYPE; RAY_ENOMEM. */
 int ray_arg_to(ray_call *call, unsigned i, ray_slot slot);
 unsigned ray_n_args(const ray_call *call);
 /* Return value i (copied), once each, in any order; one that is not given when the body ends fails

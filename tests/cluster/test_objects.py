@@ -24,6 +24,8 @@ def test_values(cluster, scenario):
 @pytest.mark.parametrize("scenario", [
     "nested",
     "returned",        # INV-9, INV-13: what a reply holds is counted before the giver lets go of it
+    "large",
+    "pending",         # INV-33: those who wait for a borrowed ref are told
     "orders",          # INV-26: every order of dropping refs, views and boxes, in a driver and in a worker
     "held_by_others",  # INV-8: tasks, results and objects keep what they hold
     "many",

@@ -338,6 +338,129 @@ static void returned(int argc, char **argv)
     end();
 }
 
+/* What it was given, between its own ref and its own bytes: more than fits inline. */
+static int wraps(ray_call *call)
+{
+    ray_ref own = put(150 * KIB, 8), given, gone = ray_put(1);
+    ray_box list;
+    ray_view bytes;
+
+    ray_release(gone);
+    if (ray_arg(call, 0, &list) != RAY_OK || ray_next(&list, &bytes) != RAY_OK
+        || ray_next(&list, &given) != RAY_OK)
+        return -1;
+    int stale = ray_return(call, 0, ray_list(own, ray_bytes(bytes.data, bytes.size), gone));
+    int rc = ray_return(call, 0, ray_list(own, ray_bytes(bytes.data, bytes.size), given));
+    ray_release(own);
+    ray_release(given);
+    return stale == RAY_ESTALE ? rc : ray_fail(call, "a stale ref is returned");
+}
+RAY_REMOTE(wraps);
+
+/* Values that lie in the store and have refs inside, each way that a value can go. */
+static void large(int argc, char **argv)
+{
+    char *bytes = calloc(1, MIB + 1);
+    ray_view v;
+    int64_t x;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    for (size_t size = 102380; size <= MIB + 1; size += size < 102420 ? 1 : 310 * KIB + 1) {
+        ray_ref leaf = put(120 * KIB, 9);
+        ray_value list = ray_list(ray_bytes(bytes, size), leaf);
+        ray_ref kept = ray_put(list), wrapped = ray_remote(wraps, list);
+        CHECK_CODE(ray_take(ray_remote(weight, list), &x, RAY_FOREVER), RAY_OK);
+        release(leaf);
+        CHECK(x == (int64_t)size + 2 * 120 * KIB);
+        CHECK_CODE(ray_take(ray_remote(weight, kept), &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == (int64_t)size + 2 * 120 * KIB);
+        ray_box box = open_box(wrapped);
+        release(wrapped);
+        ray_ref own = next_ref(&box);
+        CHECK_CODE(ray_next(&box, &v), RAY_OK);
+        CHECK(is_marked(&v, size, 0));
+        leaf = next_ref(&box);
+        ray_box_drop(&box);
+        check_value(own, 150 * KIB, 8);
+        check_value(leaf, 120 * KIB, 9);
+        release(own);
+        release(leaf);
+        release(kept);
+    }
+    free(bytes);
+    end();
+}
+
+static int when_told(ray_call *call)
+{
+    int64_t x;
+
+    if (ray_arg(call, 0, &x) != RAY_OK)
+        return -1;
+    await_events("go", 1);
+    return ray_return(call, 0, x);
+}
+RAY_REMOTE(when_told, .num_cpus = RAY_ZERO);
+
+/* Refs to tasks of its own that wait. */
+static int starts(ray_call *call)
+{
+    ray_ref refs[3];
+
+    for (int i = 0; i < 3; i++)
+        refs[i] = ray_remote(when_told, i + 10);
+    int rc = ray_return(call, 0, ray_list(refs[0], refs[1], refs[2]));
+    for (int i = 0; i < 3; i++)
+        ray_release(refs[i]);
+    return rc;
+}
+RAY_REMOTE(starts);
+
+/* Borrowed refs that have no value yet can be waited for, watched and passed on. */
+static void pending(int argc, char **argv)
+{
+    ray_event event;
+    ray_object o;
+    ray_ref refs[3];
+    bool ready[3];
+    int64_t x, sum = 0;
+    int tag;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    ray_ref list = ray_remote(starts);
+    ray_box box = open_box(list);
+    release(list);
+    for (int i = 0; i < 3; i++)
+        refs[i] = next_ref(&box);
+    ray_box_drop(&box);
+    CHECK_CODE(ray_wait(refs, 3, 1, 0, ready), RAY_ETIMEOUT);
+    CHECK_CODE(ray_get(refs[0], &x, 20), RAY_ETIMEOUT);
+    CHECK_CODE(ray_get_object(refs[0], &o), RAY_OK);
+    CHECK(!o.is_ready && !o.is_owned);
+    CHECK_CODE(ray_watch(refs[1], &tag), RAY_OK);
+    ray_ref by_value = ray_remote(weight, refs[0]), by_ref = ray_remote(weight, ray_list(refs[2]));
+    for (int i = 0; i < 3; i++)
+        send_event("go");
+    CHECK_CODE(ray_wait(refs, 3, 3, RAY_FOREVER, ready), RAY_OK);
+    CHECK(ready[0] && ready[1] && ready[2]);
+    CHECK(ray_poll(&event, 1, RAY_FOREVER) == 1);
+    CHECK(event.tag == &tag && event.ref.word == refs[1].word);
+    CHECK_CODE(ray_take(by_value, &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 10);
+    CHECK_CODE(ray_take(by_ref, &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 2 * 12);
+    for (int i = 0; i < 3; i++) {
+        CHECK_CODE(ray_take(refs[i], &x, 0), RAY_OK);
+        sum += x;
+    }
+    CHECK(sum == 10 + 11 + 12);
+    end();
+}
+
 enum handle { OUTER, INNER, BORROWED, VIEW, BOX, HANDLES };
 
 /* One object inside another, both of 3 MiB, and five handles to them, dropped in the order that
@@ -601,6 +724,8 @@ static void owner_dies(int argc, char **argv)
 static const struct scenario scenarios[] = {
     {"nested", 0, NULL, nested},
     {"returned", 0, NULL, returned},
+    {"large", 0, NULL, large},
+    {"pending", 0, NULL, pending},
     {"orders", 0, NULL, orders},
     {"held_by_others", 0, NULL, held_by_others},
     {"many", 0, NULL, many},

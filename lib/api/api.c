@@ -8,6 +8,10 @@
 /* Of a ray_config that says anything: a smaller size was left 0 by mistake. */
 #define CONFIG_SIZE_MIN (offsetof(ray_config, num_cpus) + sizeof(int))
 
+/* Of an object store, in bytes: the raylet's. */
+#define STORE_MIN (1ull << 20)
+#define STORE_MAX (1ull << 46)
+
 static int stale_error(ray_ref ref)
 {
     if (ref.word == 0 && api_has_orphan_error())
@@ -37,6 +41,13 @@ int ray_init(const ray_config *config)
                          address);
     if (given.num_cpus < 0)
         return api_error(RAY_EARG, "num_cpus is %d: it must be 1 or more", given.num_cpus);
+    if (given.object_store_memory != 0
+        && (given.object_store_memory < STORE_MIN || given.object_store_memory > STORE_MAX))
+        return api_error(RAY_EARG,
+                         "object_store_memory is %llu: it must be %llu (1 MiB) to 2^46 bytes, or 0 "
+                         "for 30 %% of what is available",
+                         (unsigned long long)given.object_store_memory,
+                         STORE_MIN);
     int rc = api_parse_resources(given.resources, c.resources, &c.n_resources);
     if (rc != RAY_OK)
         return rc;

@@ -564,6 +564,11 @@ static void full(int argc, char **argv)
 
     (void)argc;
     (void)argv;
+    const uint64_t bad[] = {1, MIB - 1, (1ull << 46) + 1, UINT64_MAX};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK_CODE(ray_init(RAY_CONFIG(.object_store_memory = bad[i])), RAY_EARG);
+        CHECK(strstr(ray_error()->text, "object_store_memory") != NULL);
+    }
     begin(2);
     /* larger than the store: no wait can help */
     check_error(ray_remote(make, STORE + MIB, 1, COPIED), RAY_ETASK, "store");

@@ -114,7 +114,7 @@ typedef struct {
     const char *temp_dir;  /* for session folders: RAY_TMPDIR, else /tmp/ray */
     bool no_log_to_driver; /* prints of tasks stay in their log files */
     const char *address;   /* RAY_ADDRESS; "local": a private cluster whatever RAY_ADDRESS says */
-    uint64_t object_store_memory; /* bytes; 30 % of the memory that is available */
+    uint64_t object_store_memory; /* bytes, 1 MiB or more; 30 % of the memory that is available */
 } ray_config;
 
 /* --- process --- */

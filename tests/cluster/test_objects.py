@@ -29,6 +29,7 @@ def test_values(cluster, scenario):
     "orders",          # INV-26: every order of dropping refs, views and boxes, in a driver and in a worker
     "held_by_others",  # INV-8: tasks, results and objects keep what they hold
     "many",
+    "many_views",
     "misuse",
     "owner_dies",
 ])

@@ -8,6 +8,7 @@
 #define MIB   (KIB * KIB)
 #define STORE (96 * MIB)
 #define MANY  10000
+#define VIEWS 600 /* at once: more than a process has slots to pin them by itself */
 
 static void begin(int num_cpus)
 {
@@ -636,6 +637,82 @@ static int releases_twice(ray_call *call)
 }
 RAY_REMOTE(releases_twice, .max_retries = RAY_ZERO);
 
+/* Views of all refs of its list at once, dropped from both ends. */
+static int views_all(ray_call *call)
+{
+    static ray_view v[VIEWS];
+    ray_ref ref;
+    ray_box list;
+    int n = 0;
+
+    if (ray_arg(call, 0, &list) != RAY_OK)
+        return -1;
+    for (; n < VIEWS && list.left > 0; n++)
+        if (ray_next(&list, &ref) != RAY_OK || ray_take(ref, &v[n], RAY_FOREVER) != RAY_OK)
+            return -1;
+    for (int i = 0; i < n; i++)
+        if (!is_marked(&v[i], 101 * KIB, i % 251))
+            return ray_fail(call, "value %d is wrong", i);
+    for (int i = 0; i < n / 2; i++) {
+        ray_drop(&v[i]);
+        ray_drop(&v[n - 1 - i]);
+        if (i + 1 < n / 2 && !is_marked(&v[i + 1], 101 * KIB, (i + 1) % 251))
+            return ray_fail(call, "value %d is wrong after drops", i + 1);
+    }
+    return ray_return(call, 0, n);
+}
+RAY_REMOTE(views_all);
+
+/* Buffers as many returns. */
+static int gives_many(ray_call *call)
+{
+    ray_buffer b;
+
+    for (int i = 0; i < VIEWS; i++) {
+        if (ray_create(101 * KIB, &b) != RAY_OK)
+            return -1;
+        memset(b.data, i % 251, b.size);
+        if (ray_return(call, (unsigned)i, &b) != RAY_OK)
+            return -1;
+    }
+    return 0;
+}
+RAY_REMOTE(gives_many, .num_returns = VIEWS);
+
+static void many_views(int argc, char **argv)
+{
+    static ray_ref refs[VIEWS];
+    static ray_value items[VIEWS];
+    static ray_view v[VIEWS];
+    int n;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    CHECK_CODE(ray_remote_n(refs, VIEWS, gives_many), RAY_OK);
+    for (int i = 0; i < VIEWS; i++)
+        items[i] = ray_v(refs[i]);
+    ray_value list = ray_list_of(items, VIEWS);
+    for (int i = 0; i < 3; i++) {
+        CHECK_CODE(ray_take(ray_remote(views_all, list), &n, RAY_FOREVER), RAY_OK);
+        CHECK(n == VIEWS);
+    }
+    CHECK_CODE(ray_get_many(refs, VIEWS, &v[0], RAY_FOREVER), RAY_OK);
+    for (int i = 0; i < VIEWS; i++) {
+        CHECK(is_marked(&v[i], 101 * KIB, i % 251));
+        ray_drop(&v[i]);
+    }
+    /* a get of many that ends in an error keeps none of them */
+    CHECK_CODE(ray_free_object(refs[VIEWS - 1]), RAY_OK);
+    CHECK_CODE(ray_get_many(refs, VIEWS, &v[0], RAY_FOREVER), RAY_ELOST);
+    for (int i = 0; i < VIEWS; i++) {
+        CHECK(v[i].data == NULL);
+        release(refs[i]);
+    }
+    release(put(88 * MIB, 1)); /* all are gone */
+    end();
+}
+
 static void misuse(int argc, char **argv)
 {
     ray_ref gone = ray_put(1), none = {0}, good = ray_put(2), list, inner;
@@ -729,6 +806,7 @@ static const struct scenario scenarios[] = {
     {"orders", 0, NULL, orders},
     {"held_by_others", 0, NULL, held_by_others},
     {"many", 0, NULL, many},
+    {"many_views", 0, NULL, many_views},
     {"misuse", 2, NULL, misuse},
     {"owner_dies", 0, NULL, owner_dies},
 };

@@ -436,8 +436,13 @@ ray_function *ray_bind(ray_function *f, const ray_options *options)
 
 /* --- submitting --- */
 
-/* An argument above CORE_INLINE_MAX is put first, and then goes by its ref. */
-static int make_arg(struct packer *p, const ray_value *value, size_t i, struct core_arg *out)
+/* An argument above CORE_INLINE_MAX, or for which the *bytes before it leave no room, is put first
+ * and then goes by its ref. */
+static int make_arg(struct packer *p,
+                    const ray_value *value,
+                    size_t i,
+                    struct core_arg *out,
+                    size_t *bytes)
 {
     struct core_buffer big;
 
@@ -447,11 +452,13 @@ static int make_arg(struct packer *p, const ray_value *value, size_t i, struct c
                              : api_error(RAY_ESTALE, "argument %zu is no ref: its word is 0", i);
     }
     int rc = api_pack(p, value, out, &big);
-    if (rc == RAY_OK && out->size > CORE_INLINE_MAX) {
+    size_t size = rc == RAY_OK ? out->size + out->n_refs * sizeof(struct wire_ref) : 0;
+    if (rc == RAY_OK && (out->size > CORE_INLINE_MAX || *bytes + size > CORE_ARGS_MAX)) {
         struct core_arg packed = *out;
         *out = (struct core_arg){0};
-        rc = api_put(&packed, &big, &out->ref);
+        return api_put(&packed, &big, &out->ref);
     }
+    *bytes += size;
     return rc;
 }
 
@@ -459,7 +466,7 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
 {
     struct core_arg on_stack[ARGS_ON_STACK], *v = on_stack;
     struct packer p;
-    size_t made = 0;
+    size_t made = 0, bytes = 0;
     int rc = RAY_OK;
 
     if (n > UINT16_MAX)
@@ -469,7 +476,7 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
     packer_init(&p);
     for (; made < n && rc == RAY_OK; made++) {
         v[made].ref = 0;
-        rc = make_arg(&p, &args[made], made, &v[made]);
+        rc = make_arg(&p, &args[made], made, &v[made], &bytes);
     }
     if (rc == RAY_OK) {
         rc = core_submit(b->template, v, (unsigned)n, words);
@@ -481,8 +488,7 @@ static int submit(const struct bound *b, const ray_value *args, size_t n, uint64
             api_error_forked();
         else if (rc != CORE_OK)
             api_error((ray_code)rc,
-                      rc == CORE_EFULL ? "the arguments have more than 10 MiB"
-                      : rc == CORE_ENOMEM
+                      rc == CORE_ENOMEM
                           ? "no memory for one more task: get and release results before more are "
                             "submitted, or raise the limit (ulimit -v)"
                           : "the task cannot be submitted: no cluster: call ray_init first");

@@ -314,10 +314,45 @@ static void fail_argument(struct core_call *call, unsigned i, enum core_code cod
     core_call_fail(call, code, text, "");
 }
 
+/* The error of an argument is the task's. */
+static void take_error(const void *bytes, size_t size)
+{
+    if (reply.failed)
+        return;
+    reply.failed = true;
+    reply.error = bytes;
+    reply.failure_size = size;
+}
+
+/* An argument that came as a ref becomes its value, which its owner has; its record keeps it. */
+static void fetch(struct core_call *call, struct core_arg *a)
+{
+    struct waiter w = {.n_missing = 1};
+    struct ref_waiter rw = {.kind = REF_WAITER_THREAD, .u.thread = &w};
+    struct record *r = ref_table_at(core.refs, (uint32_t)a->refs[0]);
+
+    list_init(&w.node);
+    if (r->state == REF_PENDING) {
+        owner_ref_add_waiter(r, &rw);
+        while (w.n_missing > 0)
+            poller_wait(&w, UINT64_MAX, NULL, 0);
+        owner_ref_remove_waiter(&rw);
+        poller_leave();
+    }
+    if ((r->flags & REF_STORED) != 0) { /* then it would have come as such */
+        core_call_fail(call, CORE_ELOST, "an argument came from its owner in another form", "");
+        return;
+    }
+    *a = (struct core_arg){.bytes = record_value(r), .size = r->size, .meta = r->meta};
+    if (r->meta == WIRE_META_ERROR)
+        take_error(a->bytes, a->size);
+}
+
 /* Make the arguments of a PUSH body readable; what cannot be fails the call. false: malformed. */
 static bool take_args(struct core_call *call, const uint8_t *p, size_t size, unsigned n)
 {
     const uint8_t *end = p + size;
+    unsigned n_by_ref = 0;
 
     if (!measure_args(p, size, n))
         return false;
@@ -326,11 +361,18 @@ static bool take_args(struct core_call *call, const uint8_t *p, size_t size, uns
         struct core_arg *a = &args.v[i];
         refs_parse(&p, end, &v);
         *a = (struct core_arg){.bytes = v.bytes, .size = v.size, .meta = v.meta};
-        if (v.meta == WIRE_META_ERROR && !reply.failed) { /* freed since the task was submitted */
-            reply.failed = true;
-            reply.error = v.bytes;
-            reply.failure_size = v.size;
+        if (v.is_by_ref) {
+            if (!take_refs(&v, a)) {
+                fail_argument(call, i, CORE_ENOMEM, "has no memory");
+                return true;
+            }
+            refs_want(ref_table_at(core.refs, (uint32_t)a->refs[0]));
+            a->meta = WIRE_VALUE_BY_REF;
+            n_by_ref++;
+            continue;
         }
+        if (v.meta == WIRE_META_ERROR)
+            take_error(v.bytes, v.size); /* freed since the task was submitted */
         if (v.is_stored) {
             struct pinned *k = &args.pins[args.n_pins];
             k->place = v.stored.place;
@@ -347,6 +389,9 @@ static bool take_args(struct core_call *call, const uint8_t *p, size_t size, uns
             return true;
         }
     }
+    for (unsigned i = 0; n_by_ref > 0 && i < n; i++)
+        if (args.v[i].meta == WIRE_VALUE_BY_REF)
+            fetch(call, &args.v[i]);
     call->args = args.v;
     call->n_args = n;
     return true;

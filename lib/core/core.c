@@ -224,6 +224,7 @@ static void clear(void)
         core.events = e->next;
     }
     core.events_tail = &core.events;
+    want_forget();
     borrow_destroy(core.borrow);
     core.borrow = NULL;
     free(core.borrow_actions.v);

@@ -14,6 +14,7 @@
  *   build.c    which build of libray this is
  *   worker.c   carries out what inbox.c decides
  *   call.c     one call: arguments, body, returns
+ *   want.c     values of borrowed refs, asked for and answered
  *   refs.c     refs and values on the wire; carries out what borrow.c decides
  *   objects.c  this process's use of the object store
  */
@@ -88,7 +89,6 @@ struct ref_waiter {
         struct waiter *thread;
         struct record *task; /* one dependency less */
         struct {
-            struct record *object;
             uint32_t process;
         } peer; /* a borrower that wants the value */
         struct {
@@ -317,7 +317,7 @@ struct wire_value {
     const uint8_t *bytes;
     uint32_t size;
     uint8_t meta; /* enum wire_meta */
-    bool is_stored;
+    bool is_stored, is_by_ref;
     uint32_t n_refs;
     struct wire_stored stored;
     const uint8_t *refs; /* packed wire_ref; of a stored value in the arena */
@@ -339,13 +339,9 @@ bool refs_learn(const uint8_t *refs, uint32_t n, uint32_t *slots);
 /* A pending record becomes ready with this value, and everybody who waits is told. slots: those of
  * the refs inside, whose holds become the record's. */
 void refs_set_value(struct record *r, const struct wire_value *v, const uint32_t *slots);
-/* Ask a borrowed, pending ref's owner for the value. */
-void refs_want(struct record *r);
 /* The process with that number: its channel, else a route through the raylet. NULL: nothing leads
  * there. */
 struct peer *refs_peer(uint32_t process);
-/* A borrower that waited for this ready ref gets its value. */
-void refs_tell_peer(struct record *r, uint32_t process);
 void refs_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size);
 /* Carry out core.borrow_actions. */
 void refs_act(void);
@@ -353,6 +349,23 @@ void refs_act(void);
 void refs_flush(void);
 /* The raylet is gone: what is borrowed and pending stays so for ever. */
 void refs_on_raylet_lost(void);
+
+/* To that process, whichever way leads there. */
+void refs_send(uint32_t process, uint8_t type, const void *body, size_t size);
+/* A new record, held once, with the error that the ref it stands for is gone. NULL: no memory. */
+struct record *refs_learn_lost(void);
+/* A pending record becomes this error: CORE_EOWNER, CORE_ELOST, CORE_ELINK, CORE_ENOMEM. */
+void refs_set_lost(uint32_t slot, int code);
+
+/* --- want.c --- */
+/* Ask a borrowed, pending ref's owner for the value. */
+void refs_want(struct record *r);
+/* A borrower that waited for this ready ref gets its value. */
+void want_tell_peer(struct record *r, uint32_t process);
+/* false: malformed. */
+bool want_on_frame(uint32_t from, uint8_t type, const uint8_t *body, size_t size);
+void want_on_process_dead(uint32_t process);
+void want_forget(void);
 
 /* --- objects.c --- */
 /* The store's memory as the raylet hands it to a driver, part by part; takes fd. */

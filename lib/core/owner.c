@@ -132,7 +132,7 @@ void owner_tell(struct record *r)
         case REF_WAITER_PEER: {
             uint32_t process = w->u.peer.process;
             ref_table_free(core.refs, w, sizeof *w);
-            refs_tell_peer(r, process);
+            want_tell_peer(r, process);
             ref_table_unhold(core.refs, r);
             break;
         }
@@ -280,6 +280,18 @@ static int send_template(struct peer *p, unsigned number)
     return peer_send(p, WIRE_TEMPLATE, buf, sizeof w + nf + nn);
 }
 
+/* An argument that has no room beside the others: the executor asks for its value. */
+static size_t put_by_ref(const struct record *r, uint8_t *out)
+{
+    struct wire_arg a = {.size = sizeof(struct wire_ref), .meta = WIRE_VALUE_BY_REF};
+
+    if (out != NULL) {
+        memcpy(out, &a, sizeof a);
+        refs_put(&r->slot, 1, out + sizeof a);
+    }
+    return sizeof a + a.size;
+}
+
 /* Write the arguments with the refs' values in place; returns the size, out may be NULL to ask for
  * it. */
 static size_t expand(const struct task *t, uint8_t *out)
@@ -292,7 +304,11 @@ static size_t expand(const struct task *t, uint8_t *out)
         memcpy(&a, p, sizeof a);
         p += sizeof a;
         if (a.size == ARG_IS_REF) {
-            n += refs_put_value(take_slot(&p), out != NULL ? out + n : NULL);
+            struct record *r = take_slot(&p);
+            bool has_room = n < CORE_ARGS_MAX || r->size <= sizeof(struct wire_ref)
+                            || (r->extra != NULL && r->extra->n_inner > 0);
+            n += has_room ? refs_put_value(r, out != NULL ? out + n : NULL)
+                          : put_by_ref(r, out != NULL ? out + n : NULL);
             continue;
         }
         if (out != NULL)
@@ -571,7 +587,7 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
         struct record *r = ref_table_at(core.refs, slot);
         struct wire_value v = {.size = 0};
         slot = r->next_return;
-        if (i >= d.n_returns || !refs_parse(&at, end, &v)) {
+        if (i >= d.n_returns || !refs_parse(&at, end, &v) || v.is_by_ref) {
             v = (struct wire_value){.size = 0};
             at = end;
         }
@@ -821,6 +837,7 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_SEEN:
     case WIRE_WANT:
     case WIRE_OBJECT:
+    case WIRE_OBJECT_ACK:
         refs_on_frame(p, type, body, size);
         break;
     case WIRE_LOG:

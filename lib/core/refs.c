@@ -31,8 +31,9 @@ bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out)
     p += sizeof a;
     out->n_refs = 0;
     out->meta = a.meta & WIRE_META_MASK;
-    out->is_stored = (a.meta & WIRE_VALUE_STORED) != 0;
-    if ((a.meta & WIRE_VALUE_REFS) != 0) {
+    out->is_by_ref = (a.meta & WIRE_VALUE_BY_REF) == WIRE_VALUE_BY_REF;
+    out->is_stored = !out->is_by_ref && (a.meta & WIRE_VALUE_STORED) != 0;
+    if (!out->is_by_ref && (a.meta & WIRE_VALUE_REFS) != 0) {
         if ((size_t)(end - p) < sizeof out->n_refs)
             return false;
         memcpy(&out->n_refs, p, sizeof out->n_refs);
@@ -47,6 +48,11 @@ bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out)
     out->bytes = p;
     out->size = a.size;
     *at = p + a.size;
+    if (out->is_by_ref) {
+        out->refs = p;
+        out->n_refs = 1;
+        return a.size == sizeof(struct wire_ref);
+    }
     if (!out->is_stored)
         return true;
     if (a.size != sizeof out->stored || out->n_refs > 0)
@@ -119,7 +125,7 @@ size_t refs_put_value(const struct record *r, uint8_t *out)
 }
 
 /* A ref that nothing leads to any more: an error of our own. */
-static struct record *learn_lost(void)
+struct record *refs_learn_lost(void)
 {
     uint8_t value[160];
     struct record *r = ref_table_new(core.refs);
@@ -148,7 +154,7 @@ bool refs_learn(const uint8_t *refs, uint32_t n, uint32_t *slots)
         memcpy(&w, refs + i * sizeof w, sizeof w);
         struct record *r = borrow_learn(core.borrow, w.owner, w.word);
         if (r == NULL)
-            r = learn_lost();
+            r = refs_learn_lost();
         if (r == NULL) {
             while (i-- > 0)
                 ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
@@ -213,7 +219,7 @@ struct peer *refs_peer(uint32_t process)
     return routed;
 }
 
-static void send_to(uint32_t process, uint8_t type, const void *body, size_t size)
+void refs_send(uint32_t process, uint8_t type, const void *body, size_t size)
 {
     struct peer *p = refs_peer(process);
 
@@ -232,12 +238,12 @@ static void send_words(const struct borrow_action *a, uint8_t type)
     memcpy(body, &w, sizeof w);
     if (a->n > 0)
         memcpy(body + sizeof w, a->words, a->n * sizeof a->words[0]);
-    send_to(a->process, type, body, size);
+    refs_send(a->process, type, body, size);
     free(body);
     free(a->words);
 }
 
-static void set_lost(uint32_t slot, int code)
+void refs_set_lost(uint32_t slot, int code)
 {
     uint8_t value[256];
     struct record *r = ref_table_at(core.refs, slot);
@@ -275,7 +281,7 @@ void refs_act(void)
             break;
         case BORROW_SEND_SEEN: {
             struct wire_seen w = {.counter = a.counter};
-            send_to(a.process, WIRE_SEEN, &w, sizeof w);
+            refs_send(a.process, WIRE_SEEN, &w, sizeof w);
             break;
         }
         case BORROW_TASK_FREE:
@@ -284,7 +290,7 @@ void refs_act(void)
             break;
         case BORROW_LOST:
             if (record_word(ref_table_at(core.refs, a.slot)) == a.counter)
-                set_lost(a.slot, a.code);
+                refs_set_lost(a.slot, a.code);
             break;
         }
     }
@@ -305,108 +311,6 @@ void refs_flush(void)
         borrow_flush(core.borrow, &core.borrow_actions);
     if (core.borrow_actions.n > 0)
         refs_act();
-}
-
-/* --- values of borrowed refs --- */
-
-void refs_want(struct record *r)
-{
-    struct ref_extra *x = r->extra;
-
-    if (r->state != REF_PENDING || (r->flags & REF_BORROWED) == 0 || x->wanted)
-        return;
-    x->wanted = 1;
-    struct wire_want w = {.word = x->owner_word};
-    struct peer *p = refs_peer(x->owner);
-    if (p != NULL && peer_send(p, WIRE_WANT, &w, sizeof w) == 0)
-        peer_flush(p);
-}
-
-static void send_object(uint32_t process, uint64_t word, const struct record *r)
-{
-    struct wire_object w = {.word = word};
-    size_t size = sizeof w + refs_put_value(r, NULL);
-    uint8_t *body = xmalloc(size);
-
-    memcpy(body, &w, sizeof w);
-    refs_put_value(r, body + sizeof w);
-    send_to(process, WIRE_OBJECT, body, size);
-    free(body);
-}
-
-void refs_tell_peer(struct record *r, uint32_t process)
-{
-    send_object(process, record_word(r), r);
-}
-
-static void on_want(uint32_t from, const uint8_t *body, size_t size)
-{
-    struct wire_want w;
-
-    if (size < sizeof w)
-        return;
-    memcpy(&w, body, sizeof w);
-    struct record *r = ref_table_find_shown(core.refs, w.word);
-    if (r == NULL || (r->flags & REF_BORROWED) != 0) {
-        struct record *lost = learn_lost();
-        if (lost != NULL) {
-            send_object(from, w.word, lost);
-            ref_table_unhold(core.refs, lost);
-        }
-    } else if (r->state == REF_READY) {
-        send_object(from, w.word, r);
-    } else {
-        struct ref_waiter *rw = ref_table_alloc(core.refs, sizeof *rw);
-        if (rw == NULL)
-            return;
-        rw->kind = REF_WAITER_PEER;
-        rw->u.peer.object = r;
-        rw->u.peer.process = from;
-        r->held++;
-        owner_ref_add_waiter(r, rw);
-    }
-}
-
-static bool on_object(uint32_t from, const uint8_t *body, size_t size)
-{
-    struct wire_object w;
-    const uint8_t *at = body + sizeof w;
-    struct wire_value v = {0};
-    int32_t pin = REF_NO_PIN;
-
-    if (size < sizeof w)
-        return false;
-    memcpy(&w, body, sizeof w);
-    struct record *r = borrow_find(core.borrow, from, w.word);
-    if (r == NULL || r->state != REF_PENDING)
-        return true; /* nobody wants it any more */
-    if (!refs_parse(&at, body + size, &v))
-        return false;
-    r->held++; /* a pin may wait without the lock */
-    if (v.is_stored && v.n_refs > 0 && !objects_pin(v.stored.place, &pin)) {
-        set_lost(r->slot, CORE_ELOST);
-        ref_table_unhold(core.refs, r);
-        return true;
-    }
-    uint32_t *slots = v.n_refs > 0 ? try_alloc(NULL, v.n_refs * sizeof *slots) : NULL;
-    if (v.n_refs > 0 && (slots == NULL || !refs_learn(v.refs, v.n_refs, slots))) {
-        set_lost(r->slot, CORE_ENOMEM);
-    } else {
-        if (v.n_refs > 0)
-            borrow_guard(core.borrow,
-                         BORROW_GUARD_VALUE,
-                         0,
-                         0,
-                         r->slot,
-                         slots,
-                         v.n_refs,
-                         &core.borrow_actions);
-        refs_set_value(r, &v, slots);
-    }
-    free(slots);
-    objects_unpin(v.stored.place, &pin);
-    ref_table_unhold(core.refs, r);
-    return true;
 }
 
 /* --- frames --- */
@@ -448,6 +352,7 @@ static void on_dead(const uint8_t *body, size_t size)
     }
     borrow_on_process_dead(core.borrow, w.process, core.read_ns, &core.borrow_actions);
     call_on_process_dead(w.process);
+    want_on_process_dead(w.process);
     list_for_each_safe(n, &core.peers)
     {
         struct peer *p = list_entry(n, struct peer, node);
@@ -480,10 +385,9 @@ void refs_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t siz
         break;
     }
     case WIRE_WANT:
-        on_want(p->process, body, size);
-        break;
     case WIRE_OBJECT:
-        ok = on_object(p->process, body, size);
+    case WIRE_OBJECT_ACK:
+        ok = want_on_frame(p->process, type, body, size);
         break;
     default:
         break;
@@ -499,6 +403,6 @@ void refs_on_raylet_lost(void)
     for (uint32_t slot = 1; core.refs != NULL && slot < ref_table_end(core.refs); slot++) {
         const struct record *r = ref_table_at(core.refs, slot);
         if (r->state == REF_PENDING && (r->flags & REF_BORROWED) != 0)
-            set_lost(slot, CORE_ELINK);
+            refs_set_lost(slot, CORE_ELINK);
     }
 }

@@ -16,7 +16,7 @@
  * INFO_REPLY R -> Z    SPAWN        Z -> R  SPAWNED, EXITED any       ERROR, GOODBYE, ROUTE
  *   O,W -> R  STORE_LEND, STORE_RECORD, STORE_DOORBELL
  *   R -> O,W  STORE_FD, STORE_LENT, STORE_REFUSED, STORE_RECALL, PROCESS_DEAD
- *   any process to any other: BORROW, BORROW_ACK, SEEN, WANT, OBJECT
+ *   any process to any other: BORROW, BORROW_ACK, SEEN, WANT, OBJECT, OBJECT_ACK
  *
  * Owner and worker talk on a direct channel (a socketpair made by the raylet, its ends in GRANT and
  * BEGIN), or, when the fd could not be delivered, over their raylet links on a route bound by
@@ -32,7 +32,7 @@
 #include "lib/base/id.h"
 #include "lib/net/frame.h"
 
-#define WIRE_PROTOCOL      3
+#define WIRE_PROTOCOL      4
 #define WIRE_ROUTE_PROCESS 0x80000000u
 
 enum wire_type {
@@ -89,6 +89,7 @@ enum wire_type {
     WIRE_SEEN = 112,
     WIRE_WANT = 113,
     WIRE_OBJECT = 114,
+    WIRE_OBJECT_ACK = 115,
 };
 
 /* One type always travels in one class, so that the parts of a long message never mix with others
@@ -105,6 +106,7 @@ static inline enum frame_class wire_class(uint8_t type)
     case WIRE_SEEN:
     case WIRE_WANT:
     case WIRE_OBJECT:
+    case WIRE_OBJECT_ACK:
     case WIRE_PROCESS_DEAD: /* behind what the raylet passed on from it */
         return FRAME_CALLS;
     case WIRE_LOG:
@@ -269,6 +271,7 @@ struct wire_arg {
  * it is. The refs inside a stored value lie behind its data in the arena. */
 #define WIRE_VALUE_REFS   0x40
 #define WIRE_VALUE_STORED 0x80
+#define WIRE_VALUE_BY_REF 0xc0 /* of an argument: the bytes are a wire_ref, whose value is wanted */
 #define WIRE_META_MASK    0x3f
 struct wire_ref {
     uint64_t word;         /* of the owner's own table */
@@ -377,6 +380,11 @@ struct wire_want {
 /* Owner -> borrower; followed by the value (wire_arg). */
 struct wire_object {
     uint64_t word;
+} __attribute__((packed));
+
+/* Borrower -> owner: so much of what OBJECTs said was read. */
+struct wire_object_ack {
+    uint64_t bytes;
 } __attribute__((packed));
 
 /* R -> Z. With three fds in this order on three frames: SPAWN carries the worker's link; two more

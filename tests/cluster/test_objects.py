@@ -15,6 +15,7 @@ from conftest import build_dir
     "frees",
     "full",
     "threads",
+    "together",
     "after_the_end",
 ])
 def test_values(cluster, scenario):

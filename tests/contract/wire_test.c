@@ -93,6 +93,7 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_borrow(N, S, I)        N(sequence, 7) N(n, 1)
 #define FIELDS_seen(N, S, I)          N(counter, 42)
 #define FIELDS_want(N, S, I)          N(word, LEASE)
+#define FIELDS_object_ack(N, S, I)    N(bytes, 262144)
 #define FIELDS_object(N, S, I)        N(word, LEASE)
 #define FIELDS_spawn(N, S, I)         N(token, TICKET) N(part, 3) N(slot, 12)
 #define FIELDS_spawned(N, S, I)       N(token, TICKET) N(pid, -1) N(error, 11)
@@ -134,7 +135,7 @@ PART(channel_end) PART(blocked)
 PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PART(bounced)
 PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
 PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(store_refused)
-PART(record) PART(process_dead) PART(borrow) PART(seen) PART(want) PART(object)
+PART(record) PART(process_dead) PART(borrow) PART(seen) PART(want) PART(object) PART(object_ack)
     /* clang-format on */
 
     struct part {
@@ -311,6 +312,9 @@ static const struct row rows[] = {
     {"WANT", WIRE_WANT, 0, {P(want)},
      "18000000710000000d0c0b0afeffffff"
      "8877665544332211"},
+    {"OBJECT_ACK", WIRE_OBJECT_ACK, 0, {P(object_ack)},
+     "18000000730000000d0c0b0afeffffff"
+     "0000040000000000"},
     {"OBJECT", WIRE_OBJECT, 0, {P(object), P(arg), P(stored), P(ref)},
      "51000000720000000d0c0b0afeffffff"
      "88776655443322110300000001887766554433221100200000000000000100100000000000030000"
@@ -373,6 +377,7 @@ static const char *name_of(enum wire_type type)
         NAME(SEEN)
         NAME(WANT)
         NAME(OBJECT)
+        NAME(OBJECT_ACK)
     }
     return NULL;
 }
@@ -466,7 +471,8 @@ END_TEST
 
 /* What travels inside bodies, and the version itself. */
 static const int numbers[][2] = {
-    {WIRE_PROTOCOL, 3},
+    {WIRE_PROTOCOL, 4},
+    {WIRE_VALUE_BY_REF, 0xc0},
     {(int)WIRE_ROUTE_PROCESS, INT32_MIN},
     {WIRE_META_MASK, 0x3f},
     {WIRE_VALUE_REFS, 0x40},
@@ -511,6 +517,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
     } tables[] = {
         {2, 0xd702d7b0189813b1u},
         {3, 0x616d9392cb1ce16fu},
+        {4, 0x4a2f4340ec41f3b8u},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

@@ -669,6 +669,104 @@ static void after_the_end(int argc, char **argv)
     end();
 }
 
+/* Values that are small each and far too large for one message together. */
+#define N_TOGETHER   400
+#define LEN_TOGETHER (90 * KIB)
+
+static int gives_many(ray_call *call)
+{
+    static uint8_t bytes[LEN_TOGETHER];
+
+    for (unsigned i = 0; i < N_TOGETHER; i++) {
+        memset(bytes, (int)i, sizeof bytes);
+        if (ray_return(call, i, ray_bytes(bytes, sizeof bytes)) != RAY_OK)
+            return -1;
+    }
+    return 0;
+}
+RAY_REMOTE(gives_many, .num_returns = N_TOGETHER);
+
+/* The number of its arguments that are as gives_many makes them. */
+static int counts_right(ray_call *call)
+{
+    int64_t n = 0;
+    ray_view v;
+
+    for (unsigned i = 0; i < ray_n_args(call); i++)
+        if (ray_arg(call, i, &v) == RAY_OK && v.size == LEN_TOGETHER
+            && ((const uint8_t *)v.data)[0] == (uint8_t)i
+            && ((const uint8_t *)v.data)[LEN_TOGETHER - 1] == (uint8_t)i)
+            n++;
+    return ray_return(call, 0, n);
+}
+RAY_REMOTE(counts_right);
+
+/* The same with a list that borrows the refs, so that the caller does not own them. */
+static int passes_on(ray_call *call)
+{
+    ray_value v[N_TOGETHER];
+    ray_box list;
+    int64_t n;
+
+    if (ray_arg(call, 0, &list) != RAY_OK)
+        return -1;
+    for (unsigned i = 0; i < N_TOGETHER; i++) {
+        ray_ref ref;
+        if (ray_next(&list, &ref) != RAY_OK)
+            return -1;
+        v[i] = ray_v(ref);
+    }
+    int rc = ray_take(ray_submit(&ray_fn_counts_right, NULL, v, N_TOGETHER), &n, RAY_FOREVER);
+    for (unsigned i = 0; i < N_TOGETHER; i++)
+        ray_release((ray_ref){v[i].as.u});
+    return rc == RAY_OK ? ray_return(call, 0, n) : ray_fail(call, "%s", ray_error()->text);
+}
+RAY_REMOTE(passes_on);
+
+static void together(int argc, char **argv)
+{
+    static uint8_t bytes[N_TOGETHER][LEN_TOGETHER];
+    static ray_ref refs[N_TOGETHER];
+    static ray_value v[N_TOGETHER];
+    int64_t n;
+
+    (void)argc;
+    (void)argv;
+    begin(2);
+    CHECK_CODE(ray_remote_n(refs, N_TOGETHER, gives_many), RAY_OK);
+    for (size_t i = 0; i < N_TOGETHER; i++)
+        v[i] = ray_v(refs[i]); /* not there yet */
+    CHECK_CODE(ray_take(ray_submit(&ray_fn_counts_right, NULL, v, N_TOGETHER), &n, RAY_FOREVER),
+               RAY_OK);
+    CHECK(n == N_TOGETHER);
+    ray_ref list = ray_put(ray_list_of(v, N_TOGETHER));
+    for (size_t i = 0; i < N_TOGETHER; i++) {
+        memset(bytes[i], (int)i, LEN_TOGETHER);
+        v[i] = ray_bytes(bytes[i], LEN_TOGETHER);
+    }
+    CHECK_CODE(ray_take(ray_submit(&ray_fn_counts_right, NULL, v, N_TOGETHER), &n, RAY_FOREVER),
+               RAY_OK);
+    CHECK(n == N_TOGETHER);
+    for (size_t i = 0; i < N_TOGETHER; i++) {
+        CHECK_CODE(ray_release(refs[i]), RAY_OK);
+        refs[i] = ray_put(v[i]); /* owned here, inline */
+        v[i] = ray_v(refs[i]);
+    }
+    CHECK_CODE(ray_take(ray_submit(&ray_fn_counts_right, NULL, v, N_TOGETHER), &n, RAY_FOREVER),
+               RAY_OK);
+    CHECK(n == N_TOGETHER);
+    CHECK_CODE(ray_take(ray_remote(passes_on, list), &n, RAY_FOREVER), RAY_OK);
+    CHECK(n == N_TOGETHER);
+    CHECK_CODE(ray_release(list), RAY_OK);
+    list = ray_put(ray_list_of(v, N_TOGETHER));
+    CHECK_CODE(ray_take(ray_remote(passes_on, list), &n, RAY_FOREVER), RAY_OK);
+    CHECK(n == N_TOGETHER);
+    CHECK_CODE(ray_release(list), RAY_OK);
+    for (size_t i = 0; i < N_TOGETHER; i++)
+        CHECK_CODE(ray_release(refs[i]), RAY_OK);
+    end();
+}
+
 static const struct scenario scenarios[] = {
     {"sizes", 0, NULL, sizes},
     {"views", 0, NULL, views},
@@ -677,6 +775,7 @@ static const struct scenario scenarios[] = {
     {"frees", 0, NULL, frees},
     {"full", 0, NULL, full},
     {"threads", 0, NULL, threads},
+    {"together", 0, NULL, together},
     {"after_the_end", 0, NULL, after_the_end},
 };
 

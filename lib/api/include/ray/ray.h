@@ -258,9 +258,9 @@ int ray_poll_fd(void);
 /* --- submitting: the ABI; the macros at the end are sugar over it --- */
 /* ray_submit(f, options, args, n): runs f with n arguments, each a value or a ref (its value is
  * there before the body starts; if it carries an error, so does the result, and no body runs). A
- * value above 100 KiB, or behind 10 MiB of others, is put first and goes by its ref. The ref is to be
- * released once; {0} if the function has no returns. options NULL: the function's own; fields given
- * override them. Errors are carried by the ref: RAY_EFULL when the object store has no room;
+ * value above 100 KiB, or behind 10 MiB of others, is put first and goes by its ref. The ref is to
+ * be released once; {0} if the function has no returns. options NULL: the function's own; fields
+ * given override them. Errors are carried by the ref: RAY_EFULL when the object store has no room;
  * RAY_ESTALE; RAY_EARG; RAY_ENOMEM. */
 ray_ref ray_submit_at(const char *site,
                       ray_function *f,

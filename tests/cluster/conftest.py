@@ -311,6 +311,22 @@ class Cluster:
     def processes_gone(self, timeout=GONE_S):
         wait_until(lambda: self.reap() or not self.processes() or None, timeout * slow(), "all processes gone")
 
+    def kill_at_once(self, is_meant=lambda process: True):
+        """A stopped process can neither clean up nor start another: stop all, then kill them. Their pids."""
+        def all_stopped():
+            meant = [p for p in self.processes() if is_meant(p)]
+            moving = [p for p in meant if p.state not in "Tt"]
+            for process in moving:
+                try:
+                    os.kill(process.pid, signal.SIGSTOP)
+                except ProcessLookupError:
+                    pass
+            return not moving and meant
+        meant = wait_until(all_stopped, 5 * slow(), "all are stopped")
+        for process in meant:
+            os.kill(process.pid, signal.SIGKILL)
+        return {p.pid for p in meant}
+
     def reap(self):
         """Orphans that came to us; Popen's own children are left to Popen."""
         own = {p.pid for p in self.programs if p.process.returncode is None}

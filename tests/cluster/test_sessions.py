@@ -27,13 +27,8 @@ def finish(program):
 
 
 def kill_all_of(cluster, program):
-    """At once: nobody is left to remove the session. A stopped process cannot begin to."""
-    everybody = cluster.processes()
-    for process in everybody:
-        os.kill(process.pid, signal.SIGSTOP)
-    wait_until(lambda: all(p.state == "T" for p in cluster.processes()) or None, 5, "all are stopped")
-    for process in everybody:
-        os.kill(process.pid, signal.SIGKILL)
+    """Nobody is left to remove the session."""
+    cluster.kill_at_once()
     program.wait()
     cluster.processes_gone()
     wait_until(lambda: all(is_free(s / "raylet.pid") for s in cluster.sessions()) or None, 5, "their files are closed")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two users at once on one machine do not meet, though their sessions lie side by side."""
 import os
-import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -31,11 +30,8 @@ def runs_a_task(program):
 
 
 def kill_all(cluster, user):
-    """At once, so that nobody is left to remove the session."""
-    everybody = [p.pid for p in cluster.processes() if os.stat(f"/proc/{p.pid}").st_uid == user]
-    for sig in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in everybody:
-            os.kill(pid, sig)
+    """Nobody is left to remove the session."""
+    everybody = cluster.kill_at_once(lambda p: os.stat(f"/proc/{p.pid}").st_uid == user)
     wait_until(lambda: cluster.reap() or not any(p.pid in everybody for p in cluster.processes()) or None, 5, "killed")
 
 

@@ -5,6 +5,7 @@
  * here, and answer rightly, wrongly or not at all, as the input says.
  */
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -377,7 +378,6 @@ static void step(struct input *in)
 
 static void start(bool worker)
 {
-    static struct control_block control;
     static const struct core_face face = {.lookup = lookup, .execute = execute};
     struct err err;
     int pid, fd;
@@ -395,7 +395,9 @@ static void start(bool worker)
     if (worker) {
         core.worker = true;
         core.inbox = inbox_create();
-        core.control = &control;
+        core.control =
+            mmap(NULL, CONTROL_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        ASSERT(core.control != MAP_FAILED); /* the core's now, which unmaps it */
         core.body_thread = pthread_self();
         cluster_start(NULL, &pid, &fd, &err);
         ASSERT(core_connect(fd, WIRE_WORKER, 7, &err) == 0);

@@ -20,6 +20,7 @@ test=(
     procps             # what runs, in the tests
     clang-format-14    # make check-source
     clang-14           # a second compiler
+    clang-tidy-14      # deploy/tidy.sh
     libclang-rt-14-dev # its libFuzzer, for make fuzz
     git                # make check-source asks it for the files of the tree
     g++                # the public header in C++

@@ -16,8 +16,6 @@
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 
-extern char **environ;
-
 #define LOOK_MS      1000 /* the first time; doubles up to LOOK_MAX_MS */
 #define LOOK_MAX_MS  64000
 #define IDLE_PERCENT 80 /* of the machine, to measure it */

@@ -26,7 +26,7 @@ struct node;
 /* Takes the fds. NULL with err; the driver has been told by an ERROR frame. */
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err);
 /* Everything that ended or became ready in this turn is carried out and sent. */
-void node_turn_end(void *node);
+void node_turn_end(void *arg);
 /* Ends zygote, workers and what they left, removes the session. */
 void node_destroy(struct node *node);
 

@@ -28,8 +28,6 @@
 #include "lib/net/unix_link.h"
 #include "raylet/worker_log.h"
 
-extern char **environ;
-
 #define OUT_MAX      (16u << 20)
 #define PAUSE_MS     10 /* after the first failed start; doubles */
 #define PAUSE_SHIFTS 6

@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 #define PATH_SIZE 512
 #define FATE_MS   200
 #define FILES_MIN 64            /* descriptors of a raylet that runs a few workers */

@@ -23,6 +23,11 @@ struct row {
 void bench_add(struct row row);
 /* Sorts v; the q-quantile (0..1). */
 double bench_quantile(double *v, size_t n, double q);
+/* Resident memory of this process. */
+long bench_rss_kb(void);
+
+/* objects.c: the rows of objects, in a process that has not used Ray. */
+void bench_objects(bool quick);
 
 /* limits.c: what the machine can do, each measured now */
 

@@ -290,28 +290,69 @@ int core_get_object(uint64_t ref, struct core_object *out)
     return r != NULL ? CORE_OK : CORE_ESTALE;
 }
 
-static int compare_words(const void *a, const void *b)
+/* How many of them are ready; a code if one is stale, or there twice. */
+static int count_ready(const uint64_t *refs, size_t n, size_t *n_ready)
 {
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    int code = CORE_OK;
+    size_t n_marked = 0;
 
-    return x < y ? -1 : x > y;
+    *n_ready = 0;
+    for (; n_marked < n; n_marked++) {
+        struct record *r = ref_table_find(core.refs, refs[n_marked]);
+        if (r == NULL || (r->flags & REF_MARKED) != 0) {
+            code = r == NULL ? CORE_ESTALE : CORE_EARG;
+            break;
+        }
+        r->flags |= REF_MARKED;
+        *n_ready += r->state == REF_READY;
+    }
+    while (n_marked-- > 0)
+        ref_table_at(core.refs, (uint32_t)refs[n_marked])->flags &= (uint16_t)~REF_MARKED;
+    return code;
 }
 
-static bool has_duplicates(const uint64_t *refs, size_t n, uint64_t *sorted)
+/* Until num_returns of them are ready, of which n_ready are. */
+static int await_some(const uint64_t *refs,
+                      size_t n,
+                      size_t num_returns,
+                      size_t n_ready,
+                      int64_t timeout_ms)
 {
-    memcpy(sorted, refs, n * sizeof *refs);
-    qsort(sorted, n, sizeof *sorted, compare_words);
-    for (size_t i = 1; i < n; i++)
-        if (sorted[i] == sorted[i - 1])
-            return true;
-    return false;
+    struct waiter w = {.n_missing = (unsigned)(num_returns - n_ready)};
+    struct ref_waiter *rws = try_alloc(NULL, n * sizeof *rws);
+    const struct record *last = NULL;
+
+    if (rws == NULL)
+        return CORE_ENOMEM;
+    list_init(&w.node);
+    uint64_t deadline = core_deadline(timeout_ms);
+    for (size_t i = 0; i < n; i++) {
+        struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
+        r->held++;
+        rws[i] = (struct ref_waiter){.kind = REF_WAITER_THREAD, .u.thread = &w};
+        if (r->state != REF_PENDING)
+            continue;
+        owner_ref_add_waiter(r, &rws[i]);
+        last = r;
+    }
+    if (timeout_ms != 0) {
+        while (w.n_missing > 0 && wait_round(&w, deadline, last))
+            continue;
+    } else if (!core.polling) {
+        core.polling = true;
+        poller_turn(0, NULL, 0);
+        core.polling = false;
+    }
+    worker_unblock();
+    for (size_t i = 0; i < n; i++)
+        owner_ref_remove_waiter(&rws[i]);
+    free(rws);
+    return CORE_OK;
 }
 
 int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready)
 {
-    struct waiter w = {0};
-    int code = CORE_OK;
-    size_t n_ready = 0, n_added = 0;
+    size_t n_ready = 0;
 
     if (core_is_forked())
         return CORE_EFORKED;
@@ -319,69 +360,27 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
         return CORE_OK;
     if (num_returns == 0 || num_returns > n)
         return CORE_EARG;
-    struct ref_waiter *rws =
-        try_alloc(NULL, n * (sizeof *rws > sizeof(uint64_t) ? sizeof *rws : sizeof(uint64_t)));
-    if (rws == NULL)
-        return CORE_ENOMEM;
-    if (has_duplicates(refs, n, (uint64_t *)(void *)rws)) {
-        free(rws);
-        return CORE_EARG;
-    }
-    list_init(&w.node);
     core_lock();
     core_enter();
+    int code = core.connected ? count_ready(refs, n, &n_ready) : CORE_ESTALE;
+    bool must_wait = code == CORE_OK && n_ready < num_returns;
+    if (must_wait) {
+        code = await_some(refs, n, num_returns, n_ready, timeout_ms);
+        must_wait = code == CORE_OK; /* it holds them */
+    }
+    n_ready = 0;
     for (size_t i = 0; i < n && code == CORE_OK; i++) {
-        struct record *r = core.connected ? ref_table_find(core.refs, refs[i]) : NULL;
-        if (r == NULL)
-            code = CORE_ESTALE;
-        else
-            n_ready += r->state == REF_READY;
-    }
-    uint64_t deadline = core_deadline(timeout_ms);
-    if (code == CORE_OK && n_ready < num_returns) {
-        struct record *last = NULL;
-        w.n_missing = (unsigned)(num_returns - n_ready);
-        for (; n_added < n; n_added++) {
-            struct record *r = ref_table_find(core.refs, refs[n_added]);
-            struct ref_waiter *rw = &rws[n_added];
-            r->held++;
-            rw->link = NULL;
-            rw->kind = REF_WAITER_THREAD;
-            rw->u.thread = &w;
-            if (r->state != REF_PENDING)
-                continue;
-            owner_ref_add_waiter(r, rw);
-            last = r;
-        }
-        if (timeout_ms == 0) {
-            if (!core.polling) {
-                core.polling = true;
-                poller_turn(0, NULL, 0);
-                core.polling = false;
-            }
-        } else {
-            while (w.n_missing > 0 && wait_round(&w, deadline, last))
-                continue;
-        }
-        worker_unblock();
-    }
-    for (size_t i = 0, k = 0; i < n && code == CORE_OK; i++) {
         const struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
-        ready[i] = k < num_returns && r->state == REF_READY;
-        k += ready[i];
-        n_ready = k;
+        ready[i] = n_ready < num_returns && r->state == REF_READY;
+        n_ready += ready[i];
     }
-    for (size_t i = 0; i < n_added; i++) {
-        owner_ref_remove_waiter(&rws[i]);
+    for (size_t i = 0; i < n && must_wait; i++)
         ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)refs[i]));
-    }
-    poller_leave();
+    if (must_wait)
+        poller_leave();
     core_leave();
     core_unlock();
-    free(rws);
-    if (code == CORE_OK && n_ready < num_returns)
-        code = CORE_ETIMEOUT;
-    return code;
+    return code == CORE_OK && n_ready < num_returns ? CORE_ETIMEOUT : code;
 }
 
 int core_retain(uint64_t ref)

@@ -52,6 +52,7 @@ enum ref_flag {
     REF_FREED = 16,    /* by the program, before its time: the value is an error */
     REF_DYING = 32,    /* on its way to the free list */
     REF_ARGUMENT = 64, /* inside an argument of the body that runs here */
+    REF_MARKED = 128,  /* seen by whoever looks through many of them, under one lock */
 };
 
 /* A value in the object store. */

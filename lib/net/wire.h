@@ -271,9 +271,8 @@ struct wire_arg {
  * it is. The refs inside a stored value lie behind its data in the arena. */
 #define WIRE_VALUE_REFS   0x40
 #define WIRE_VALUE_STORED 0x80
-#define WIRE_VALUE_BY_REF 0xc0 /* of an argument: the bytes are a wire_ref, whose value is wanted  \
-                                */
-#define WIRE_META_MASK 0x3f
+#define WIRE_VALUE_BY_REF 0xc0 /* of an argument: a wire_ref, whose value is wanted */
+#define WIRE_META_MASK    0x3f
 struct wire_ref {
     uint64_t word;         /* of the owner's own table */
     uint64_t counter;      /* ObjectID = (owner, counter, index) */

@@ -40,8 +40,10 @@ static void mark_dirty(struct process *p)
         list_append(&p->node->dirty, &p->dirty_node);
 }
 
-void node_cut_off(struct process *p)
+void node_cut_off(struct process *p, const char *why)
 {
+    if (!p->cut)
+        snprintf(p->cut_why, sizeof p->cut_why, "%s", why);
     p->cut = true;
     mark_dirty(p);
 }
@@ -59,6 +61,12 @@ void node_say_error(struct process *p, enum err_code code, const char *text)
         unix_link_flush(p->link, NULL);
 }
 
+void node_refuse(struct process *p, const char *why)
+{
+    node_say_error(p, ERR_PROTOCOL, why);
+    node_cut_off(p, why);
+}
+
 static void does_not_read(struct process *p)
 {
     if (!p->cut)
@@ -67,7 +75,7 @@ static void does_not_read(struct process *p)
                 "pid=%d pending=%zu",
                 p->pid,
                 unix_link_pending(p->link));
-    node_cut_off(p);
+    node_cut_off(p, "it did not read what was sent to it");
 }
 
 void node_send(struct process *p, uint8_t type, const void *body, size_t size)
@@ -244,8 +252,7 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
     memcpy(&w, body, size < sizeof w ? size : sizeof w);
     if (size < sizeof w || w.n_resources > RESOURCES_MAX
         || size < sizeof w + w.n_resources * sizeof(struct wire_resource) || w.count > 4096) {
-        node_say_error(p, ERR_PROTOCOL, "malformed LEASE_REQUEST");
-        node_cut_off(p);
+        node_refuse(p, "malformed LEASE_REQUEST");
         return;
     }
     memset(&need, 0, sizeof need);
@@ -308,8 +315,7 @@ static void handle(struct process *p, const struct frame *f)
     uint64_t now = loop_now_ms(), lease = 0;
 
     if (!p->registered && f->h.type != WIRE_HELLO) {
-        node_say_error(p, ERR_PROTOCOL, "the first frame must be HELLO");
-        node_cut_off(p);
+        node_refuse(p, "the first frame must be HELLO");
         return;
     }
     if (f->body_size >= sizeof lease)
@@ -388,11 +394,9 @@ static void on_frame(struct process *p, const struct frame *f)
                  : router_on_frame(p->node->router, p->slot, f, &err))
             == 0)
             return;
-        node_say_error(p, ERR_PROTOCOL, err.text);
-        node_cut_off(p);
+        node_refuse(p, err.text);
     } else if ((f->h.flags & FRAME_MORE) != 0) {
-        node_say_error(p, ERR_PROTOCOL, "no message to a raylet is longer than a frame");
-        node_cut_off(p);
+        node_refuse(p, "no message to a raylet is longer than a frame");
     } else {
         handle(p, f);
     }

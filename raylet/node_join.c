@@ -136,7 +136,7 @@ void node_join_on_hello(struct process *p, const uint8_t *body, size_t size)
         log_err("node", "refused_hello", "pid=%d msg=\"%s\"", p->pid, wrong);
         p->refused = wrong;
         node_say_error(p, code, wrong);
-        node_cut_off(p);
+        node_cut_off(p, wrong);
         return;
     }
     if (p->kind == WIRE_DRIVER) {

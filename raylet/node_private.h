@@ -46,7 +46,8 @@ struct process {
     enum wire_kind kind;
     bool registered; /* said HELLO */
     bool welcomed;
-    bool cut;            /* link_lost at the turn's end */
+    bool cut; /* link_lost at the turn's end */
+    char cut_why[128];
     const char *refused; /* why its HELLO was; NULL: it was not */
     int32_t pid;         /* of a worker: 0 until SPAWNED */
     int pidfd;       /* of a worker: what is killed is this process, not who has its number now */
@@ -124,7 +125,10 @@ void node_talk(struct process *a, struct process *b);
 
 /* Its last frame: then say why not and cut it off, at the turn's end. */
 void node_say_error(struct process *p, enum err_code code, const char *text);
-void node_cut_off(struct process *p);
+/* Its link ends with this turn, and it with its link; why goes into the sentence of its death. */
+void node_cut_off(struct process *p, const char *why);
+/* The same for what it said, and tells it. */
+void node_refuse(struct process *p, const char *why);
 
 /* --- node_join.c --- */
 void node_join_on_hello(struct process *p, const uint8_t *body, size_t size);

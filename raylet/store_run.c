@@ -198,8 +198,7 @@ static void on_lend(struct process *p, const uint8_t *body, size_t size)
         return;
     memcpy(&w, body, sizeof w);
     if (w.need == 0 || w.want < w.need || w.n_places == 0 || w.n_places > STORE_LENT_MAX) {
-        node_say_error(p, ERR_PROTOCOL, "malformed STORE_LEND");
-        node_cut_off(p);
+        node_refuse(p, "malformed STORE_LEND");
         return;
     }
     store_lend(p->node->store,

@@ -104,6 +104,8 @@ size_t pool_run_describe_death(const struct process *p, int status, char *out, s
                      strsignal(WTERMSIG(status)));
     else
         n = snprintf(out, size, "worker pid=%d exited with status %d", p->pid, WEXITSTATUS(status));
+    if (p->cut && n > 0 && (size_t)n < size)
+        n += snprintf(out + n, size - (size_t)n, ": the raylet ended it, %s", p->cut_why);
     if (n < 0 || (size_t)n + 2 >= size)
         return strlen(out);
     int k = snprintf(out + n + 1, size - (size_t)n - 1, "%s.err", p->log_base);

@@ -138,6 +138,21 @@ def test_bytes_after_hello(cluster, data):
     ends_cleanly(cluster, link, (0, 1))
 
 
+@pytest.mark.parametrize("route", [1, 77, 0x80000000 | 9999], ids=["never bound", "of a dead worker", "of no process"])
+def test_frames_to_a_process_that_is_gone(cluster, route):
+    """They are dropped; the raylet goes on serving who sent them."""
+    info, info_reply, push, done = 62, 63, 41, 43
+    link = Link(cluster)
+    link.send(hello())
+    assert link.until(WELCOME)[0] == WELCOME
+    for sequence, kind in enumerate([push, done, push]):
+        link.send(HEADER.pack(16 + 64, kind, 0, 0, route, sequence) + b"\1" * 64)
+    link.send(HEADER.pack(16, info, 0, 0, 0, 1))
+    assert link.until(info_reply)[0] == info_reply
+    link.socket.close()
+    ends_cleanly(cluster, link)
+
+
 @pytest.mark.parametrize("argument,word", [
     ("--num-cpus=0", "num-cpus"),
     ("--num-cpus=nan", "num-cpus"),

@@ -52,3 +52,11 @@ def test_matrix_is_verified(cluster):
 def test_matrix_names_its_usage(cluster):
     program = cluster.run(build_dir() / "examples" / "matrix", "many", status=1)
     assert "usage: matrix [N]" in program.err
+
+
+@pytest.mark.parametrize("fault", ["writes to a view", "overruns its buffer", "closes all descriptors", "forks", "execs",
+                                   "is killed reading", "is killed writing", "its child is killed reading"])
+def test_a_body_that_misbehaves_with_store_memory(cluster, fault, request):
+    number = request.node.callspec.indices["fault"]
+    cluster.announce("worker_exited|signal|Segmentation|AddressSanitizer|SUMMARY|ABORTING|==[0-9]+==")
+    cluster.run("object_faults", "faults", number, timeout=60)

@@ -58,5 +58,4 @@ def test_matrix_names_its_usage(cluster):
                                    "is killed reading", "is killed writing", "its child is killed reading"])
 def test_a_body_that_misbehaves_with_store_memory(cluster, fault, request):
     number = request.node.callspec.indices["fault"]
-    cluster.announce("worker_exited|signal|Segmentation|AddressSanitizer|SUMMARY|ABORTING|==[0-9]+==")
     cluster.run("object_faults", "faults", number, timeout=60)

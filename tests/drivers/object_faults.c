@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bodies that misbehave with store memory: the object, the store and everybody else are as before. */
+/* Bodies that misbehave with store memory: the object, the store and everybody else are as before.
+ */
 #include "tests/drivers/driver.h"
 
 #include <signal.h>
@@ -107,7 +108,7 @@ static void faults(int argc, char **argv)
                                                 [KILLS_READER] = RAY_ECRASH,
                                                 [KILLS_WRITER] = RAY_ECRASH,
                                                 [KILLS_CHILD_OF_READER] = RAY_OK};
-    const int only = argc > 0 ? atoi(argv[0]) : -1;
+    const int only = argc > 0 ? (int)strtol(argv[0], NULL, 10) : -1;
 
     CHECK_CODE(ray_init(RAY_CONFIG(.num_cpus = 2, .object_store_memory = STORE)), RAY_OK);
     for (int round = 0; round < ROUNDS; round++)

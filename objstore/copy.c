@@ -247,8 +247,9 @@ static void measure_class(struct memory *m,
                           unsigned size_class,
                           unsigned n_cpus)
 {
-    /* the middle of the class; it divides all the sizes above, so that no place is cut */
-    size_t size = (size_t)FIRST_LIMIT / 2 << (2 * size_class);
+    /* the class's largest, where a wrong choice costs most; it divides all the sizes above, so that
+     * no place is cut */
+    size_t limit = store_copy_class_limit(size_class), size = limit > 0 ? limit : FROM_BYTES;
     struct sample found[STORE_COPY_ROUTINES][STORE_COPY_COLUMNS] = {0};
     unsigned n_columns = 1, routine = STORE_COPY_PLAIN, column = 0;
 

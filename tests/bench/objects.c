@@ -188,12 +188,20 @@ static void copying_fini(struct copying *c)
         free(c->us[w]);
 }
 
+/* The next source: none is in the caches because it was just read. */
+static const uint8_t *copying_next(struct copying *c)
+{
+    c->from_at = (c->from_at + c->size) % c->from_bytes;
+    return c->from + c->from_at;
+}
+
 /* One more of each way. */
 static void copying_sample(struct copying *c)
 {
     for (unsigned w = 0; w < N_WAYS; w++) {
+        const uint8_t *from = copying_next(c);
         uint64_t t = clock_now_ns();
-        copy_in_way(w, c->to + c->to_at, c->from + c->from_at, c->size);
+        copy_in_way(w, c->to + c->to_at, from, c->size);
         c->us[w][c->n] = us_since(t);
         c->to_at = (c->to_at + c->size) % c->to_bytes;
     }
@@ -230,11 +238,11 @@ static void put_rows(size_t size,
     for (int round = 0; round < 2; round++) {
         c.n = 0;
         for (size_t i = 0; i < n; i++) {
+            const uint8_t *from = copying_next(&c);
             uint64_t t = clock_now_ns();
-            refs[i] = ray_put(ray_bytes(c.from + c.from_at, size));
+            refs[i] = ray_put(ray_bytes(from, size));
             us[i] = us_since(t);
             copying_sample(&c);
-            c.from_at = (c.from_at + size) % c.from_bytes;
         }
         ray_view v;
         if (ray_get(refs[n - 1], &v, RAY_FOREVER) != RAY_OK || v.size != size)

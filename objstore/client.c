@@ -12,11 +12,12 @@
 #include "objstore/copy.h"
 #include "objstore/pin.h"
 
-#define MAGIC      0x5253434cu /* "RSCL" */
-#define FIRST_WANT (1u << 20)
-#define QUICK_MS   1000
-#define SLOW_MS    10000
-#define N_SPARES   (2 * STORE_LENT_MAX)
+#define MAGIC       0x5253434cu /* "RSCL" */
+#define FIRST_WANT  (1u << 20)
+#define MOST_WANTED (16u << 20)
+#define QUICK_MS    1000
+#define SLOW_MS     10000
+#define N_SPARES    (2 * STORE_LENT_MAX)
 
 /* Lent and not yet carved: [at, end). */
 struct region {
@@ -189,11 +190,13 @@ static void return_place(struct store_client *c, uint64_t place)
 
 /* --- creating --- */
 
+/* Some milliseconds of writing: the more is lent ahead, the longer freed memory, which is warm,
+ * lies idle while memory that nobody has used yet is written to. */
 static uint64_t most_wanted(const struct store_client *c)
 {
     uint64_t most = c->capacity / 64 / STORE_BLOCK * STORE_BLOCK;
 
-    return most > STORE_BLOCK ? most : STORE_BLOCK;
+    return most > MOST_WANTED ? MOST_WANTED : most > STORE_BLOCK ? most : STORE_BLOCK;
 }
 
 /* A region for one large object alone is not asked for ahead. */

@@ -115,6 +115,8 @@ struct store_stats {
     uint64_t capacity;
     uint64_t used; /* of sealed objects, rounded up to blocks, those being freed too */
     uint64_t lent; /* of regions, what is not sealed yet */
+    uint64_t
+        buried; /* part of lent: of dead processes, until nobody uses what they left unsealed */
     uint64_t free, largest_free;
     uint64_t data_bytes; /* of sealed objects as their creators gave them */
     uint64_t peak;       /* of used + lent */
@@ -123,13 +125,31 @@ struct store_stats {
     uint64_t n_sealed_ever, n_freed_ever, n_bad_records, n_refused;
 };
 void store_get_stats(const struct store *s, struct store_stats *out);
-/* Pins and holds of an entry, by all processes. */
+/* Pins and holds of an entry, by all processes, and its blocks (none before it is sealed). */
 struct store_use {
     uint32_t n_pins, n_holds;
+    uint32_t n_blocks;
+    uint32_t slot;     /* LENT: to this process */
+    bool is_allocated; /* the arena says so of its blocks, or it has none */
 };
 /* The next entry after `entry` (0 begins) that is not free; 0: none is left. Pins are counted when
  * the walk begins. use may be NULL. */
 uint32_t store_next(const struct store *s, uint32_t entry, struct store_use *use);
+/* What a process has of the store: a pin in one of its slots, its holds of an entry, an extent that
+ * is lent to it. */
+enum store_holding_kind { STORE_HOLDING_PIN, STORE_HOLDING_HOLD, STORE_HOLDING_LENT };
+struct store_holding {
+    enum store_holding_kind kind;
+    uint32_t n;            /* HOLD */
+    uint64_t place;        /* PIN (foreign input), HOLD */
+    uint64_t offset, size; /* LENT */
+    bool is_allocated;     /* LENT: the arena says so */
+};
+/* The next one at or after *at (0 begins), which moves on. false: none is left. */
+bool store_next_holding(const struct store *s,
+                        uint32_t slot,
+                        uint64_t *at,
+                        struct store_holding *out);
 /* Arena, index, lists, counts and holds agree; asserts. */
 void store_selfcheck(const struct store *s);
 

@@ -4,9 +4,23 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
+#include "objstore/pin.h"
 #include "objstore/store_private.h"
 
 /* --- queries --- */
+
+static uint64_t n_buried(const struct store *s)
+{
+    uint64_t n = 0;
+
+    list_for_each(m, &s->graves)
+    {
+        const struct grave *g = list_entry(m, struct grave, node);
+        for (size_t i = 0; i < g->n_lent; i++)
+            n += g->lent[i].n;
+    }
+    return n;
+}
 
 void store_get_stats(const struct store *s, struct store_stats *out)
 {
@@ -14,6 +28,7 @@ void store_get_stats(const struct store *s, struct store_stats *out)
         .capacity = s->config.capacity,
         .used = s->used_blocks * STORE_BLOCK,
         .lent = s->lent_blocks * STORE_BLOCK,
+        .buried = n_buried(s) * STORE_BLOCK,
         .free = arena_n_free(s->arena) * STORE_BLOCK,
         .largest_free = (uint64_t)arena_largest(s->arena) * STORE_BLOCK,
         .data_bytes = s->data_bytes,
@@ -45,10 +60,55 @@ uint32_t store_next(const struct store *s, uint32_t entry, struct store_use *use
             continue;
         if (use != NULL)
             *use = (struct store_use){.n_pins = e->looked == UINT64_MAX ? e->n_pins : 0,
-                                      .n_holds = e->n_holds};
+                                      .n_holds = e->n_holds,
+                                      .n_blocks = e->n_blocks,
+                                      .slot = e->slot,
+                                      .is_allocated =
+                                          e->n_blocks == 0
+                                          || arena_is_allocated(s->arena, e->first, e->n_blocks)};
         return entry;
     }
     return 0;
+}
+
+bool store_next_holding(const struct store *s,
+                        uint32_t slot,
+                        uint64_t *at,
+                        struct store_holding *out)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    ASSERT(slot < s->config.n_slots && s->processes[slot].share != NULL);
+    const struct process *p = &s->processes[slot];
+
+    for (uint32_t n = pin_n_slots(&p->share->ring); *at < STORE_PINS; ++*at) {
+        uint64_t place = *at < n ? pin_look(&p->share->pins[*at]) : 0;
+        if (place == 0)
+            continue;
+        *out = (struct store_holding){.kind = STORE_HOLDING_PIN, .place = place, .n = 1};
+        ++*at;
+        return true;
+    }
+    for (; *at - STORE_PINS < p->holds.room; ++*at) {
+        size_t i = (size_t)(*at - STORE_PINS);
+        uint32_t entry = (uint32_t)p->holds.keys[i];
+        if (entry == 0)
+            continue;
+        *out = (struct store_holding){.kind = STORE_HOLDING_HOLD,
+                                      .place = store_place(generation_of(s, entry), entry),
+                                      .n = (uint32_t)p->holds.values[i]};
+        ++*at;
+        return true;
+    }
+    size_t i = (size_t)(*at - STORE_PINS - p->holds.room);
+    if (i >= p->n_lent)
+        return false;
+    const struct extent *x = &p->lent[i];
+    *out = (struct store_holding){.kind = STORE_HOLDING_LENT,
+                                  .offset = (uint64_t)x->first * STORE_BLOCK,
+                                  .size = (uint64_t)x->n * STORE_BLOCK,
+                                  .is_allocated = arena_is_allocated(s->arena, x->first, x->n)};
+    ++*at;
+    return true;
 }
 
 /* --- selfcheck --- */

@@ -204,6 +204,7 @@ void node_free_process(struct process *p)
     close_link(p);
     list_remove(&p->dirty_node);
     store_run_remove(p);
+    memory_run_on_gone(p);
     tell_of_death(p);
     log_forward_remove(p);
     worker_log_close(&p->logs[0]);
@@ -347,6 +348,9 @@ static void handle(struct process *p, const struct frame *f)
         break;
     case WIRE_ROUTE:
         lease_run_on_channel_lost(p, f->body, f->body_size);
+        break;
+    case WIRE_REFS:
+        memory_run_on_refs(p, f->body, f->body_size);
         break;
     case WIRE_INFO:
         on_info(p);
@@ -540,11 +544,13 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
 
     n->loop = loop;
     n->config = *config;
-    n->board_fd = n->index_fd = n->arena_fd = n->inotify_fd = n->pidfd = n->measuring_pidfd = -1;
+    n->board_fd = n->index_fd = n->arena_fd = n->inotify_fd = n->pidfd = n->measuring_pidfd =
+        n->command_fd = n->spare_fd = -1;
     n->session.lock_fd = -1;
     n->start_code = ERR_START_FAILED;
     n->due_ms = UINT64_MAX;
     list_init(&n->dirty);
+    list_init(&n->commands);
     clock_gettime(CLOCK_REALTIME, &t);
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
     n->resources = config->custom;
@@ -572,6 +578,7 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
         || watch_driver(n, err) != 0 || store_run_greet_driver(n->driver, err) != 0)
         goto fail;
     log_forward_init(n);
+    command_run_open(n);
     node_join_gcs(n);
     gcs_client_run(n->gcs); /* the job's number is in the names of logs */
     worker_pool_prestart(n->pool, n_cpus, loop_now_ms(), &n->pool_actions);
@@ -602,6 +609,7 @@ void node_destroy(struct node *n)
 {
     if (n == NULL)
         return;
+    command_run_close(n);
     end_processes(n);
     gcs_client_destroy(n->gcs);
     log_set_fd(-1);

@@ -10,6 +10,8 @@
  *   lease_run.c        grants, channels and notices: what lease.c decides
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
  *   store_run.c        the object store's memory and rings: what objstore/store.c decides
+ *   command_run.c      the session's socket, for `ray` commands
+ *   memory_run.c       what `ray memory` asks of it
  *   log_forward.c      prints of tasks on their way to the driver's terminal
  *   machine_run.c      measures the machine when it is idle
  */
@@ -63,9 +65,23 @@ struct process {
     int log_wd[2];
     uint64_t talked[BOARD_SLOTS / 64]; /* those it exchanged frames with, or may have */
     bool in_store;                     /* the object store knows it */
+    uint32_t n_asked;                  /* REFS_ASKs it has not answered */
     char log_base[300];
 };
 #define PROCESS_MAGIC 0x50524f43u
+
+/* The link of a `ray` command. Owned by node.commands. */
+struct command {
+    unsigned magic;
+    struct node *node;
+    struct list list;
+    uint32_t number; /* never used again */
+    bool registered; /* said HELLO */
+    bool cut;        /* ends when this turn of its link is over */
+    struct unix_link *link;
+    struct loop_watch *watch;
+};
+#define COMMAND_MAGIC 0x434f4d44u
 
 struct node {
     struct loop *loop;
@@ -100,6 +116,10 @@ struct node {
     struct loop_timer *log_tick; /* of logs without inotify */
     bool logs_stalled;           /* the driver does not read: on it goes when it does */
     uint64_t start_ms;
+    struct list commands;
+    uint32_t n_commands, last_command;
+    int command_fd, spare_fd;
+    struct loop_watch *command_watch;
     char why[400];            /* why the last worker could not start */
     enum err_code start_code; /* what a refusal for that reason says */
     /* the machine's facts */
@@ -181,6 +201,25 @@ void store_run_drain(struct process *p);
 bool store_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, size_t size);
 /* Carry out what store.c decided. */
 void store_run(struct node *n);
+
+/* --- command_run.c --- */
+/* Listen on the session's socket; without it, the cluster goes on. */
+void command_run_open(struct node *n);
+void command_run_close(struct node *n);
+/* The command with that number; NULL: it has gone. */
+struct command *command_run_find(const struct node *n, uint32_t number);
+/* Sent at once. fd: -1, or passed along; closed in any case. */
+void command_run_send(struct command *c, uint8_t type, const void *body, size_t size, int fd);
+/* Its last frame: why not. */
+void command_run_refuse(struct command *c, enum err_code code, const char *text);
+
+/* --- memory_run.c --- */
+/* false: not a frame of `ray memory`, or a malformed one. */
+bool memory_run_on_command(struct command *c, uint8_t type, const uint8_t *body, size_t size);
+/* A process answers: on to who asked. */
+void memory_run_on_refs(struct process *p, const uint8_t *body, size_t size);
+/* It will not answer any more. */
+void memory_run_on_gone(const struct process *p);
 
 /* --- log_forward.c --- */
 /* Watch the logs, by inotify if the user has an instance left, else by a tick. */

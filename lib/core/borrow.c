@@ -784,6 +784,30 @@ uint64_t borrow_next_deadline(const struct borrow *b)
     return first;
 }
 
+bool borrow_is_kept_for_dead(const struct borrow *b, uint32_t process)
+{
+    list_for_each(n, &b->others)
+    {
+        const struct other *o = list_entry(n, struct other, node);
+        if (o->process == process)
+            return o->is_dead;
+    }
+    return false;
+}
+
+void borrow_for_each_reply(const struct borrow *b, borrow_reply_f f, void *arg)
+{
+    list_for_each(n, &b->others)
+    {
+        const struct other *o = list_entry(n, struct other, node);
+        list_for_each(m, &o->replies)
+        {
+            const struct reply *r = list_entry(m, struct reply, node);
+            f(arg, o->process, r->slots, r->n);
+        }
+    }
+}
+
 void borrow_get_stats(const struct borrow *b, struct borrow_stats *out)
 {
     *out = (struct borrow_stats){.n_borrowed = b->n_borrowed,

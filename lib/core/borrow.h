@@ -127,6 +127,13 @@ void borrow_on_time(struct borrow *b, uint64_t now_ns);
 /* UINT64_MAX: never. */
 uint64_t borrow_next_deadline(const struct borrow *b);
 
+/* --- queries --- */
+/* Is it dead, and are its borrows still kept? */
+bool borrow_is_kept_for_dead(const struct borrow *b, uint32_t process);
+/* What is held for replies not yet SEEN, and for the dead. The slots are good for the call. */
+typedef void (*borrow_reply_f)(void *arg, uint32_t process, const uint32_t *slots, uint32_t n);
+void borrow_for_each_reply(const struct borrow *b, borrow_reply_f f, void *arg);
+
 struct borrow_stats {
     uint64_t n_borrowed;  /* records of others' objects here */
     uint64_t n_borrowers; /* (object, process) pairs of ours */

@@ -57,8 +57,8 @@ static bool fits_inline(uint64_t size, uint64_t n_refs)
                   <= CORE_ARGS_MAX;
 }
 
-/* Room for size more bytes and n more slots in the reply. */
-static bool make_room(size_t size, uint32_t n)
+/* Room for size more bytes in the reply. */
+static bool make_room(size_t size)
 {
     if (reply.size + size > reply.room) {
         size_t room = 2 * (reply.size + size) + 4096;
@@ -68,6 +68,12 @@ static bool make_room(size_t size, uint32_t n)
         reply.bytes = p;
         reply.room = room;
     }
+    return true;
+}
+
+/* And for n more slots, with the lock held: others look at them. */
+static bool make_slots(uint32_t n)
+{
     if (reply.n_slots + n > reply.slots_room) {
         size_t room = 2 * (reply.n_slots + n) + 64;
         uint32_t *p = try_alloc(reply.slots, room * sizeof *p);
@@ -136,7 +142,7 @@ int core_call_return(struct core_call *call,
 
     if (i >= call->n_returns || reply.returns[i].is_given)
         return CORE_EARG;
-    if (!make_room(is_stored ? 0 : size, n_refs))
+    if (!make_room(is_stored ? 0 : size))
         return CORE_ENOMEM;
     if (!is_stored && n_refs == 0) {
         give(i, meta, size, NULL, 0, &code);
@@ -146,6 +152,10 @@ int core_call_return(struct core_call *call,
         return CORE_OK;
     }
     core_lock();
+    if (!make_slots(n_refs)) {
+        core_unlock();
+        return CORE_ENOMEM;
+    }
     if (is_stored)
         code = objects_alloc(refs_trailer(size) + n_refs * sizeof(struct wire_ref), &e, err);
     if (code == CORE_OK && is_stored) {
@@ -201,7 +211,7 @@ int core_call_return_buffer(struct core_call *call,
         code = core_call_return(call, i, meta, b.data, size, refs, n_refs, err);
         free(b.data);
         return code;
-    } else if (!make_room(0, n_refs)) {
+    } else if (!make_slots(n_refs)) {
         code = CORE_ENOMEM;
     } else {
         g = give(i, meta, size, refs, n_refs, &code);
@@ -437,6 +447,23 @@ static void let_args_go(const struct wire_push *w)
     poller_leave();
 }
 
+void call_for_each_hold(void (*f)(void *arg, uint32_t slot), void *arg)
+{
+    for (size_t i = 0; i < args.n_slots; i++)
+        f(arg, args.slots[i]);
+    for (size_t i = 0; i < reply.n_slots; i++)
+        f(arg, reply.slots[i]);
+}
+
+bool call_next_pin(unsigned i, uint64_t *place, int32_t *pin)
+{
+    if (i >= args.n_pins)
+        return false;
+    *place = args.pins[i].place;
+    *pin = args.pins[i].pin;
+    return true;
+}
+
 /* Lines of a task are told apart by a marker in the log, written when the function changes (Ray's
  * way). */
 static void mark_logs(const char *name)
@@ -539,6 +566,7 @@ static void settle_refs(const struct wire_push *w, bool heard)
     else
         for (size_t i = 0; i < reply.n_slots; i++)
             ref_table_unhold(core.refs, ref_table_at(core.refs, reply.slots[i]));
+    reply.n_slots = 0;
 }
 
 static void answer(const struct wire_push *w, const struct core_call *call, uint64_t run_ns)

@@ -283,6 +283,9 @@ int core_init(const struct core_config *config, struct err *err)
         code = CORE_ELINK;
     } else {
         core.n_inits = 1;
+        core_lock();
+        poller_need_helper(); /* answers others, whatever the program does */
+        core_unlock();
     }
     pthread_mutex_unlock(&life);
     return code;

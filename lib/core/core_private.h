@@ -17,6 +17,7 @@
  *   want.c     values of borrowed refs, asked for and answered
  *   refs.c     refs and values on the wire; carries out what borrow.c decides
  *   objects.c  this process's use of the object store
+ *   ref_report.c  what refs there are, for `ray memory`
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -298,6 +299,9 @@ void owner_ref_remove_waiter(struct ref_waiter *w);
 void owner_tell(struct record *r);
 /* At least size bytes that stay until the next call. NULL: no memory. */
 uint8_t *core_scratch(size_t size);
+/* Each record that the spec of a pending task holds: as an argument itself, or inside one. */
+typedef void (*owner_held_f)(void *arg, struct record *r, bool is_inside);
+void owner_for_each_held(const struct task *t, owner_held_f f, void *arg);
 /* Build a WIRE_META_ERROR value; returns its size. */
 size_t owner_failure(void *out,
                      size_t max,
@@ -403,6 +407,8 @@ bool objects_pin(uint64_t place, int32_t *pin);
 void objects_unpin(uint64_t place, int32_t *pin);
 /* NULL: not in the store. */
 const void *objects_read(uint64_t offset, uint64_t size);
+/* Is that slot pinned, and what? */
+bool objects_pinned(int slot, uint64_t *place);
 /* Rings the bell if asked for; before frames are written. */
 void objects_flush(void);
 
@@ -411,6 +417,14 @@ void objects_flush(void);
  * held on entry and on return. */
 uint64_t call_run(const struct inbox_task *t, uint64_t start_ns);
 void call_on_process_dead(uint32_t process);
+/* Each record that the running body holds, by its arguments and what it has returned so far. */
+void call_for_each_hold(void (*f)(void *arg, uint32_t slot), void *arg);
+/* Argument i of the running body that is in the store, and where its pin is. false: no more. */
+bool call_next_pin(unsigned i, uint64_t *place, int32_t *pin);
+
+/* --- ref_report.c --- */
+/* A page of the table of refs, to the raylet. */
+void ref_report_on_ask(const uint8_t *body, size_t size);
 
 /* --- worker.c --- */
 void worker_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);

@@ -299,6 +299,14 @@ const void *objects_read(uint64_t offset, uint64_t size)
     return core.store != NULL ? store_client_read(core.store, offset, size) : NULL;
 }
 
+bool objects_pinned(int slot, uint64_t *place)
+{
+    if (core.store == NULL || pin_homes[slot] == NULL)
+        return false;
+    *place = store_client_pinned(core.store, slot);
+    return true;
+}
+
 /* Move the pins there are to the raylet. false: its ring has no room for a single one. */
 static bool hold_some(void)
 {

@@ -150,8 +150,7 @@ static struct record *take_slot(const uint8_t **at)
     return ref_table_at(core.refs, slot);
 }
 
-/* Each record that the spec holds: as an argument itself, or inside one. */
-static void for_each_held(const struct task *t, void (*f)(struct record *, bool is_inside))
+void owner_for_each_held(const struct task *t, owner_held_f f, void *arg)
 {
     const uint8_t *p = t->spec;
 
@@ -160,7 +159,7 @@ static void for_each_held(const struct task *t, void (*f)(struct record *, bool 
         memcpy(&a, p, sizeof a);
         p += sizeof a;
         if (a.size == ARG_IS_REF) {
-            f(take_slot(&p), false);
+            f(arg, take_slot(&p), false);
             continue;
         }
         if ((a.meta & WIRE_VALUE_REFS) != 0) {
@@ -168,14 +167,15 @@ static void for_each_held(const struct task *t, void (*f)(struct record *, bool 
             memcpy(&n, p, sizeof n);
             p += sizeof n;
             while (n-- > 0)
-                f(take_slot(&p), true);
+                f(arg, take_slot(&p), true);
         }
         p += a.size;
     }
 }
 
-static void unhold(struct record *r, bool is_inside)
+static void unhold(void *arg, struct record *r, bool is_inside)
 {
+    (void)arg;
     (void)is_inside;
     ref_table_unhold(core.refs, r);
 }
@@ -183,13 +183,14 @@ static void unhold(struct record *r, bool is_inside)
 /* Drop what the spec holds; t is a copy of the task part. */
 static void let_go(const struct task *t)
 {
-    for_each_held(t, unhold);
+    owner_for_each_held(t, unhold, NULL);
     ref_table_free(core.refs, t->spec, t->spec_size);
 }
 
 /* What the worker got a ref of: of an argument itself it got the value only. */
-static void collect(struct record *r, bool is_inside)
+static void collect(void *arg, struct record *r, bool is_inside)
 {
+    (void)arg;
     if (!is_inside && (r->extra == NULL || r->extra->n_inner == 0))
         return;
     core.slots = xrealloc(core.slots, (core.n_slots + 1) * sizeof *core.slots);
@@ -202,7 +203,7 @@ static void collect(struct record *r, bool is_inside)
 static void hold_for_dead(const struct task *t, uint32_t process)
 {
     core.n_slots = 0;
-    for_each_held(t, collect);
+    owner_for_each_held(t, collect, NULL);
     borrow_hold_reply(core.borrow, process, 0, core.slots, (uint32_t)core.n_slots);
     free(core.slots);
     core.slots = NULL;
@@ -830,6 +831,10 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_STORE_RECALL:
         if (p->is_raylet)
             objects_on_frame(type, body, size);
+        break;
+    case WIRE_REFS_ASK:
+        if (p->is_raylet)
+            ref_report_on_ask(body, size);
         break;
     case WIRE_PROCESS_DEAD:
     case WIRE_BORROW:

@@ -59,7 +59,9 @@ static struct record *make_object(uint8_t meta,
         ref_table_set(core.refs, r, meta, bytes, (uint32_t)size);
         return r;
     }
-    struct object_name name = {.owner = core.welcome.process, .counter = r->counter};
+    struct object_name name = {.owner = core.welcome.process,
+                               .index = record_index(r),
+                               .counter = r->counter};
     struct ref_stored stored = {.place = e->place,
                                 .offset = e->offset,
                                 .size = size,

@@ -17,6 +17,9 @@
  *   O,W -> R  STORE_LEND, STORE_RECORD, STORE_DOORBELL
  *   R -> O,W  STORE_FD, STORE_LENT, STORE_REFUSED, STORE_RECALL, PROCESS_DEAD
  *   any process to any other: BORROW, BORROW_ACK, SEEN, WANT, OBJECT, OBJECT_ACK
+ *   C -> R    HELLO, BOOKS_ASK, REFS_ASK              R -> C  WELCOME, BOOKS, REFS
+ *   R -> O,W  REFS_ASK                                O,W -> R  REFS
+ *             C: a `ray` command, over the session's socket (raylet/command_run.c)
  *
  * Owner and worker talk on a direct channel (a socketpair made by the raylet, its ends in GRANT and
  * BEGIN), or, when the fd could not be delivered, over their raylet links on a route bound by
@@ -32,7 +35,7 @@
 #include "lib/base/id.h"
 #include "lib/net/frame.h"
 
-#define WIRE_PROTOCOL      4
+#define WIRE_PROTOCOL      5
 #define WIRE_ROUTE_PROCESS 0x80000000u
 
 enum wire_type {
@@ -83,6 +86,10 @@ enum wire_type {
     WIRE_STORE_RECORD = 101,
     WIRE_STORE_DOORBELL = 102,
     WIRE_PROCESS_DEAD = 103,
+    WIRE_BOOKS_ASK = 104,
+    WIRE_BOOKS = 105,
+    WIRE_REFS_ASK = 106,
+    WIRE_REFS = 107,
 
     WIRE_BORROW = 110,
     WIRE_BORROW_ACK = 111,
@@ -110,6 +117,7 @@ static inline enum frame_class wire_class(uint8_t type)
     case WIRE_PROCESS_DEAD: /* behind what the raylet passed on from it */
         return FRAME_CALLS;
     case WIRE_LOG:
+    case WIRE_REFS:
     case WIRE_GOODBYE: /* behind all that was sent before */
         return FRAME_BODIES;
     default:
@@ -121,6 +129,7 @@ enum wire_kind {
     WIRE_DRIVER = 1,
     WIRE_WORKER = 2,
     WIRE_ZYGOTE = 3,
+    WIRE_COMMAND = 4, /* `ray ...`: no process of the job, it asks and goes */
 };
 
 /* O,W -> R. A worker names the start-up token it was spawned with; a driver sends 0. */
@@ -385,6 +394,102 @@ struct wire_object {
 /* Borrower -> owner: so much of what OBJECTs said was read. */
 struct wire_object_ack {
     uint64_t bytes;
+} __attribute__((packed));
+
+/* --- what `ray memory` asks --- */
+
+/* R -> C, answers the empty BOOKS_ASK; FRAME_HAS_FD: a memfd with n_processes of
+ * wire_books_process, then n_entries of wire_books_entry, then n_uses of wire_books_use: all that
+ * the raylet knows at one moment. Bytes as in struct store_stats. */
+struct wire_books {
+    uint64_t capacity, used, lent, buried, free, largest_free, peak;
+    uint32_t n_processes, n_entries, n_uses, n_waiting;
+    uint32_t is_whole; /* 0: no memory for the rows, there are none */
+} __attribute__((packed));
+struct wire_books_process {
+    uint32_t process, kind; /* enum wire_kind */
+    int32_t pid;
+    uint32_t slot;
+} __attribute__((packed));
+/* An entry of the index that is not free. Of one that is only lent owner is the creator, and only
+ * place and state are good. */
+struct wire_books_entry {
+    uint64_t place, offset, size, counter;
+    uint32_t owner, index, n_refs;
+    uint32_t n_blocks, n_holds;
+    uint16_t attempt;
+    uint8_t state;        /* enum store_state */
+    uint8_t is_allocated; /* the arena says so of its blocks */
+} __attribute__((packed));
+enum wire_use {
+    WIRE_USE_PIN = 1,  /* place: n of the process's slots */
+    WIRE_USE_HOLD = 2, /* place: n of its holds */
+    WIRE_USE_LENT = 3, /* offset, size */
+};
+struct wire_books_use {
+    uint32_t process, kind; /* enum wire_use */
+    uint64_t place, offset, size;
+    uint32_t n;
+    uint32_t is_allocated; /* LENT */
+} __attribute__((packed));
+
+/* C -> R -> O,W: a page of the table of refs, from this cursor on (0 begins). The raylet puts the
+ * number of the command above the ticket, and the process echoes what it got. */
+struct wire_refs_ask {
+    uint64_t ticket, from;
+    uint32_t process;
+} __attribute__((packed));
+/* O,W -> R -> C. next: the cursor of what follows, 0: that was all. Followed by n rows, each
+ * followed by n_items of wire_refs_item and its site (site_size bytes). */
+enum wire_refs_status {
+    WIRE_REFS_OK = 0,
+    WIRE_REFS_GONE = 1, /* R: no such process (any more) */
+    WIRE_REFS_BUSY = 2, /* R: it has not answered those who asked before */
+};
+struct wire_refs {
+    uint64_t ticket, next;
+    uint32_t process, status, n;
+} __attribute__((packed));
+/* A record. word 0: none, but what the process has besides: holds by items, or (place > 0) a pin in
+ * slot `pin` or held, of which the records need not tell. A record with more items than fit is
+ * told again, with the items from first_item on. */
+struct wire_refs_row {
+    uint64_t word, counter, size, place, offset;
+    uint64_t owner_word;           /* BORROWED */
+    uint32_t owner, index;         /* process number; of the return */
+    uint32_t count, held, n_views; /* handles, holds, of those values being read in the store */
+    uint32_t n_refs;               /* inside the value in the store */
+    uint32_t first_item, n_items;
+    int32_t pin; /* as struct ref_stored: slot, -2 at the raylet, or -1 */
+    uint16_t flags, site_size;
+    uint8_t status;
+    uint8_t spare[3];
+} __attribute__((packed));
+#define WIRE_ROW_BORROWED   1u
+#define WIRE_ROW_STORED     2u
+#define WIRE_ROW_HIDDEN     4u  /* of a task without returns: no ref */
+#define WIRE_ROW_REGISTERED 8u  /* BORROWED: the owner was told */
+#define WIRE_ROW_ARGUMENT   16u /* inside an argument of the body that runs there */
+#define WIRE_ROW_TASK       32u /* a task makes or made it, else it was put */
+enum wire_row_status {
+    WIRE_ROW_PENDING = 0, /* borrowed: not known here */
+    WIRE_ROW_ARGS = 1,    /* its task waits for arguments */
+    WIRE_ROW_QUEUED = 2,  /* for a worker */
+    WIRE_ROW_PUSHED = 3,  /* it is with one */
+    WIRE_ROW_READY = 4,
+    WIRE_ROW_FAILED = 5, /* the value is an error */
+    WIRE_ROW_FREED = 6,  /* by the program; still read */
+};
+enum wire_refs_item_kind {
+    WIRE_ITEM_INSIDE = 1,   /* this value holds the record at slot `number` of the same process */
+    WIRE_ITEM_ARGUMENT = 2, /* this pending task does */
+    WIRE_ITEM_REPLY = 3,    /* what was returned, and its receiver has not confirmed */
+    WIRE_ITEM_BODY = 4,     /* the body that runs, for its arguments and returns */
+    WIRE_ITEM_BORROWER = 5, /* process `number` borrows this */
+    WIRE_ITEM_LEAVING = 6,  /* the same; it has died, and keeps it for a grace */
+};
+struct wire_refs_item {
+    uint32_t kind, number;
 } __attribute__((packed));
 
 /* R -> Z. With three fds in this order on three frames: SPAWN carries the worker's link; two more

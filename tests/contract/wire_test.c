@@ -95,6 +95,28 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_want(N, S, I)          N(word, LEASE)
 #define FIELDS_object_ack(N, S, I)    N(bytes, 262144)
 #define FIELDS_object(N, S, I)        N(word, LEASE)
+#define FIELDS_books(N, S, I)                                                                      \
+    N(capacity, 1u << 26) N(used, 8192) N(lent, 65536) N(buried, 4096) N(free, 1u << 20)           \
+        N(largest_free, 1u << 19) N(peak, 3u << 20) N(n_processes, 3) N(n_entries, 2) N(n_uses, 1) \
+            N(n_waiting, 4) N(is_whole, 1)
+#define FIELDS_books_process(N, S, I) N(process, 5) N(kind, WIRE_WORKER) N(pid, 4711) N(slot, 6)
+#define FIELDS_books_entry(N, S, I)                                                                \
+    N(place, LEASE) N(offset, 8192) N(size, 1048577) N(counter, 42) N(owner, 5) N(index, 2)        \
+        N(n_refs, 3) N(n_blocks, 257) N(n_holds, 7) N(attempt, 2) N(state, STORE_ENTRY_SEALED)     \
+            N(is_allocated, 1)
+#define FIELDS_books_use(N, S, I)                                                                  \
+    N(process, 5) N(kind, WIRE_USE_HOLD) N(place, LEASE) N(offset, 8192) N(size, 65536) N(n, 9)    \
+        N(is_allocated, 1)
+#define FIELDS_refs_ask(N, S, I) N(ticket, TICKET) N(from, LEASE) N(process, 5)
+#define FIELDS_refs(N, S, I)                                                                       \
+    N(ticket, TICKET) N(next, LEASE) N(process, 5) N(status, WIRE_REFS_BUSY) N(n, 1)
+#define FIELDS_refs_row(N, S, I)                                                                   \
+    N(word, LEASE) N(counter, 42) N(size, 1048577) N(place, LEASE + 1) N(offset, 8192)             \
+        N(owner_word, LEASE + 2) N(owner, 5) N(index, 2) N(count, 3) N(held, 4) N(n_views, 1)      \
+            N(n_refs, 6) N(first_item, 7) N(n_items, 1) N(pin, -2)                                 \
+                N(flags, WIRE_ROW_BORROWED | WIRE_ROW_REGISTERED) N(site_size, 8)                  \
+                    N(status, WIRE_ROW_FAILED)
+#define FIELDS_refs_item(N, S, I)     N(kind, WIRE_ITEM_BORROWER) N(number, 4711)
 #define FIELDS_spawn(N, S, I)         N(token, TICKET) N(part, 3) N(slot, 12)
 #define FIELDS_spawned(N, S, I)       N(token, TICKET) N(pid, -1) N(error, 11)
 #define FIELDS_exited(N, S, I)        N(pid, 4711) N(status, 0x8b)
@@ -136,6 +158,8 @@ PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PA
 PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
 PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(store_refused)
 PART(record) PART(process_dead) PART(borrow) PART(seen) PART(want) PART(object) PART(object_ack)
+PART(books) PART(books_process) PART(books_entry) PART(books_use) PART(refs_ask) PART(refs)
+PART(refs_row) PART(refs_item)
     /* clang-format on */
 
     struct part {
@@ -300,6 +324,24 @@ static const struct row rows[] = {
     {"PROCESS_DEAD", WIRE_PROCESS_DEAD, 0, {P(process_dead)},
      "14000000670000000d0c0b0afeffffff"
      "67120000"},
+    {"BOOKS_ASK", WIRE_BOOKS_ASK, 0, {{0}},
+     "10000000680000000d0c0b0afeffffff"},
+    {"BOOKS", WIRE_BOOKS, FRAME_HAS_FD, {P(books), P(books_process), P(books_entry), P(books_use)},
+     "cc000000690100000d0c0b0afeffffff"
+     "00000004000000000020000000000000000001000000000000100000000000000000100000000000"
+     "00000800000000000000300000000000030000000200000001000000040000000100000005000000"
+     "0200000067120000060000008877665544332211002000000000000001001000000000002a000000"
+     "00000000050000000200000003000000010100000700000002000201050000000200000088776655"
+     "44332211002000000000000000000100000000000900000001000000"},
+    {"REFS_ASK", WIRE_REFS_ASK, 0, {P(refs_ask)},
+     "240000006a0000000d0c0b0afeffffff"
+     "01ffeeddccbbaa99887766554433221105000000"},
+    {"REFS", WIRE_REFS, 0, {P(refs), P(refs_row), P(refs_item), TEXT("a.c:12\0\0")},
+     "980000006b0000000d0c0b0afeffffff"
+     "01ffeeddccbbaa99887766554433221105000000020000000100000088776655443322112a000000"
+     "000000000100100000000000897766554433221100200000000000008a7766554433221105000000"
+     "02000000030000000400000001000000060000000700000001000000feffffff0900080005000000"
+     "0500000067120000612e633a31320000"},
     {"BORROW", WIRE_BORROW, 0, {P(borrow), TEXT("\1\0\0\0\2\0\0\0")},
      "200000006e0000000d0c0b0afeffffff"
      "07000000010000000100000002000000"},
@@ -372,6 +414,10 @@ static const char *name_of(enum wire_type type)
         NAME(STORE_RECORD)
         NAME(STORE_DOORBELL)
         NAME(PROCESS_DEAD)
+        NAME(BOOKS_ASK)
+        NAME(BOOKS)
+        NAME(REFS_ASK)
+        NAME(REFS)
         NAME(BORROW)
         NAME(BORROW_ACK)
         NAME(SEEN)
@@ -471,7 +517,7 @@ END_TEST
 
 /* What travels inside bodies, and the version itself. */
 static const int numbers[][2] = {
-    {WIRE_PROTOCOL, 4},
+    {WIRE_PROTOCOL, 5},
     {WIRE_VALUE_BY_REF, 0xc0},
     {(int)WIRE_ROUTE_PROCESS, INT32_MIN},
     {WIRE_META_MASK, 0x3f},
@@ -480,6 +526,7 @@ static const int numbers[][2] = {
     {WIRE_DRIVER, 1},
     {WIRE_WORKER, 2},
     {WIRE_ZYGOTE, 3},
+    {WIRE_COMMAND, 4},
     {WIRE_META_XLANG, 0},
     {WIRE_META_RAW, 1},
     {WIRE_META_ERROR, 2},
@@ -493,10 +540,26 @@ static const int numbers[][2] = {
 };
 #define N_NUMBERS (sizeof numbers / sizeof numbers[0])
 
+/* What rows of BOOKS and REFS say. */
+static const int row_numbers[][2] = {
+    {WIRE_USE_PIN, 1},        {WIRE_USE_HOLD, 2},      {WIRE_USE_LENT, 3},
+    {WIRE_REFS_OK, 0},        {WIRE_REFS_GONE, 1},     {WIRE_REFS_BUSY, 2},
+    {WIRE_ROW_BORROWED, 1},   {WIRE_ROW_STORED, 2},    {WIRE_ROW_HIDDEN, 4},
+    {WIRE_ROW_REGISTERED, 8}, {WIRE_ROW_ARGUMENT, 16}, {WIRE_ROW_TASK, 32},
+    {WIRE_ROW_PENDING, 0},    {WIRE_ROW_ARGS, 1},      {WIRE_ROW_QUEUED, 2},
+    {WIRE_ROW_PUSHED, 3},     {WIRE_ROW_READY, 4},     {WIRE_ROW_FAILED, 5},
+    {WIRE_ROW_FREED, 6},      {WIRE_ITEM_INSIDE, 1},   {WIRE_ITEM_ARGUMENT, 2},
+    {WIRE_ITEM_REPLY, 3},     {WIRE_ITEM_BODY, 4},     {WIRE_ITEM_BORROWER, 5},
+    {WIRE_ITEM_LEAVING, 6},
+};
+#define N_ROW_NUMBERS (sizeof row_numbers / sizeof row_numbers[0])
+
 START_TEST(other_numbers_are_pinned)
 {
     for (size_t i = 0; i < N_NUMBERS; i++)
         ck_assert_msg(numbers[i][0] == numbers[i][1], "number %zu is %d", i, numbers[i][0]);
+    for (size_t i = 0; i < N_ROW_NUMBERS; i++)
+        ck_assert_msg(row_numbers[i][0] == row_numbers[i][1], "row number %zu is wrong", i);
 }
 END_TEST
 
@@ -518,6 +581,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         {2, 0xd702d7b0189813b1u},
         {3, 0x616d9392cb1ce16fu},
         {4, 0x4a2f4340ec41f3b8u},
+        {5, 0x8a86b14f768b6109u},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;
@@ -527,6 +591,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         h = hash(h, rows[i].hex, strlen(rows[i].hex) + 1);
     }
     h = hash(h, numbers, sizeof numbers);
+    h = hash(h, row_numbers, sizeof row_numbers);
     for (size_t i = 1; i <= last; i++)
         ck_assert_int_eq(tables[i].protocol, tables[i - 1].protocol + 1);
     ck_assert_int_eq(tables[last].protocol, WIRE_PROTOCOL);

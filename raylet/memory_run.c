@@ -15,6 +15,7 @@
 #include "raylet/node_private.h"
 
 #define ASKED_MAX 64 /* of a process that does not answer */
+#define BOOKS_MAX 32 /* of one command */
 
 /* --- books --- */
 
@@ -187,7 +188,7 @@ bool memory_run_on_command(struct command *c, uint8_t type, const uint8_t *body,
 {
     struct wire_refs_ask ask;
 
-    if (type == WIRE_BOOKS_ASK) {
+    if (type == WIRE_BOOKS_ASK && c->n_books++ < BOOKS_MAX) {
         on_books_ask(c);
         return true;
     }

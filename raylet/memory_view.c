@@ -102,7 +102,8 @@ static void add_entries(struct memory_view *v, const uint8_t *at, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         struct memory_entry *e = memory_add(&v->entries, sizeof *e);
         memcpy(&e->row, at + i * sizeof e->row, sizeof e->row);
-        word_map_set(&v->by_place, e->row.place, v->entries.n);
+        if (e->row.place != 0)
+            word_map_set(&v->by_place, e->row.place, v->entries.n);
         if (e->row.n_blocks > 0)
             add_extent(v,
                        e->row.offset,
@@ -214,7 +215,9 @@ static size_t add_row(struct memory_view *v,
         return 0;
     }
     uint64_t key = slot_key(p->number, (uint32_t)w->word);
-    size_t i = word_map_get(&v->by_slot, key);
+    size_t i = key != 0 ? word_map_get(&v->by_slot, key) : 0;
+    if (key == 0)
+        return 0; /* nobody has that slot */
     if (i > 0 && memory_ref_at(v, i - 1)->row.word == w->word)
         return i;
     struct memory_ref *r = memory_add(&v->refs, sizeof *r);

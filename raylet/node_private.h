@@ -75,9 +75,10 @@ struct command {
     unsigned magic;
     struct node *node;
     struct list list;
-    uint32_t number; /* never used again */
-    bool registered; /* said HELLO */
-    bool cut;        /* ends when this turn of its link is over */
+    uint32_t number;  /* never used again */
+    bool registered;  /* said HELLO */
+    bool cut;         /* ends when this turn of its link is over */
+    uint32_t n_books; /* asked for: each takes a descriptor until it has read it */
     struct unix_link *link;
     struct loop_watch *watch;
 };

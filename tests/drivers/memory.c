@@ -7,6 +7,9 @@
 #include "tests/drivers/driver.h"
 
 #include <signal.h>
+#include <time.h>
+
+#include "objstore/pin.h"
 
 #define KIB   1024u
 #define MIB   (KIB * KIB)
@@ -38,6 +41,17 @@ static ray_ref put(size_t size)
     ray_buffer b;
 
     CHECK_CODE(ray_create(size, &b), RAY_OK);
+    memset(b.data, 1, size);
+    return ray_seal(&b);
+}
+
+/* While the store is full something small. */
+static ray_ref put_if_fits(size_t size)
+{
+    ray_buffer b;
+
+    if (ray_create(size, &b) != RAY_OK)
+        return ray_put(1);
     memset(b.data, 1, size);
     return ray_seal(&b);
 }
@@ -215,11 +229,182 @@ static void many(int argc, char **argv)
     free(items);
 }
 
+/* --- kills --- */
+
+static int who(ray_call *call)
+{
+    return ray_return(call, 0, (int64_t)getpid());
+}
+RAY_REMOTE(who);
+
+/* Reads what its list names, keeps one of it in place of what it kept before, and returns that, an
+ * object of its own, and another inside a third one. */
+static int mixes(ray_call *call)
+{
+    static ray_ref keeps_one;
+    ray_ref refs[3] = {{0}}, large = put_if_fits(150 * KIB), nested = ray_put(ray_list(large, 1));
+    ray_box list, value;
+
+    if (ray_arg(call, 0, &list) != RAY_OK)
+        return -1;
+    for (int i = 0; i < 3 && ray_next(&list, &refs[i]) == RAY_OK; i++)
+        if (ray_get(refs[i], &value, 20) == RAY_OK)
+            ray_box_drop(&value);
+    if (keeps_one.word != 0)
+        ray_release(keeps_one);
+    keeps_one = refs[0];
+    int rc = ray_return(call, 0, ray_list(keeps_one, large, nested));
+    ray_release(refs[1]);
+    ray_release(refs[2]);
+    ray_release(large);
+    ray_release(nested);
+    return rc;
+}
+RAY_REMOTE(mixes);
+
+#define POOL 40
+
+static unsigned dice(unsigned n)
+{
+    static uint64_t x = 88172645463325252u;
+
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return (unsigned)(x >> 33) % n;
+}
+
+static ray_ref make_one(const ray_ref *pool)
+{
+    ray_ref a = pool[dice(POOL)], b = pool[dice(POOL)], c = pool[dice(POOL)];
+
+    switch (dice(4)) {
+    case 0:
+        return ray_put((int64_t)dice(1000));
+    case 1:
+        return put_if_fits(120 * KIB + dice(200) * KIB);
+    case 2:
+        return ray_put(ray_list(a, b, c));
+    default:
+        return ray_remote(mixes, ray_list(a, b, c), b);
+    }
+}
+
+static double now_s(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Puts, gets, nests and lends for so many seconds while its workers are killed. */
+static void kills(int argc, char **argv)
+{
+    double end_s = now_s() + (argc > 0 ? strtod(argv[0], NULL) : 1);
+    ray_ref pool[POOL];
+    int n_kills = 0, n_rounds = 0;
+    int64_t pid;
+    ray_box value;
+
+    begin(3);
+    for (int i = 0; i < POOL; i++)
+        pool[i] = ray_put((int64_t)i);
+    printf("begins\n");
+    fflush(stdout);
+    for (; now_s() < end_s; n_rounds++) {
+        for (int i = 0; n_rounds % 400 == 399 && i < POOL; i++) { /* chains grow */
+            ray_release(pool[i]);
+            pool[i] = ray_put((int64_t)i);
+        }
+        ray_ref *r = &pool[dice(POOL)], made = make_one(pool);
+        ray_release(*r);
+        *r = made;
+        if (dice(3) == 0 && ray_get(pool[dice(POOL)], &value, 5) == RAY_OK)
+            ray_box_drop(&value);
+        if (dice(30) == 0 && ray_take(ray_remote(who), &pid, RAY_FOREVER) == RAY_OK
+            && kill((pid_t)pid, SIGKILL) == 0)
+            n_kills++;
+    }
+    printf("rounds %d\nkills %d\n", n_rounds, n_kills);
+    end();
+}
+
+/* --- books that disagree: what the raylet is told by others' memory is foreign input --- */
+
+/* Where this process has that memfd, for reading at least. */
+static void *mapping_of(const char *memfd)
+{
+    FILE *f = fopen("/proc/self/maps", "re");
+    unsigned long start = 0;
+    char line[512];
+
+    while (f != NULL && start == 0 && fgets(line, sizeof line, f) != NULL)
+        if (strstr(line, memfd) != NULL)
+            start = strtoul(line, NULL, 16);
+    if (f != NULL)
+        fclose(f);
+    CHECK(start != 0);
+    return (void *)start;
+}
+
+/* The first entry in that state, of an object of this size if it is sealed. */
+static uint64_t place_of(enum store_state state, uint64_t size, uint64_t *offset)
+{
+    const struct index_entry *index = mapping_of("/memfd:ray-index");
+
+    for (uint32_t i = 1; i < 1000; i++) {
+        uint64_t word = atomic_load(&index[i].word);
+        if ((uint32_t)word != state || (state == STORE_ENTRY_SEALED && index[i].size != size))
+            continue;
+        *offset = index[i].offset;
+        return store_place((uint32_t)(word >> 32), i);
+    }
+    return 0;
+}
+
+static void planted(int argc, char **argv)
+{
+    const char *what = argc > 0 ? argv[0] : "";
+    uint64_t offset = 0, unused, place = 0;
+
+    begin(1);
+    ray_ref ref = name("object", put(300 * KIB));
+    struct store_share *share =
+        (void *)((char *)mapping_of("/memfd:ray-control") + STORE_SHARE_OFFSET);
+    struct store_record r = {.owner = 1, .counter = 4711, .index = 1, .size = 4096};
+    bool done; /* until the raylet has read the ring */
+    CHECK_CODE(ray_wait(&ref, 1, 1, RAY_FOREVER, &done), RAY_OK);
+    while (place == 0) {
+        ray_cluster any;
+        CHECK_CODE(ray_get_cluster(&any), RAY_OK);
+        place = place_of(STORE_ENTRY_SEALED, 300 * KIB, &offset);
+    }
+    r.place = place;
+    if (strcmp(what, "pin") == 0) {
+        atomic_store(&share->pins[0], place);
+        atomic_store(&share->ring.n_pins, 1);
+        end();
+        return;
+    }
+    r.kind = strcmp(what, "hold") == 0 ? STORE_HOLD : strcmp(what, "free") == 0 ? STORE_FREE : 0;
+    if (r.kind == 0) { /* an object that nobody knows, in memory that is lent to us */
+        r.kind = STORE_SEAL;
+        r.place = place_of(STORE_ENTRY_LENT, 0, &unused);
+        r.offset = offset + 600 * KIB;
+        r.owner = strcmp(what, "stranger") == 0 ? 7777 : 1;
+    }
+    CHECK(ring_post(&share->ring, &r, NULL));
+    end();
+}
+
 static const struct scenario scenarios[] = {
     {"own", 0, NULL, own},
     {"pending", 0, NULL, pending},
     {"borrowed", 0, NULL, borrowed},
     {"many", 0, NULL, many},
+    {"kills", 0, NULL, kills},
+    {"planted", 0, NULL, planted},
 };
 
 int main(int argc, char **argv)

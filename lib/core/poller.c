@@ -12,9 +12,10 @@
  *
  * The helper thread sees to it that no request waits more than two milliseconds behind user code:
  * it naps a millisecond at a time and runs a turn only if nobody has the role and no turn happened
- * for a millisecond. When no work was outstanding for a while it goes to sleep until whoever starts
- * work wakes it; in a driver also until something comes or becomes due, since nobody else is there
- * to answer those who borrow from it. (Of a worker's threads one waits for input already.)
+ * for a millisecond; if somebody sleeps with the role, it sends what others said since. When no
+ * work was outstanding for a while it goes to sleep until whoever starts work wakes it; in a driver
+ * also until something comes or becomes due, since nobody else is there to answer those who borrow
+ * from it. (Of a worker's threads one waits for input already.)
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -152,13 +153,19 @@ static bool spin(const struct peer *p, int fd)
     return false;
 }
 
+/* Whoever has the role may sleep: what others have to say does not wait for it. */
+static void send_all(void)
+{
+    refs_flush();
+    peer_flush_all();
+}
+
 /* Do what has become due, and send what that leads to. */
 static void serve_due(void)
 {
     owner_settle();
     worker_on_time();
-    refs_flush();
-    peer_flush_all();
+    send_all();
 }
 
 static void turn_over(void)
@@ -204,8 +211,7 @@ static void wait_for_input(uint64_t timeout_ns)
 
 void poller_turn(uint64_t timeout_ns, struct peer *awaited, uint64_t expected_run_ns)
 {
-    refs_flush();
-    peer_flush_all();
+    send_all();
     if (awaited != NULL && awaited->route > 0)
         awaited = core.raylet;
     if (timeout_ns > 0 && awaited != NULL && awaited->link != NULL
@@ -272,6 +278,7 @@ void poller_wait(struct waiter *w,
         return;
     atomic_store(&w->word, 0);
     list_append(&core.sleepers, &w->node);
+    send_all(); /* may tell this waiter too */
     core_unlock();
     futex_wait(&w->word, 0, timeout);
     core_lock();
@@ -338,6 +345,8 @@ static void *helper_main(void *arg)
             core.polling = false;
             core.counters.helper_turns++;
             poller_leave();
+        } else if (core.polling) {
+            send_all();
         }
         idle = busy ? 0 : idle + 1;
         bool deep = idle > IDLE_NAPS;

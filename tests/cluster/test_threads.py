@@ -7,7 +7,7 @@ import pytest
 from conftest import slow, wait_until
 
 
-@pytest.mark.parametrize("scenario", ["everything", "in_a_body", "begins", "ends"])
+@pytest.mark.parametrize("scenario", ["everything", "in_a_body", "begins", "ends", "asks_beside_a_get"])
 def test_scenario(cluster, scenario):
     cluster.run("threads", scenario, timeout=60)
 

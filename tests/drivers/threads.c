@@ -281,12 +281,57 @@ static void raylet_dies(int argc, char **argv)
     exit(0);
 }
 
+/* --- one gets what another must first make possible --- */
+
+static int waits_for(ray_call *call)
+{
+    char *gate;
+
+    if (ray_arg(call, 0, &gate) != RAY_OK)
+        return -1;
+    await_events(gate, 1);
+    return ray_return(call, 0, 1);
+}
+RAY_REMOTE(waits_for);
+
+static void *get_it_at_last(void *arg)
+{
+    int64_t x;
+
+    (void)arg;
+    CHECK_CODE(ray_get(shared, &x, RAY_FOREVER), RAY_OK);
+    return NULL;
+}
+
+/* Who sleeps for an answer must not keep others from asking. */
+static void asks_beside_a_get(int argc, char **argv)
+{
+    const size_t size = 4u << 20;
+    pthread_t getter;
+    ray_buffer b;
+
+    (void)argc;
+    (void)argv;
+    int fd = open_pipe("gate");
+    shared = ray_remote(waits_for, (const char *)"gate");
+    start_threads(&getter, 1, get_it_at_last);
+    for (int i = 0; i < 100; i++) { /* each needs memory that the raylet must lend */
+        CHECK_CODE(ray_create(size, &b), RAY_OK);
+        memset(b.data, i, size);
+        CHECK_CODE(ray_release(ray_seal(&b)), RAY_OK);
+    }
+    send_event("gate");
+    join_threads(&getter, 1);
+    close(fd);
+}
+
 static const struct scenario scenarios[] = {
     {"everything", 2, NULL, everything},
     {"in_a_body", 2, NULL, in_a_body},
     {"begins", 0, NULL, begins},
     {"ends", 0, NULL, ends},
     {"raylet_dies", 1, NULL, raylet_dies},
+    {"asks_beside_a_get", 2, NULL, asks_beside_a_get},
 };
 
 int main(int argc, char **argv)

@@ -10,7 +10,6 @@
 
 /* Of an object store, in bytes: the raylet's. */
 #define STORE_MIN (1ull << 20)
-#define STORE_MAX (1ull << 46)
 
 static int stale_error(ray_ref ref)
 {
@@ -42,7 +41,7 @@ int ray_init(const ray_config *config)
     if (given.num_cpus < 0)
         return api_error(RAY_EARG, "num_cpus is %d: it must be 1 or more", given.num_cpus);
     if (given.object_store_memory != 0
-        && (given.object_store_memory < STORE_MIN || given.object_store_memory > STORE_MAX))
+        && (given.object_store_memory < STORE_MIN || given.object_store_memory > CORE_OBJECT_MAX))
         return api_error(RAY_EARG,
                          "object_store_memory is %llu: it must be %llu (1 MiB) to 2^46 bytes, or 0 "
                          "for 30 %% of what is available",
@@ -216,10 +215,24 @@ int ray_get_object(ray_ref ref, ray_object *out)
     return RAY_OK;
 }
 
+/* A time that was computed and has passed must not wait for ever. */
+static int check_timeout(int64_t timeout_ms)
+{
+    if (timeout_ms >= RAY_FOREVER)
+        return RAY_OK;
+    return api_error(RAY_EARG,
+                     "timeout_ms is %lld: it must be 0 or more, or RAY_FOREVER",
+                     (long long)timeout_ms);
+}
+
 static int get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms, bool take)
 {
     struct core_value v;
-    int rc = take ? core_take(ref.word, timeout_ms, &v) : core_get(ref.word, timeout_ms, &v);
+    int rc = check_timeout(timeout_ms);
+
+    if (rc != RAY_OK)
+        return rc;
+    rc = take ? core_take(ref.word, timeout_ms, &v) : core_get(ref.word, timeout_ms, &v);
 
     if (rc == CORE_ESTALE)
         return stale_error(ref);
@@ -284,9 +297,12 @@ int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_
 {
     _Static_assert(sizeof(ray_ref) == sizeof(uint64_t), "a ref is a word");
 
+    int rc = check_timeout(timeout_ms);
+    if (rc != RAY_OK)
+        return rc;
     if (n > 0 && !core_is_initialized())
         return api_core_error(CORE_ESTALE, NULL);
-    int rc = core_wait((const uint64_t *)refs, n, num_returns, timeout_ms, ready);
+    rc = core_wait((const uint64_t *)refs, n, num_returns, timeout_ms, ready);
 
     if (rc == CORE_EARG)
         return api_error(RAY_EARG,
@@ -315,6 +331,9 @@ int ray_watch(ray_ref ref, void *tag)
 int ray_poll(ray_event *events, size_t max, int64_t timeout_ms)
 {
     _Static_assert(sizeof(ray_event) == sizeof(struct core_event), "one layout");
+
+    if (check_timeout(timeout_ms) != RAY_OK)
+        return -1;
     int n = core_poll((struct core_event *)events, max, timeout_ms);
 
     if (n < 0) {

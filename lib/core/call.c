@@ -157,7 +157,7 @@ int core_call_return(struct core_call *call,
         return CORE_ENOMEM;
     }
     if (is_stored)
-        code = objects_alloc(refs_trailer(size) + n_refs * sizeof(struct wire_ref), &e, err);
+        code = objects_alloc(size, n_refs, &e, err);
     if (code == CORE_OK && is_stored) {
         core_unlock();
         code = objects_fill(&e, bytes, size, err);

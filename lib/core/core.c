@@ -22,6 +22,7 @@
 #define SHUTDOWN_MS     2000
 #define FLUSH_TASKS     32
 #define TEMPLATES_MAX   65535
+#define TIMEOUT_MAX_MS  (INT64_MAX / 2000000) /* 146 years: for ever */
 
 struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER,
                     .outside = PTHREAD_COND_INITIALIZER,
@@ -96,7 +97,9 @@ void core_have_news(void)
 
 uint64_t core_deadline(int64_t timeout_ms)
 {
-    return timeout_ms < 0 ? UINT64_MAX : clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    if (timeout_ms < 0 || timeout_ms > TIMEOUT_MAX_MS)
+        return UINT64_MAX;
+    return clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
 }
 
 static bool copy_string(char *out, size_t room, const char **at, const char *end)

@@ -38,6 +38,7 @@ enum core_code {
     CORE_EFORKED,
 };
 
+#define CORE_OBJECT_MAX  (1ull << 46) /* bytes of a store: no object is larger */
 #define CORE_INLINE_MAX  (100u << 10) /* a value longer than this needs the object store */
 #define CORE_ARGS_MAX    (10u << 20)  /* inline bytes of one task */
 #define CORE_RETURNS_MAX 1000

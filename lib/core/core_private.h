@@ -378,9 +378,9 @@ void objects_on_fd(uint32_t part, int fd);
 int objects_open(int index_fd, int arena_fd, struct control_block *control, struct err *err);
 void objects_close(void);
 void objects_on_frame(uint8_t type, const uint8_t *body, size_t size);
-/* Memory for size bytes (> 0); waits, without the lock, while the store is full. CORE_OK,
- * CORE_EFULL or CORE_ELINK with err. */
-int objects_alloc(uint64_t size, struct store_extent *out, struct err *err);
+/* Memory for a value of data bytes (> 0) and the refs inside it; waits, without the lock, while the
+ * store is full. CORE_OK, CORE_EFULL or CORE_ELINK with err. */
+int objects_alloc(uint64_t data, uint32_t n_refs, struct store_extent *out, struct err *err);
 void objects_abort(const struct store_extent *e);
 /* Write size bytes to its start (bytes NULL: nothing), having got its memory. Without the lock.
  * CORE_OK, or CORE_ENOMEM with err: the machine has none. */

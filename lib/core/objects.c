@@ -164,12 +164,20 @@ static void request(uint64_t size)
     peer_send(core.raylet, WIRE_STORE_LEND, &w, sizeof w);
 }
 
-int objects_alloc(uint64_t size, struct store_extent *out, struct err *err)
+int objects_alloc(uint64_t data, uint32_t n_refs, struct store_extent *out, struct err *err)
 {
+    uint64_t size = refs_trailer(data) + n_refs * sizeof(struct wire_ref);
     struct waiter w = {.n_missing = 1};
     uint64_t n_refused = core.n_refused;
     int code = CORE_OK;
 
+    if (data > CORE_OBJECT_MAX) {
+        err_set(err,
+                ERR_FULL,
+                "an object of %llu bytes is larger than any object store: make several parts",
+                (unsigned long long)data);
+        return CORE_EFULL;
+    }
     list_init(&w.node);
     while (core.store != NULL && !store_client_alloc(core.store, size, out)) {
         if (core.raylet->link == NULL) {

@@ -97,8 +97,7 @@ uint64_t core_put(uint8_t meta,
         if (size <= CORE_INLINE_MAX) {
             r = make_object(meta, size > 0 ? bytes : NULL, size, NULL, slots, n_refs);
         } else {
-            uint64_t trailer = n_refs * sizeof(struct wire_ref);
-            *code = objects_alloc(refs_trailer(size) + trailer, &e, err);
+            *code = objects_alloc(size, n_refs, &e, err);
             if (*code == CORE_OK) {
                 core_unlock();
                 *code = objects_fill(&e, bytes, size, err);
@@ -233,7 +232,7 @@ int core_create(uint64_t size, uint32_t n_refs, struct core_buffer *out, struct 
     }
     core_enter();
     if (size > CORE_INLINE_MAX) {
-        code = objects_alloc(refs_trailer(size) + n_refs * sizeof(struct wire_ref), &e, err);
+        code = objects_alloc(size, n_refs, &e, err);
         if (code == CORE_OK) {
             core_unlock();
             code = objects_fill(&e, NULL, 0, err);

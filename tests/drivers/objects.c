@@ -347,6 +347,10 @@ static void buffers(int argc, char **argv)
     CHECK_CODE(ray_release(ref), RAY_OK);
 
     CHECK_CODE(ray_create(0, &b), RAY_EARG);
+    CHECK_CODE(ray_create(SIZE_MAX, &b), RAY_EFULL);
+    CHECK_CODE(ray_create(SIZE_MAX - 4095, &b), RAY_EFULL);
+    CHECK_CODE(ray_create(SIZE_MAX / 2, &b), RAY_EFULL);
+    check_error(ray_put(ray_bytes("x", SIZE_MAX)), RAY_EFULL, "18446744073709551615 bytes");
     check_error(ray_put(ray_list(1, &none)), RAY_EARG, "ray_seal");
     check_error(ray_put(&none), RAY_EARG, "ray_seal");
     ray_abandon(&none);

@@ -334,9 +334,22 @@ static void waits(int argc, char **argv)
     }
 }
 
+static int opens(ray_call *call)
+{
+    const char *name;
+
+    if (ray_arg(call, 0, &name) != RAY_OK)
+        return -1;
+    send_event(name);
+    return 0;
+}
+RAY_REMOTE(opens, .num_returns = RAY_ZERO);
+
 static void polls(int argc, char **argv)
 {
     int64_t x = 5;
+    bool ready;
+    ray_event event;
     int keep = open_pipe("poll");
     ray_ref r = ray_remote(gate, (const char *)"poll");
 
@@ -347,8 +360,15 @@ static void polls(int argc, char **argv)
     CHECK_CODE(ray_get(r, &x, 5), RAY_ETIMEOUT);
     CHECK(x == 5);
     CHECK_CODE(ray_take(r, &x, 0), RAY_ETIMEOUT); /* keeps the ref */
-    send_event("poll");
-    CHECK_CODE(ray_get(r, &x, RAY_FOREVER), RAY_OK);
+    /* a time that has passed is not for ever, and a very long one is not over at once */
+    CHECK_CODE(ray_get(r, &x, -2), RAY_EARG);
+    CHECK_CODE(ray_take(r, &x, INT64_MIN), RAY_EARG);
+    CHECK_CODE(ray_get_many(&r, 1, &x, -2), RAY_EARG);
+    CHECK_CODE(ray_wait(&r, 1, 1, -2, &ready), RAY_EARG);
+    CHECK(ray_poll(&event, 1, -2) == -1 && ray_error()->code == RAY_EARG);
+    ray_remote(opens, (const char *)"poll");
+    CHECK_CODE(ray_wait(&r, 1, 1, INT64_MAX, &ready), RAY_OK);
+    CHECK_CODE(ray_get(r, &x, INT64_MAX), RAY_OK);
     CHECK_CODE(ray_get(r, &x, 0), RAY_OK);
     CHECK(x == 1);
     CHECK_CODE(ray_take(r, &x, 0), RAY_OK);

@@ -6,7 +6,7 @@
  *          ref carries the error, and the first get of it reports it.
  * Refs:    one word, of this process, generation-checked: release once; a stale one is RAY_ESTALE,
  *          not a crash.
- * Time:    milliseconds; RAY_FOREVER waits, 0 polls.
+ * Time:    milliseconds; RAY_FOREVER waits, 0 polls, other negative ones are RAY_EARG.
  * Sizes:   a value (an argument, a return, a put) of more than 100 KiB lies in the object store,
  *          which all processes of a machine read in place; a smaller one stays with its owner.
  * Refs inside values keep what they name alive as long as somebody can reach the value.

@@ -99,6 +99,7 @@ struct node {
     unsigned n_channels_ended, n_routes;
     struct gcs_client *gcs;
     struct store *store;
+    struct store_reserve *reserve; /* of the arena */
     struct store_actions store_actions;
     struct index_entry *index; /* index_size bytes */
     size_t index_size;

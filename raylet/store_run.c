@@ -15,6 +15,7 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/log.h"
+#include "objstore/reserve.h"
 #include "raylet/node_private.h"
 
 #define MEMORY_MIN   (75ull << 20) /* Ray's bounds of the default */
@@ -104,6 +105,7 @@ int store_run_open(struct node *n, struct err *err)
         make_memory("ray-arena", config.capacity, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, err);
     if (n->arena_fd < 0)
         return -1;
+    n->reserve = store_reserve_create(n->arena_fd, config.capacity);
     n->store = store_create(&config);
     return n->store != NULL ? 0
                             : err_set(err,
@@ -114,6 +116,8 @@ int store_run_open(struct node *n, struct err *err)
 
 void store_run_close(struct node *n)
 {
+    store_reserve_destroy(n->reserve);
+    n->reserve = NULL;
     store_destroy(n->store);
     n->store = NULL;
     free(n->store_actions.v);
@@ -291,6 +295,7 @@ void store_run(struct node *n)
         switch (a->kind) {
         case STORE_LENT:
             send_lent(n, a);
+            store_reserve_until(n->reserve, a->offset + a->size);
             break;
         case STORE_REFUSED:
             send_refused(n, a);

@@ -382,6 +382,24 @@ int store_client_touch(struct store_client *c, const struct store_extent *e, str
     return 0;
 }
 
+bool store_client_untouched(const struct store_client *c, uint64_t most, struct store_extent *out)
+{
+    for (int i = 0; i < 2; i++) {
+        uint64_t at = c->regions[i].at / STORE_BLOCK, end = c->regions[i].end / STORE_BLOCK;
+        while (at < end && is_touched(c, at))
+            at++;
+        if (at == end)
+            continue;
+        uint64_t first = at, last = first + most / STORE_BLOCK;
+        while (at < end && at < last && !is_touched(c, at))
+            at++;
+        *out = (struct store_extent){.offset = first * STORE_BLOCK,
+                                     .size = (at - first) * STORE_BLOCK};
+        return true;
+    }
+    return false;
+}
+
 void store_client_copy(void *to, const void *from, size_t size)
 {
     store_copy(atomic_load_explicit(&copy_plan, memory_order_relaxed), to, from, size);

@@ -74,6 +74,9 @@ void *store_client_write(const struct store_client *c, const struct store_extent
  * fault for each costs a third more, and both cost ten times the copy. Any thread, no lock. -1 with
  * ERR_NO_MEMORY: the machine has no memory left for it; a write would end the process. */
 int store_client_touch(struct store_client *c, const struct store_extent *e, struct err *err);
+/* Some of what is lent, not carved and not touched yet, at most `most` bytes (whole blocks): to be
+ * touched ahead. false: there is nothing left. */
+bool store_client_untouched(const struct store_client *c, uint64_t most, struct store_extent *out);
 /* Copy size bytes into the store: by the routine and the number of threads that were fastest for
  * this size on this machine, as the plan says that the raylet has measured (objstore/copy.h); plain
  * memcpy until set. Any thread, no lock. */

@@ -184,6 +184,8 @@ struct core {
     bool bell;                       /* tell the raylet to look, with the next write */
     uint64_t lend_ticket, lend_last; /* the one unanswered request, or 0; the last number used */
     uint64_t lend_need;              /* bytes of it */
+    bool lend_ahead;                 /* it asks for more than its caller needs */
+    bool maps_ahead;                 /* the helper has to: objects_map_ahead() */
     uint64_t refused_need;           /* of the last one refused, and the raylet's sentence */
     uint64_t n_refused;
     char refused[sizeof((struct err *)0)->text];
@@ -263,6 +265,8 @@ void poller_watch_fd(struct peer *peer);
 void poller_unwatch_fd(struct peer *peer);
 /* Make the helper thread, or wake it from a long nap: work is outstanding. */
 void poller_need_helper(void);
+/* The same, and end a short nap too. */
+void poller_hurry_helper(void);
 int poller_init(struct err *err);
 void poller_fini(void);
 
@@ -385,6 +389,9 @@ void objects_abort(const struct store_extent *e);
 /* Write size bytes to its start (bytes NULL: nothing), having got its memory. Without the lock.
  * CORE_OK, or CORE_ENOMEM with err: the machine has none. */
 int objects_fill(const struct store_extent *e, const void *bytes, uint64_t size, struct err *err);
+/* The helper's: map some of the memory that was lent and is not used yet, meanwhile without the
+ * lock. false: all of it is. */
+bool objects_map_ahead(void);
 /* Tell the raylet that an extent is whole: size bytes, n_refs refs behind them. What it has beyond
  * is given back. */
 struct object_name {

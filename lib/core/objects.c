@@ -15,7 +15,9 @@
 #include "lib/base/clock.h"
 #include "lib/core/core_private.h"
 
-#define LOOK_AGAIN_NS 1000000u /* for room in the ring */
+#define LOOK_AGAIN_NS 1000000u       /* for room in the ring */
+#define FILL_PART     (32ull << 20)  /* of the largest class of copies (objstore/copy.h) */
+#define MAP_PART      (256ull << 10) /* less than a millisecond, so that the helper is in time */
 
 /* Where each pin slot's number is kept by whoever pinned. */
 static int32_t *pin_homes[STORE_PINS];
@@ -69,6 +71,7 @@ void objects_close(void)
         munmap(core.control, CONTROL_SIZE);
     core.control = NULL;
     core.lend_ticket = 0;
+    core.maps_ahead = false;
     core.bell = false;
 }
 
@@ -161,7 +164,22 @@ static void request(uint64_t size)
     w.n_places = n_places;
     core.lend_ticket = w.ticket;
     core.lend_need = size > 0 ? size : need;
+    core.lend_ahead = want > need || size == 0;
     peer_send(core.raylet, WIRE_STORE_LEND, &w, sizeof w);
+}
+
+/* At once, and the answer is looked for with each allocation: else who does nothing but put would
+ * come to the end of its memory before anybody had sent or read anything. */
+static void ask_ahead(void)
+{
+    if (core.lend_ticket == 0 && store_client_wants_more(core.store)) {
+        request(0);
+        peer_flush(core.raylet);
+    } else if (core.lend_ticket != 0 && !core.polling) {
+        core.polling = true;
+        poller_turn(0, NULL, 0);
+        core.polling = false;
+    }
 }
 
 int objects_alloc(uint64_t data, uint32_t n_refs, struct store_extent *out, struct err *err)
@@ -202,21 +220,46 @@ int objects_alloc(uint64_t data, uint32_t n_refs, struct store_extent *out, stru
         err_set(err, ERR_INVALID, "the cluster has ended");
         return CORE_ELINK;
     }
-    if (code == CORE_OK && core.lend_ticket == 0 && store_client_wants_more(core.store))
-        request(0);
+    if (code == CORE_OK)
+        ask_ahead();
     /* the raylet may have measured meanwhile */
     store_client_set_copy_plan(
         atomic_load_explicit(&core.control->copy_plan, memory_order_relaxed));
     return code;
 }
 
+/* In parts, so that whoever makes pages ahead of us (objstore/reserve.h) can. */
 int objects_fill(const struct store_extent *e, const void *bytes, uint64_t size, struct err *err)
 {
-    if (store_client_touch(core.store, e, err) != 0)
-        return CORE_ENOMEM;
-    if (bytes != NULL)
-        store_client_copy(store_client_write(core.store, e), bytes, size);
+    for (uint64_t at = 0; at < e->size; at += FILL_PART) {
+        struct store_extent part = {.offset = e->offset + at,
+                                    .size = e->size - at < FILL_PART ? e->size - at : FILL_PART};
+        if (store_client_touch(core.store, &part, err) != 0)
+            return CORE_ENOMEM;
+        if (bytes != NULL && at < size)
+            store_client_copy(store_client_write(core.store, &part),
+                              (const uint8_t *)bytes + at,
+                              size - at < part.size ? size - at : part.size);
+    }
     return CORE_OK;
+}
+
+bool objects_map_ahead(void)
+{
+    struct store_client *store = core.store;
+    struct store_extent e;
+    struct err err;
+
+    if (store == NULL || !core.maps_ahead || !store_client_untouched(store, MAP_PART, &e)) {
+        core.maps_ahead = false;
+        return false;
+    }
+    core_unlock();
+    int rc = store_client_touch(store, &e, &err);
+    core_lock();
+    if (rc != 0)
+        core.maps_ahead = false; /* whoever writes there will say so */
+    return true;
 }
 
 void objects_abort(const struct store_extent *e)
@@ -257,6 +300,10 @@ static void on_lent(const uint8_t *body, size_t size)
     }
     send_returns();
     wake_all();
+    if (core.lend_ahead) {
+        core.maps_ahead = true;
+        poller_hurry_helper();
+    }
 }
 
 static void on_refused(const uint8_t *body, size_t size)

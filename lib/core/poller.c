@@ -348,6 +348,8 @@ static void *helper_main(void *arg)
         } else if (core.polling) {
             send_all();
         }
+        if (objects_map_ahead())
+            continue;
         idle = busy ? 0 : idle + 1;
         bool deep = idle > IDLE_NAPS;
         uint64_t due_ns = deep ? next_due() : 0;
@@ -378,6 +380,13 @@ void poller_need_helper(void)
         atomic_store(&core.helper_word, 0);
         wake_helper();
     }
+}
+
+void poller_hurry_helper(void)
+{
+    poller_need_helper();
+    if (core.has_helper)
+        futex_wake(&core.helper_word);
 }
 
 static void close_all(void)

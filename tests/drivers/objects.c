@@ -175,6 +175,7 @@ static void sizes(int argc, char **argv)
         MIB - 1,
         MIB + 1,
         9 * MIB + 5,
+        33 * MIB + 4097, /* in more than one part */
     };
 
     (void)argc;

@@ -439,6 +439,35 @@ START_TEST(test_touches_each_page_once)
 }
 END_TEST
 
+START_TEST(test_finds_what_can_be_touched_ahead)
+{
+    const uint64_t most = 100 * STORE_BLOCK;
+    struct store_extent a, e;
+
+    ck_assert(!store_client_untouched(c, most, &e));
+    lend(0, 300 * STORE_BLOCK, 1, 4, 0);
+    ck_assert(store_client_alloc(c, 30 * STORE_BLOCK, &a)); /* its writer's affair */
+    for (uint64_t at = 30; at < 300; at += e.size / STORE_BLOCK) {
+        uint64_t left = 300 - at;
+        ck_assert(store_client_untouched(c, most, &e));
+        ck_assert_uint_eq(e.offset, at * STORE_BLOCK);
+        ck_assert_uint_eq(e.size, (left < 100 ? left : 100) * STORE_BLOCK);
+        ck_assert_int_eq(store_client_touch(c, &e, NULL), 0);
+    }
+    ck_assert(!store_client_untouched(c, most, &e));
+    ck_assert_uint_eq(n_pages(), 270);
+    /* a gap in what was touched before */
+    lend(400 * STORE_BLOCK, 10 * STORE_BLOCK, 5, 4, 0);
+    e = (struct store_extent){.offset = 402 * STORE_BLOCK, .size = STORE_BLOCK};
+    ck_assert_int_eq(store_client_touch(c, &e, NULL), 0);
+    ck_assert(store_client_untouched(c, most, &e));
+    ck_assert_uint_eq(e.offset, 400 * STORE_BLOCK);
+    ck_assert_uint_eq(e.size, 2 * STORE_BLOCK);
+    store_client_on_recall(c);
+    ck_assert(!store_client_untouched(c, most, &e));
+}
+END_TEST
+
 START_TEST(test_says_when_the_machine_has_no_memory)
 {
     struct store_extent a, b;
@@ -714,6 +743,7 @@ int main(void)
     tcase_add_test(t, test_pins_run_out_and_move_to_holds);
     tcase_add_test(t, test_the_ring_says_when_it_is_full);
     tcase_add_test(t, test_touches_each_page_once);
+    tcase_add_test(t, test_finds_what_can_be_touched_ahead);
     tcase_add_test(t, test_says_when_the_machine_has_no_memory);
     tcase_add_test(t, test_a_child_cannot_write);
     tcase_add_test(t, test_another_process_reads_what_was_sealed);

@@ -259,7 +259,7 @@ def test_how_it_prints(cluster):
     program, ids = start(cluster, "own")
     out, _ = ray_memory(cluster)
     assert str(cluster.sessions()[0]) in out
-    assert re.search(rf"^127.0.0.1 +{program.pid} +Driver +memory.c:\d+ +- +307200 B +LOCAL_REFERENCE +1: {program.pid} +0 +"
+    assert re.search(rf"^127.0.0.1 +{program.pid} +Driver +memory.c:\d+ +- +307200 B +LOCAL_REFERENCE +\d+: {program.pid} +0 +"
                      rf"{ids['large']}$", out, re.M), out
     assert "--- Object store of this node ---" in out
 

@@ -152,7 +152,7 @@ static const char *format_cell(const struct memory_options *o,
             snprintf(out, CELL, "%u: %d", r->owner_number, r->owner->pid);
         return out;
     case COLUMN_PINS:
-        snprintf(out, CELL, "%u", r->n_pins + r->n_holds);
+        snprintf(out, CELL, "%u", r->entry != NULL ? r->entry->n_pins + r->entry->n_holds : 0);
         return out;
     case COLUMN_ID:
         return id_hex(r->id.bytes, sizeof r->id.bytes, out);
@@ -380,7 +380,7 @@ static void print_ref_json(const struct memory_view *v,
     uint32_t b;
 
     printf("{\"object_id\": \"%s\", ", id_hex(r->id.bytes, sizeof r->id.bytes, id));
-    printf("\"object_size\": %lld, ", r->size == UINT64_MAX ? -1ll : (long long)r->size);
+    printf("\"object_size\": %lld, ", r->size == UINT64_MAX ? -1LL : (long long)r->size);
     printf("\"task_status\": \"%s\", \"reference_type\": \"%s\", \"call_site\": ",
            r->status,
            kind_names[r->kind]);

@@ -327,6 +327,8 @@ static void kills(int argc, char **argv)
             n_kills++;
     }
     printf("rounds %d\nkills %d\n", n_rounds, n_kills);
+    for (int i = 0; i < POOL; i++)
+        release(pool[i]);
     end();
 }
 

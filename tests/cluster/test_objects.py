@@ -8,7 +8,7 @@ from conftest import build_dir
 
 
 @pytest.mark.parametrize("scenario", [
-    "sizes",          # puts, arguments, returns and lists of 0 bytes to 9 MiB, each byte around 100 KiB
+    "sizes",          # puts, arguments, returns and lists of 0 bytes to 33 MiB, each byte around 100 KiB
     "views",
     "buffers",
     "facts",

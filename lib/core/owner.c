@@ -579,7 +579,7 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
     uint64_t counter = first->counter;
     uint32_t slot = (first->flags & REF_HIDDEN) != 0 ? 0 : first->slot;
     const uint8_t *at = body + sizeof d, *end = body + size;
-    bool with_refs = false;
+    bool with_refs = false, is_malformed = false;
     core.n_slots = 0;
     core.n_pending--;
     if ((first->flags & REF_HIDDEN) != 0)
@@ -588,14 +588,15 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
         struct record *r = ref_table_at(core.refs, slot);
         struct wire_value v = {.size = 0};
         slot = r->next_return;
-        if (i >= d.n_returns || !refs_parse(&at, end, &v) || v.is_by_ref) {
-            v = (struct wire_value){.size = 0};
-            at = end;
+        is_malformed |= i >= d.n_returns || !refs_parse(&at, end, &v) || v.is_by_ref;
+        if (is_malformed) {
+            complete_one(r, CORE_ELOST, "its worker sent a malformed answer");
+            continue;
         }
         with_refs |= v.n_refs > 0;
         set_return(r, &v);
     }
-    if (with_refs)
+    if (with_refs || is_malformed) /* it may hold some for what it tried to say */
         guard_reply(p->process, counter);
     let_go(&t);
     submit_refill(core.submit, l->class, core.read_ns, &core.actions);
@@ -804,22 +805,20 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_WELCOME:
         core_on_welcome(body, size, fd);
         return;
-    case WIRE_ERROR:
-        core.lost.code = ERR_PROTOCOL;
+    case WIRE_ERROR: {
+        struct err why = {.code = ERR_PROTOCOL};
         if (size > sizeof(struct wire_error))
-            snprintf(core.lost.text,
-                     sizeof core.lost.text,
+            snprintf(why.text,
+                     sizeof why.text,
                      "%.*s",
                      (int)(size - sizeof(struct wire_error)),
                      (const char *)body + sizeof(struct wire_error));
-        if (p->is_raylet) {
-            struct err why = core.lost;
-            peer_end(p, &why);
-        }
+        peer_end(p, &why);
         break;
+    }
     case WIRE_STORE_FD: {
         struct wire_store_fd w = {.part = UINT32_MAX};
-        if (size >= sizeof w && p->is_raylet && !core.connected) {
+        if (size >= sizeof w && !core.connected) {
             memcpy(&w, body, sizeof w);
             objects_on_fd(w.part, fd);
             return;
@@ -829,12 +828,10 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_STORE_LENT:
     case WIRE_STORE_REFUSED:
     case WIRE_STORE_RECALL:
-        if (p->is_raylet)
-            objects_on_frame(type, body, size);
+        objects_on_frame(type, body, size);
         break;
     case WIRE_REFS_ASK:
-        if (p->is_raylet)
-            ref_report_on_ask(body, size);
+        ref_report_on_ask(body, size);
         break;
     case WIRE_PROCESS_DEAD:
     case WIRE_BORROW:

@@ -184,10 +184,12 @@ static void handle(struct peer *p, struct frame *f)
         }
         p = target;
     }
-    if (type >= sizeof p->join / sizeof p->join[0] || p->heard_goodbye) {
+    /* a type that we never asked for; after the last word; not the peer's to say */
+    if (type >= sizeof p->join / sizeof p->join[0] || p->heard_goodbye
+        || (wire_is_raylets(type) && !p->is_raylet)) {
         if (f->fd >= 0)
             close(f->fd);
-        return; /* from a newer peer: a type we never asked for; or after its last word */
+        return;
     }
     int rc = frame_join_feed(&p->join[type], f, &body, &size, &err);
     if (rc == 1) {

@@ -369,8 +369,7 @@ void refs_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t siz
         return;
     switch (type) {
     case WIRE_PROCESS_DEAD:
-        if (p->is_raylet)
-            on_dead(body, size);
+        on_dead(body, size);
         break;
     case WIRE_BORROW:
     case WIRE_BORROW_ACK:

@@ -112,8 +112,10 @@ static bool on_object(uint32_t from, const uint8_t *body, size_t size)
     struct record *r = borrow_find(core.borrow, from, w.word);
     if (r == NULL || r->state != REF_PENDING)
         return true; /* nobody wants it any more */
-    if (!refs_parse(&at, body + size, &v) || v.is_by_ref)
+    if (!refs_parse(&at, body + size, &v) || v.is_by_ref) {
+        refs_set_lost(r->slot, CORE_ELOST);
         return false;
+    }
     r->held++; /* a pin may wait without the lock */
     if (v.is_stored && v.n_refs > 0 && !objects_pin(v.stored.place, &pin)) {
         refs_set_lost(r->slot, CORE_ELOST);

@@ -29,6 +29,7 @@
  * the last frame of each end: the owner's, after CHANNEL_END and the end of its leases there, and
  * the worker's answer to it.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -122,6 +123,35 @@ static inline enum frame_class wire_class(uint8_t type)
         return FRAME_BODIES;
     default:
         return FRAME_CONTROL;
+    }
+}
+
+/* Said by a raylet alone: from anybody else it is to be ignored. */
+static inline bool wire_is_raylets(uint8_t type)
+{
+    switch (type) {
+    case WIRE_WELCOME:
+    case WIRE_ERROR:
+    case WIRE_ROUTE:
+    case WIRE_LEASE_GRANT:
+    case WIRE_LEASE_CANCELED:
+    case WIRE_LEASE_REFUSED:
+    case WIRE_WORKER_DEAD:
+    case WIRE_LEASE_BEGIN:
+    case WIRE_LEASE_REVOKE:
+    case WIRE_EXIT:
+    case WIRE_CHANNEL_END:
+    case WIRE_LOG:
+    case WIRE_INFO_REPLY:
+    case WIRE_STORE_FD:
+    case WIRE_STORE_LENT:
+    case WIRE_STORE_REFUSED:
+    case WIRE_STORE_RECALL:
+    case WIRE_PROCESS_DEAD:
+    case WIRE_REFS_ASK:
+        return true;
+    default:
+        return false;
     }
 }
 

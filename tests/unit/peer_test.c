@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a direct channel ends while its processes live: the real core as owner and as worker, with a
- * raylet and the other ends played here, frame by frame.
+ * How a direct channel ends while its processes live, and what a broken peer cannot do: the real
+ * core as owner and as worker, with a raylet and the other ends played here, frame by frame.
  */
 #include <check.h>
 #include <stdio.h>
@@ -331,18 +331,20 @@ END_TEST
 
 /* --- an owner --- */
 
-static void submit(unsigned n)
+/* The last one's ref. */
+static uint64_t submit(unsigned n)
 {
     static const struct core_template_spec spec = {.function = "f",
                                                    .n_returns = 1,
                                                    .cpu_units = 10000};
     struct core_arg arg = {.bytes = "abc", .size = 3, .meta = WIRE_META_RAW};
-    uint64_t ref;
+    uint64_t ref = 0;
 
     for (unsigned i = 0; i < n; i++)
         ck_assert_int_eq(core_submit(core_template(&spec, NULL), &arg, 1, &ref), CORE_OK);
     turn();
     listen_to_core(&far[0], BEYOND_ALL);
+    return ref;
 }
 
 static void grant(uint64_t lease, bool with_channel)
@@ -469,6 +471,117 @@ START_TEST(what_refs_say_goes_elsewhere_after_goodbye)
 }
 END_TEST
 
+/* --- peers that say what is not theirs to say, or what means nothing --- */
+
+START_TEST(only_the_raylet_says_who_died_and_who_lends)
+{
+    const struct wire_worker_dead dead = {.lease = LEASE, .mask_lease = LEASE, .wait_status = 9};
+    const struct wire_lease_grant g = {.ticket = ticket, .lease = LEASE + 1, .process = 3};
+    const struct wire_process_dead gone = {.process = 2};
+    const struct wire_lease_canceled canceled = {.ticket = ticket, .count = 1};
+    const struct wire_channel_end end = {.worker = peer_id()};
+    const struct wire_route route = {.route = 5, .peer_process = 3};
+    const struct wire_lease_begin begin = {.lease = LEASE, .owner = peer_id()};
+
+    join_as(false);
+    uint64_t ref = submit(1);
+    grant(LEASE, true);
+    say(&far[1], WIRE_WORKER_DEAD, &dead, sizeof dead, false);
+    say(&far[1], WIRE_LEASE_GRANT, &g, sizeof g, true);
+    say(&far[1], WIRE_LEASE_CANCELED, &canceled, sizeof canceled, false);
+    say(&far[1], WIRE_PROCESS_DEAD, &gone, sizeof gone, false);
+    say(&far[1], WIRE_CHANNEL_END, &end, sizeof end, false);
+    say(&far[1], WIRE_ROUTE, &route, sizeof route, false);
+    say(&far[1], WIRE_ERROR, "code of the error", 17, false);
+    say(&far[1], WIRE_LEASE_BEGIN, &begin, sizeof begin, true);
+    arrive(&far[1]);
+    struct core_value v;
+    ck_assert_int_eq(core_get(ref, 0, &v), CORE_ETIMEOUT);
+    ck_assert_uint_eq(n_peers(), 2);
+    ck_assert_int_eq(core.lost.code, ERR_NONE);
+    core_lock();
+    ck_assert(!borrow_is_dead(core.borrow, 2));
+    core_unlock();
+    listen_to_core(&far[2], BEYOND_ALL);
+    listen_to_core(&far[3], BEYOND_ALL);
+    ck_assert(far[2].ended && far[3].ended); /* nobody kept what came with the frames */
+}
+END_TEST
+
+static void check_error(uint64_t ref, enum core_code code)
+{
+    struct wire_failure f;
+    struct core_value v;
+
+    ck_assert_int_eq(core_get(ref, 0, &v), CORE_OK);
+    ck_assert_uint_eq(v.meta, WIRE_META_ERROR);
+    memcpy(&f, v.bytes, sizeof f);
+    ck_assert_uint_eq(f.code, code);
+    core_value_drop(&v);
+}
+
+/* The worker may hold refs for what it tried to say (INV-9): it is told that nobody needs them. */
+START_TEST(a_malformed_answer_is_an_error_and_seen)
+{
+    static const uint8_t malformed[][12] = {
+        {0},                              /* no return */
+        {9, 0, 0, 0, WIRE_META_RAW},      /* longer than the frame */
+        {1, 0, 0, 0, WIRE_VALUE_REFS, 9}, /* its number of refs is cut off */
+        {1, 0, 0, 0, WIRE_VALUE_REFS, 9, 0, 0, 0, 1},
+        {1, 0, 0, 0, WIRE_VALUE_STORED, 1}, /* no place */
+        {1, 0, 0, 0, WIRE_VALUE_BY_REF, 1},
+    };
+    static const size_t sizes[] = {0, 7, 6, 10, 6, 6};
+
+    join_as(false);
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        uint64_t ref = submit(1);
+        if (i == 0)
+            grant(LEASE, true);
+        listen_to_core(&far[1], BEYOND_ALL);
+        uint8_t body[sizeof(struct wire_done) + sizeof malformed[0]];
+        struct wire_done d = {.lease = LEASE,
+                              .slot = far[1].slots[(far[1].n_slots - 1) % sizeof far[1].slots],
+                              .n_returns = i > 0};
+        memcpy(body, &d, sizeof d);
+        memcpy(body + sizeof d, malformed[i], sizes[i]);
+        say(&far[1], WIRE_DONE, body, sizeof d + sizes[i], false);
+        arrive(&far[1]);
+        check_error(ref, CORE_ELOST);
+        listen_to_core(&far[1], BEYOND_ALL);
+        ck_assert_uint_eq(count(&far[1], WIRE_SEEN), i + 1);
+    }
+}
+END_TEST
+
+/* INV-33: who waits for a value is told that it will not come. */
+START_TEST(a_malformed_value_is_lost)
+{
+    const uint64_t word = 1ull << 32 | 5;
+    struct core_value v;
+
+    join_as(false);
+    submit(1);
+    grant(LEASE, true);
+    core_lock();
+    struct record *r = borrow_learn(core.borrow, 2, word);
+    r->count++;
+    uint64_t ref = record_word(r);
+    core_unlock();
+    ck_assert_int_eq(core_get(ref, 0, &v), CORE_ETIMEOUT);
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[1], WIRE_WANT), 1);
+    uint8_t body[sizeof(struct wire_object) + sizeof(struct wire_arg)];
+    struct wire_object w = {.word = word};
+    struct wire_arg a = {.size = 9, .meta = WIRE_META_RAW};
+    memcpy(body, &w, sizeof w);
+    memcpy(body + sizeof w, &a, sizeof a);
+    say(&far[1], WIRE_OBJECT, body, sizeof body, false);
+    arrive(&far[1]);
+    check_error(ref, CORE_ELOST);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("peer");
@@ -481,6 +594,9 @@ int main(void)
     tcase_add_test(t, a_pair_goes_on_over_a_route);
     tcase_add_test(t, a_worker_that_dies_needs_no_goodbye);
     tcase_add_test(t, what_refs_say_goes_elsewhere_after_goodbye);
+    tcase_add_test(t, only_the_raylet_says_who_died_and_who_lends);
+    tcase_add_test(t, a_malformed_answer_is_an_error_and_seen);
+    tcase_add_test(t, a_malformed_value_is_lost);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

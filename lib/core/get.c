@@ -46,28 +46,25 @@ static uint64_t held_of(const struct record *r)
 
 static void fill_error(struct core_value *out, enum core_code code, const char *text)
 {
-    size_t n = owner_failure(out->store, sizeof out->store, code, 0, 0, text, "", "", "");
-
-    *out = (struct core_value){.size = n, .meta = WIRE_META_ERROR};
+    *out = (struct core_value){.bytes = out->store, .meta = WIRE_META_ERROR};
+    out->size = owner_failure(out->store, sizeof out->store, code, 0, 0, text, "", "", "");
 }
 
 static void fill_stored(struct core_value *out, struct record *r)
 {
     struct ref_stored *s = &r->u.stored;
-    int32_t pin = REF_NO_PIN;
 
     s->n_views++; /* the pin may wait without the lock */
-    if ((r->flags & REF_BORROWED) != 0 && s->pin == REF_NO_PIN) {
-        bool ok = objects_pin(s->place, s->pin == REF_NO_PIN ? &s->pin : &pin);
-        objects_unpin(s->place, &pin);
-        if (!ok && s->pin == REF_NO_PIN) {
-            s->n_views--;
-            if (borrow_is_dead(core.borrow, r->extra->owner))
-                fill_error(out, CORE_EOWNER, "its owner is gone");
-            else
-                fill_error(out, CORE_ELOST, "its owner freed it");
-            return;
-        }
+    if ((r->flags & REF_BORROWED) != 0 && s->pin == REF_NO_PIN && !objects_pin(s->place, &s->pin)) {
+        s->n_views--;
+        if (core.raylet->link == NULL)
+            fill_error(out, CORE_ELINK, "the raylet is gone");
+        else if (borrow_is_dead(core.borrow, r->extra->owner))
+            fill_error(out, CORE_EOWNER, "its owner is gone");
+        else
+            fill_error(out, CORE_ELOST, "its owner freed it");
+        core_have_news(); /* the raylet may wait for what we looked at */
+        return;
     }
     out->bytes = objects_read(s->offset, s->size);
     out->size = s->size;

@@ -86,19 +86,36 @@ void refs_put(const uint32_t *slots, uint32_t n, uint8_t *out)
     }
 }
 
+static size_t owner_gone(void *out, size_t max)
+{
+    return owner_failure(out,
+                         max,
+                         CORE_EOWNER,
+                         0,
+                         0,
+                         "the object's owner, the process that made it, is gone",
+                         "",
+                         "",
+                         "");
+}
+
 size_t refs_put_value(const struct record *r, uint8_t *out)
 {
-    uint8_t freed[128];
+    uint8_t error[128];
     struct wire_arg a = {.size = r->size, .meta = r->meta};
     const void *bytes = NULL;
     uint32_t n_refs = 0;
     struct wire_stored stored;
 
-    if ((r->flags & REF_FREED) != 0) {
+    bool is_stored = (r->flags & REF_STORED) != 0;
+    bool is_orphan =
+        is_stored && (r->flags & REF_BORROWED) != 0 && borrow_is_dead(core.borrow, r->extra->owner);
+    if ((r->flags & REF_FREED) != 0 || is_orphan) {
         a.meta = WIRE_META_ERROR;
-        a.size = (uint32_t)owner_freed(freed, sizeof freed);
-        bytes = freed;
-    } else if ((r->flags & REF_STORED) != 0) {
+        a.size = (uint32_t)(is_orphan ? owner_gone(error, sizeof error)
+                                      : owner_freed(error, sizeof error));
+        bytes = error;
+    } else if (is_stored) {
         const struct ref_stored *s = &r->u.stored;
         stored = (struct wire_stored){s->place, s->offset, s->size, s->n_refs};
         a = (struct wire_arg){.size = sizeof stored, .meta = r->meta | WIRE_VALUE_STORED};
@@ -247,21 +264,14 @@ void refs_set_lost(uint32_t slot, int code)
 {
     uint8_t value[256];
     struct record *r = ref_table_at(core.refs, slot);
-    size_t n;
+    const char *text =
+        code == CORE_ELINK ? "the raylet is gone" : "the object is gone: its owner has freed it";
 
     if (r->state != REF_PENDING)
         return;
-    n = owner_failure(value,
-                      sizeof value,
-                      code,
-                      0,
-                      0,
-                      code == CORE_EOWNER  ? "the object's owner, the process that made it, is gone"
-                      : code == CORE_ELINK ? "the raylet is gone"
-                                           : "the object is gone: its owner has freed it",
-                      "",
-                      "",
-                      "");
+    size_t n = code == CORE_EOWNER
+                   ? owner_gone(value, sizeof value)
+                   : owner_failure(value, sizeof value, code, 0, 0, text, "", "", "");
     if (ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n))
         owner_tell(r);
 }

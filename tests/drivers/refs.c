@@ -778,6 +778,8 @@ static void owner_dies(int argc, char **argv)
     task = next_ref(&map);
     CHECK_CODE(ray_next(&box, &pid), RAY_OK);
     ray_box_drop(&box);
+    box = open_box(large); /* known here before its owner dies: it is read where it lies */
+    ray_box_drop(&box);
     CHECK(kill((pid_t)pid, SIGKILL) == 0);
     ray_ref refs[] = {small, large, task};
     for (int i = 0; i < 3; i++) {

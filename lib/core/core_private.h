@@ -409,7 +409,8 @@ void objects_free(uint64_t place);
 /* The worker of that task of ours is dead: results it sealed and could not tell us of are freed. */
 void objects_disown(uint64_t counter, uint16_t attempt);
 /* Keep a place readable until objects_unpin. *pin is where the pin will be looked for, and changes
- * when it moves to the raylet. May wait without the lock. false: the object is not there. */
+ * when it moves to the raylet. May wait without the lock; who asks for the same *pin then shares
+ * it. false: the object is not there, or the raylet is gone. */
 bool objects_pin(uint64_t place, int32_t *pin);
 void objects_unpin(uint64_t place, int32_t *pin);
 /* NULL: not in the store. */

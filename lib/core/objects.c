@@ -4,6 +4,7 @@
  * and what the raylet must be told. Most goes by the ring of the control block, without a system
  * call; frames carry what must be answered, and what the ring has no room for.
  */
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,15 +83,28 @@ static void send_record(const struct store_record *r)
     peer_send(core.raylet, WIRE_STORE_RECORD, r, sizeof *r);
 }
 
-static void post(const struct store_record *r)
+/* false: it went by frame. */
+static bool post(const struct store_record *r)
 {
-    bool half = false;
+    bool half = false, is_posted = store_client_post(core.store, r, &half);
 
-    if (!store_client_post(core.store, r, &half)) {
+    if (!is_posted) {
         send_record(r);
-        peer_flush(core.raylet); /* before who hears of a sealed object from us; we may die then */
+        peer_flush(core.raylet);
     }
     core.bell |= half;
+    return is_posted;
+}
+
+/* What was said to the raylet is out of our hands: we may die at any moment. It reads whatever
+ * comes, so this is soon, and nobody else needs us more. */
+static void write_out(void)
+{
+    const struct peer *p = core.raylet;
+
+    while (p->link != NULL && p->wants_write && unix_link_flush(p->link, NULL) == 0)
+        poll(&(struct pollfd){.fd = unix_link_fd(p->link), .events = POLLOUT}, 1, -1);
+    peer_flush(core.raylet);
 }
 
 static void send_returns(void)
@@ -122,17 +136,18 @@ void objects_seal(const struct store_extent *e,
         store_client_trim(core.store, &whole, size + extra);
         send_returns();
     }
-    post(&(struct store_record){.kind = STORE_SEAL,
-                                .meta = meta,
-                                .attempt = name->attempt,
-                                .owner = name->owner,
-                                .place = e->place,
-                                .offset = e->offset,
-                                .size = size,
-                                .counter = name->counter,
-                                .index = name->index,
-                                .n_refs = n_refs,
-                                .extra = extra});
+    if (!post(&(struct store_record){.kind = STORE_SEAL,
+                                     .meta = meta,
+                                     .attempt = name->attempt,
+                                     .owner = name->owner,
+                                     .place = e->place,
+                                     .offset = e->offset,
+                                     .size = size,
+                                     .counter = name->counter,
+                                     .index = name->index,
+                                     .n_refs = n_refs,
+                                     .extra = extra}))
+        write_out(); /* before anybody hears of the object */
 }
 
 void objects_free(uint64_t place)
@@ -387,18 +402,20 @@ bool objects_pin(uint64_t place, int32_t *pin)
 
     list_init(&w.node);
     *pin = REF_NO_PIN;
-    while (core.store != NULL) {
+    while (core.store != NULL && *pin == REF_NO_PIN) { /* another thread may pin it meanwhile */
         bool bell = false;
         int i = store_client_pin(core.store, place, &bell);
         core.bell |= bell;
         if (i >= 0) {
             *pin = i;
             pin_homes[i] = pin;
-            return true;
+            break;
         }
         if (i == -1)
-            return false;
+            break;
         if (!hold_some()) {
+            if (core.raylet->link == NULL)
+                break;        /* nobody reads the ring any more */
             core.bell = true; /* the raylet reads the ring */
             objects_flush();
             peer_flush(core.raylet);
@@ -406,7 +423,7 @@ bool objects_pin(uint64_t place, int32_t *pin)
             poller_leave();
         }
     }
-    return false;
+    return *pin != REF_NO_PIN;
 }
 
 void objects_unpin(uint64_t place, int32_t *pin)

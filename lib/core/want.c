@@ -117,8 +117,10 @@ static bool on_object(uint32_t from, const uint8_t *body, size_t size)
         return false;
     }
     r->held++; /* a pin may wait without the lock */
-    if (v.is_stored && v.n_refs > 0 && !objects_pin(v.stored.place, &pin)) {
+    if (v.is_stored && v.n_refs > 0 && !objects_pin(v.stored.place, &pin))
         refs_set_lost(r->slot, CORE_ELOST);
+    if (r->state != REF_PENDING) {
+        objects_unpin(v.stored.place, &pin);
         ref_table_unhold(core.refs, r);
         return true;
     }

@@ -29,7 +29,6 @@ static struct {
     size_t n_slots, slots_room;
     struct given returns[CORE_RETURNS_MAX];
     bool failed;
-    const void *error; /* of an argument: the task's too; NULL: failure */
     size_t failure_size;
     uint8_t failure[2048];
 } reply;
@@ -232,7 +231,6 @@ void core_call_fail(struct core_call *call, enum core_code code, const char *tex
 
     snprintf(log, sizeof log, "%s.err", core.log_path);
     reply.failed = true;
-    reply.error = NULL;
     reply.failure_size = owner_failure(reply.failure,
                                        sizeof reply.failure,
                                        code,
@@ -325,18 +323,23 @@ static void fail_argument(struct core_call *call, unsigned i, enum core_code cod
 }
 
 /* The error of an argument is the task's. */
-static void take_error(const void *bytes, size_t size)
+static void take_error(struct core_call *call, unsigned i, const void *bytes, size_t size)
 {
     if (reply.failed)
         return;
+    if (size > sizeof reply.failure) {
+        fail_argument(call, i, CORE_ETASK, "is an error longer than errors are");
+        return;
+    }
     reply.failed = true;
-    reply.error = bytes;
     reply.failure_size = size;
+    memcpy(reply.failure, bytes, size); /* the argument is let go before the answer */
 }
 
 /* An argument that came as a ref becomes its value, which its owner has; its record keeps it. */
-static void fetch(struct core_call *call, struct core_arg *a)
+static void fetch(struct core_call *call, unsigned i)
 {
+    struct core_arg *a = &args.v[i];
     struct waiter w = {.n_missing = 1};
     struct ref_waiter rw = {.kind = REF_WAITER_THREAD, .u.thread = &w};
     struct record *r = ref_table_at(core.refs, (uint32_t)a->refs[0]);
@@ -355,7 +358,7 @@ static void fetch(struct core_call *call, struct core_arg *a)
     }
     *a = (struct core_arg){.bytes = record_value(r), .size = r->size, .meta = r->meta};
     if (r->meta == WIRE_META_ERROR)
-        take_error(a->bytes, a->size);
+        take_error(call, i, a->bytes, a->size);
 }
 
 /* Make the arguments of a PUSH body readable; what cannot be fails the call. false: malformed. */
@@ -382,7 +385,7 @@ static bool take_args(struct core_call *call, const uint8_t *p, size_t size, uns
             continue;
         }
         if (v.meta == WIRE_META_ERROR)
-            take_error(v.bytes, v.size); /* freed since the task was submitted */
+            take_error(call, i, v.bytes, v.size); /* freed since the task was submitted */
         if (v.is_stored) {
             struct pinned *k = &args.pins[args.n_pins];
             k->place = v.stored.place;
@@ -401,7 +404,7 @@ static bool take_args(struct core_call *call, const uint8_t *p, size_t size, uns
     }
     for (unsigned i = 0; n_by_ref > 0 && i < n; i++)
         if (args.v[i].meta == WIRE_VALUE_BY_REF)
-            fetch(call, &args.v[i]);
+            fetch(call, i);
     call->args = args.v;
     call->n_args = n;
     return true;
@@ -512,7 +515,7 @@ static uint8_t *put_return(const struct given *g, uint8_t *at)
 
     if (!goes_out(g)) {
         a = (struct wire_arg){.size = (uint32_t)reply.failure_size, .meta = WIRE_META_ERROR};
-        bytes = reply.error != NULL ? reply.error : reply.failure;
+        bytes = reply.failure;
     } else if (g->is_stored) {
         stored = (struct wire_stored){g->extent.place, g->extent.offset, g->size, g->n_refs};
         a = (struct wire_arg){.size = sizeof stored, .meta = g->meta | WIRE_VALUE_STORED};
@@ -660,7 +663,6 @@ uint64_t call_run(const struct inbox_task *t, uint64_t start_ns)
         reply.returns[i].is_given = false;
     reply.size = reply.n_slots = 0;
     reply.failed = false;
-    reply.error = NULL;
     core.in_body = true;
     args.caller = p != NULL ? p->process : 0;
     bool parsed = take_args(&call, t->push + sizeof w, t->size - sizeof w, w.n_args);

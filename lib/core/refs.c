@@ -264,8 +264,9 @@ void refs_set_lost(uint32_t slot, int code)
 {
     uint8_t value[256];
     struct record *r = ref_table_at(core.refs, slot);
-    const char *text =
-        code == CORE_ELINK ? "the raylet is gone" : "the object is gone: its owner has freed it";
+    const char *text = code == CORE_ELINK    ? "the raylet is gone"
+                       : code == CORE_ENOMEM ? "no memory for the refs of an object"
+                                             : "the object is gone: its owner has freed it";
 
     if (r->state != REF_PENDING)
         return;

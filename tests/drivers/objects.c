@@ -768,6 +768,9 @@ static void together(int argc, char **argv)
     CHECK_CODE(ray_take(ray_remote(passes_on, list), &n, RAY_FOREVER), RAY_OK);
     CHECK(n == N_TOGETHER);
     CHECK_CODE(ray_release(list), RAY_OK);
+    ray_ref late = ray_submit(&ray_fn_counts_right, NULL, v, N_TOGETHER);
+    CHECK_CODE(ray_free_object(refs[N_TOGETHER - 1]), RAY_OK); /* what its body asks for is gone */
+    check_error(late, RAY_ELOST, "freed by ray_free_object");
     for (size_t i = 0; i < N_TOGETHER; i++)
         CHECK_CODE(ray_release(refs[i]), RAY_OK);
     end();

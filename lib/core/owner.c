@@ -632,16 +632,14 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     if (p->link != NULL)
         peer_end(p, &(struct err){.code = ERR_DIED});
     p->in_flight = 0;
-    for (uint64_t left = l->busy; left != 0; left &= left - 1) {
+    uint64_t started = d.mask_lease == d.lease ? d.started : ~l->phases;
+    for (uint64_t left = submit_ran(l, started); left != 0; left &= left - 1) {
+        /* of the others nothing is there, and they run again as the same attempt */
         const struct record *task = l->window[__builtin_ctzll(left)];
         objects_disown(task->counter, task->u.task.attempt);
         hold_for_dead(&task->u.task, p->process);
     }
-    submit_on_worker_dead(core.submit,
-                          l,
-                          d.mask_lease == d.lease ? d.started : ~l->phases,
-                          core.read_ns,
-                          &core.actions);
+    submit_on_worker_dead(core.submit, l, started, core.read_ns, &core.actions);
     owner_act();
     core.death_text = NULL;
     core.death_pid = core.death_signal = 0;

@@ -747,6 +747,11 @@ void submit_on_unknown_lease_ended(struct submit *s, uint64_t lease)
     s->ended[s->n_ended++] = lease;
 }
 
+uint64_t submit_ran(const struct submit_lease *l, uint64_t started)
+{
+    return ~(started ^ l->phases) & l->busy;
+}
+
 void submit_on_worker_dead(struct submit *s,
                            struct submit_lease *l,
                            uint64_t started,
@@ -754,9 +759,8 @@ void submit_on_worker_dead(struct submit *s,
                            struct submit_actions *out)
 {
     struct class *c = s->classes[l->class];
-    uint64_t ran = ~(started ^ l->phases) & l->busy;
 
-    for (uint64_t m = ran; m != 0; m &= m - 1) {
+    for (uint64_t m = submit_ran(l, started); m != 0; m &= m - 1) {
         unsigned slot = (unsigned)__builtin_ctzll(m);
         struct task *t = &l->window[slot]->u.task;
         if (t->retries_left == 0) {

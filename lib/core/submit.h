@@ -159,6 +159,8 @@ void submit_on_lease_ended(struct submit *s,
 /* The worker ended a lease that is not known. If it has not been granted yet its end, which comes
  * over another link, was faster: it is over when the grant comes. */
 void submit_on_unknown_lease_ended(struct submit *s, uint64_t lease);
+/* The window slots whose tasks had started, by the dead worker's word. */
+uint64_t submit_ran(const struct submit_lease *l, uint64_t started);
 /* started is the worker's word if known (else pass the complement of l->phases: nothing started).
  */
 void submit_on_worker_dead(struct submit *s,

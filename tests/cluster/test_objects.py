@@ -15,6 +15,7 @@ from conftest import build_dir
     "frees",
     "full",
     "threads",
+    "redone",
     "together",
     "after_the_end",
 ])

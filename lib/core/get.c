@@ -60,9 +60,9 @@ static void fill_stored(struct core_value *out, struct record *r)
         if (core.raylet->link == NULL)
             fill_error(out, CORE_ELINK, "the raylet is gone");
         else if (borrow_is_dead(core.borrow, r->extra->owner))
-            fill_error(out, CORE_EOWNER, "its owner is gone");
+            fill_error(out, CORE_EOWNER, "the object's owner is gone");
         else
-            fill_error(out, CORE_ELOST, "its owner freed it");
+            fill_error(out, CORE_ELOST, "the object was freed by its owner");
         core_have_news(); /* the raylet may wait for what we looked at */
         return;
     }

@@ -32,6 +32,7 @@ def test_values(cluster, scenario):
     "held_by_others",  # INV-8: tasks, results and objects keep what they hold
     "many",
     "many_views",
+    "freed_elsewhere",
     "misuse",
     "owner_dies",
 ])

@@ -713,6 +713,49 @@ static void many_views(int argc, char **argv)
     end();
 }
 
+/* Reads what it borrowed, and again once the owner has freed it. */
+static int reads_what_was_freed(ray_call *call)
+{
+    ray_box box;
+    ray_ref ref;
+    ray_view v;
+    int code;
+
+    if (ray_arg(call, 0, &box) != RAY_OK || ray_next(&box, &ref) != RAY_OK
+        || ray_get(ref, &v, RAY_FOREVER) != RAY_OK)
+        return -1;
+    ray_drop(&v);
+    send_event("read");
+    await_events("freed", 1);
+    code = ray_get(ref, &v, RAY_FOREVER);
+    if (strcmp(ray_error()->text, "the object was freed by its owner") != 0)
+        return -1;
+    release(ref);
+    return ray_return(call, 0, code);
+}
+RAY_REMOTE(reads_what_was_freed);
+
+static void freed_elsewhere(int argc, char **argv)
+{
+    int keep = open_pipe("freed"), keep_too = open_pipe("read"), code;
+    ray_ref large = put(MIB, 3), list = ray_put(ray_list(large));
+
+    (void)argc;
+    (void)argv;
+    ray_ref reader = ray_remote(reads_what_was_freed, list);
+    await_events("read", 1);
+    ray_cluster cluster;
+    CHECK_CODE(ray_free_object(large), RAY_OK);
+    CHECK_CODE(ray_get_cluster(&cluster), RAY_OK); /* now the raylet knows */
+    send_event("freed");
+    CHECK_CODE(ray_take(reader, &code, RAY_FOREVER), RAY_OK);
+    CHECK(code == RAY_ELOST);
+    release(large);
+    release(list);
+    close(keep);
+    close(keep_too);
+}
+
 static void misuse(int argc, char **argv)
 {
     ray_ref gone = ray_put(1), none = {0}, good = ray_put(2), list, inner;
@@ -809,6 +852,7 @@ static const struct scenario scenarios[] = {
     {"held_by_others", 0, NULL, held_by_others},
     {"many", 0, NULL, many},
     {"many_views", 0, NULL, many_views},
+    {"freed_elsewhere", 2, NULL, freed_elsewhere},
     {"misuse", 2, NULL, misuse},
     {"owner_dies", 0, NULL, owner_dies},
 };

@@ -97,7 +97,15 @@ static void execute(struct core_call *core)
 
     if (rc != 0 && !call.failed) {
         const ray_failure *e = ray_error();
-        if (e->code != RAY_OK)
+        if (e->code != RAY_OK && e->function[0] != '\0') /* of a task that this one asked for */
+            ray_fail(&call,
+                     "%s, from %s%s%s%s",
+                     e->text,
+                     e->function,
+                     e->file[0] != '\0' ? " (" : "",
+                     e->file,
+                     e->file[0] != '\0' ? ")" : "");
+        else if (e->code != RAY_OK)
             ray_fail(&call, "%s", e->text);
         else
             ray_fail(&call, "returned %d", rc);
@@ -148,6 +156,17 @@ static void *own(ray_call *call, const void *p, size_t n)
     return memcpy((char *)o + VIEW_ALIGN, p, n);
 }
 
+/* rc; an error of its type says which argument it is. */
+static int name_arg(int rc, unsigned i)
+{
+    char text[256];
+
+    if (rc != RAY_ETYPE)
+        return rc;
+    snprintf(text, sizeof text, "%s", ray_error()->text);
+    return api_error(RAY_ETYPE, "argument %u: %s", i, text);
+}
+
 int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
 {
     if (i >= call->core->n_args)
@@ -161,7 +180,7 @@ int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
         char *s;
         int rc = api_unpack_arg(&a, (ray_slot){RAY_STR, &s, sizeof s});
         if (rc != RAY_OK)
-            return rc;
+            return name_arg(rc, i);
         const char *copy = own(call, s, strlen(s) + 1);
         free(s);
         if (copy != NULL)
@@ -172,7 +191,7 @@ int ray_arg_to(ray_call *call, unsigned i, ray_slot slot)
     if (a.meta == WIRE_META_RAW && (slot.kind == RAY_VIEW || slot.kind == RAY_BOX)
         && (uintptr_t)a.bytes % VIEW_ALIGN != 0 && (a.bytes = own(call, a.bytes, a.size)) == NULL)
         return RAY_ENOMEM;
-    return api_unpack_arg(&a, slot);
+    return name_arg(api_unpack_arg(&a, slot), i);
 }
 
 int ray_return_value(ray_call *call, unsigned i, ray_value value)
@@ -232,9 +251,14 @@ int api_parse_resources(const char *text, struct core_resource *out, unsigned *n
         struct core_resource *r = &out[*n];
         memset(r, 0, sizeof *r);
         memcpy(r->name, text, name);
-        if (strcmp(r->name, "CPU") == 0 || strcmp(r->name, "GPU") == 0
-            || strcmp(r->name, "memory") == 0)
-            return api_error(RAY_EARG, "resources may not contain %s: use its own option", r->name);
+        if (strcmp(r->name, "CPU") == 0)
+            return api_error(RAY_EARG, "resources may not contain CPU: use num_cpus");
+        if (strcmp(r->name, "GPU") == 0 || strcmp(r->name, "memory") == 0
+            || strcmp(r->name, "object_store_memory") == 0)
+            return api_error(RAY_EARG,
+                             "resources may not contain %s: it is not a custom resource, and this "
+                             "release has no option for it; choose another name",
+                             r->name);
         r->units = llround(amount * UNITS);
         if (r->units > 0)
             ++*n;

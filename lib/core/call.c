@@ -634,8 +634,7 @@ static void run(struct core_call *call, bool parsed, const struct known_template
         if (!reply.returns[i].is_given) {
             snprintf(text,
                      sizeof text,
-                     "%s returned no value %u of %u",
-                     call->function,
+                     "ended without ray_return(call, %u, ...); it has num_returns = %u",
                      i,
                      call->n_returns);
             core_call_fail(call, CORE_ETASK, text, "");

@@ -350,6 +350,14 @@ static bool fits(const char *s, size_t room)
     return strnlen(s, room) < room;
 }
 
+static bool has_control(const char *s)
+{
+    for (; *s != '\0'; s++)
+        if ((unsigned char)*s < ' ' || *s == 0x7f)
+            return true;
+    return false;
+}
+
 uint8_t *core_class_frame(uint32_t class, size_t *size)
 {
     *size = classes[class].size;
@@ -409,6 +417,11 @@ int core_template(const struct core_template_spec *spec, struct err *err)
                        spec->max_retries);
     if (!fits(spec->function, 48) || !fits(name, 48))
         return err_set(err, ERR_INVALID, "the name %.20s... is longer than 47 bytes", name);
+    if (has_control(name))
+        return err_set(err,
+                       ERR_INVALID,
+                       "the name of %s holds a control character, and is printed before each line",
+                       spec->function);
     if (spec->cpu_units < 0 || spec->n_resources > CORE_N_RESOURCES)
         return err_set(err,
                        ERR_INVALID,

@@ -381,6 +381,20 @@ static int fails(ray_call *call)
 }
 RAY_REMOTE(fails);
 
+static int asks(ray_call *call)
+{
+    int64_t x;
+
+    return ray_take(ray_remote(fails), &x, RAY_FOREVER) == RAY_OK ? ray_return(call, 0, x) : -1;
+}
+RAY_REMOTE(asks);
+
+static int returns_less(ray_call *call)
+{
+    return ray_return(call, 0, 1);
+}
+RAY_REMOTE(returns_less, .num_returns = 2);
+
 static int leaves_a_trace(ray_call *call)
 {
     note("trace", "ran\n");
@@ -402,6 +416,18 @@ static void error_argument(int argc, char **argv)
     CHECK(ray_error()->pid > 0 && ray_error()->log[0] != '\0');
     CHECK_CODE(ray_get(second, &x, RAY_FOREVER), RAY_ETASK);
     CHECK(access("trace", F_OK) != 0);
+    /* a sentence that went through other tasks names where it comes from */
+    CHECK_CODE(ray_take(ray_remote(asks), &x, RAY_FOREVER), RAY_ETASK);
+    CHECK(strcmp(ray_error()->text, "no such luck, from fails (semantics.c)") == 0);
+    CHECK(strcmp(ray_error()->function, "asks") == 0);
+    CHECK_CODE(ray_take(ray_remote(add_one, "1"), &x, RAY_FOREVER), RAY_ETASK);
+    CHECK(strcmp(ray_error()->text, "argument 0: the value is a string, not an integer") == 0);
+    ray_ref both[2];
+    CHECK_CODE(ray_remote_n(both, 2, returns_less), RAY_OK);
+    for (int i = 0; i < 2; i++) {
+        CHECK_CODE(ray_take(both[i], &x, RAY_FOREVER), RAY_ETASK);
+        CHECK(strstr(ray_error()->text, "ray_return(call, 1, ...)") != NULL);
+    }
     /* an error that is ready before the submission */
     ray_ref fourth = ray_remote(leaves_a_trace, bad);
     CHECK_CODE(ray_take(fourth, &x, RAY_FOREVER), RAY_ETASK);
@@ -472,6 +498,15 @@ static void bad_options(int argc, char **argv)
     CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.name = name), add_one, 1), &x, RAY_FOREVER),
                RAY_EARG);
     CHECK(strlen(ray_error()->text) < 1000);
+    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.name = "two\nlines"), add_one, 1), &x, 0),
+               RAY_EARG);
+    CHECK(strstr(ray_error()->text, "add_one holds a control character") != NULL);
+    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.resources = "CPU=2"), add_one, 1), &x, 0),
+               RAY_EARG);
+    CHECK(strstr(ray_error()->text, "use num_cpus") != NULL);
+    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.resources = "GPU=1"), add_one, 1), &x, 0),
+               RAY_EARG);
+    CHECK(strstr(ray_error()->text, "another name") != NULL);
     CHECK_CODE(
         ray_take(ray_remote_with(RAY_OPTIONS(.resources = name), add_one, 1), &x, RAY_FOREVER),
         RAY_EARG);

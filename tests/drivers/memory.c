@@ -322,7 +322,7 @@ static void kills(int argc, char **argv)
         *r = made;
         if (dice(3) == 0 && ray_get(pool[dice(POOL)], &value, 5) == RAY_OK)
             ray_box_drop(&value);
-        if (dice(30) == 0 && ray_take(ray_remote(who), &pid, RAY_FOREVER) == RAY_OK
+        if (dice(60) == 0 && ray_take(ray_remote(who), &pid, RAY_FOREVER) == RAY_OK
             && kill((pid_t)pid, SIGKILL) == 0)
             n_kills++;
     }

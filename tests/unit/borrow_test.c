@@ -438,6 +438,39 @@ START_TEST(inv_28_what_went_out_in_a_reply_is_held_until_it_was_seen)
 }
 END_TEST
 
+static void add_slots(void *arg, uint32_t process, const uint32_t *slots, uint32_t n)
+{
+    uint64_t *sum = arg;
+
+    while (n-- > 0)
+        *sum += process * 1000u + slots[n];
+}
+
+START_TEST(what_is_held_for_others_can_be_listed)
+{
+    struct record *r = own(), *s = own();
+    uint32_t slots[] = {r->slot, s->slot};
+    uint64_t sum = 0;
+
+    borrow_for_each_reply(b, add_slots, &sum);
+    ck_assert_uint_eq(sum, 0);
+    r->held += 2, s->held++;
+    borrow_hold_reply(b, A, 40, slots, 2);
+    borrow_hold_reply(b, B, 41, slots, 1);
+    borrow_for_each_reply(b, add_slots, &sum);
+    ck_assert_uint_eq(sum, 2 * A * 1000 + B * 1000 + 2 * r->slot + s->slot);
+    ck_assert(!borrow_is_kept_for_dead(b, A) && !borrow_is_kept_for_dead(b, C));
+    borrow_on_process_dead(b, A, 0, &out);
+    ck_assert(borrow_is_kept_for_dead(b, A) && !borrow_is_kept_for_dead(b, B));
+    borrow_on_time(b, BORROW_GRACE_NS);
+    ck_assert(!borrow_is_kept_for_dead(b, A)); /* nothing of it is kept */
+    sum = 0;
+    borrow_for_each_reply(b, add_slots, &sum);
+    ck_assert_uint_eq(sum, B * 1000 + r->slot);
+    borrow_on_seen(b, B, 41);
+}
+END_TEST
+
 /* The dead may have handed it on before it was registered. */
 START_TEST(what_was_given_to_the_dead_is_held_five_seconds_more)
 {
@@ -917,6 +950,7 @@ int main(void)
     tcase_add_test(cases, borrows_of_the_dead_live_five_seconds_more);
     tcase_add_test(cases, what_ends_with_a_borrow_ends_what_it_contains);
     tcase_add_test(cases, inv_28_what_went_out_in_a_reply_is_held_until_it_was_seen);
+    tcase_add_test(cases, what_is_held_for_others_can_be_listed);
     tcase_add_test(cases, what_was_given_to_the_dead_is_held_five_seconds_more);
     tcase_add_test(cases, a_ref_that_comes_again_is_the_same_record);
     tcase_add_test(cases, a_thousand_refs_are_found_again);

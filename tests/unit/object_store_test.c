@@ -979,6 +979,57 @@ START_TEST(a_walk_shows_who_uses_what)
     unpin(2, 4, one);
     store_next(s, 0, &use);
     ck_assert_uint_eq(use.n_pins, 2);
+    ck_assert_uint_eq(use.n_blocks, 1);
+    ck_assert(use.is_allocated);
+}
+END_TEST
+
+/* What the process in that slot has, one after the other: at most 4. */
+static unsigned holdings_of(uint32_t slot, struct store_holding h[4])
+{
+    unsigned n = 0;
+
+    for (uint64_t at = 0; n < 4 && store_next_holding(s, slot, &at, &h[n]);)
+        n++;
+    return n;
+}
+
+START_TEST(each_process_shows_what_it_has)
+{
+    struct store_holding h[4];
+    struct store_use use;
+    uint64_t one = sealed_by(1);
+
+    ck_assert_uint_eq(holdings_of(2, h), 0);
+    struct store_action a = borrow(2, 5, 1);
+    ck_assert(pin(2, 0, one) && pin(2, 9, one));
+    post(2, word(STORE_HOLD, one));
+    post(2, word(STORE_HOLD, one));
+    drain(2);
+    ck_assert_uint_eq(holdings_of(2, h), 4);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(h[i].kind, STORE_HOLDING_PIN);
+        ck_assert_uint_eq(h[i].place, one);
+    }
+    ck_assert_int_eq(h[2].kind, STORE_HOLDING_HOLD);
+    ck_assert_uint_eq(h[2].place, one);
+    ck_assert_uint_eq(h[2].n, 2);
+    ck_assert_int_eq(h[3].kind, STORE_HOLDING_LENT);
+    ck_assert_uint_eq(h[3].offset, a.offset);
+    ck_assert_uint_eq(h[3].size, BLOCKS(5));
+    ck_assert(h[3].is_allocated);
+    store_next(s, store_next(s, 0, NULL), &use);
+    ck_assert_uint_eq(use.slot, 2);
+    ck_assert_uint_eq(use.n_blocks, 0);
+    /* of a dead process that told of an entry, which somebody pins: memory of nobody */
+    ck_assert(pin(1, 0, a.places[0]));
+    ck_assert_uint_eq(stats().buried, 0);
+    store_remove_process(s, 2, now, &out);
+    ck_assert_uint_eq(stats().buried, BLOCKS(5));
+    ck_assert_uint_eq(stats().lent, BLOCKS(5));
+    unpin(1, 0, a.places[0]);
+    store_on_doorbell(s, now, &out);
+    ck_assert_uint_eq(stats().buried, 0);
 }
 END_TEST
 
@@ -1025,6 +1076,7 @@ int main(void)
     tcase_add_test(tc, what_a_process_writes_on_the_raylets_side_of_its_ring_hurts_nobody);
     tcase_add_test(tc, an_entry_that_had_all_generations_is_not_used_again);
     tcase_add_test(tc, a_walk_shows_who_uses_what);
+    tcase_add_test(tc, each_process_shows_what_it_has);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

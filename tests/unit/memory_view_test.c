@@ -354,6 +354,24 @@ START_TEST(object_without_record)
 }
 END_TEST
 
+START_TEST(object_that_its_owner_expects)
+{
+    of_driver[0].row.flags = WIRE_ROW_TASK;
+    of_driver[0].row.status = WIRE_ROW_PUSHED;
+    n_of_worker = 0;
+    books.n_uses = 0;
+    entries[0].n_holds = 0;
+    books.lent = 0;
+    books.free += 8192;
+    of_driver[0].row.n_items = 1;
+    look();
+    ck_assert_msg(complaints.n == 0, "%s", complaints.n > 0 ? complaints.v[0].text : "");
+    teardown();
+    entries[0].index = 2;
+    finds("driver 1 (pid 101), which has no record of it");
+}
+END_TEST
+
 START_TEST(object_of_another_size)
 {
     of_driver[0].row.size = SIZE + 1;
@@ -579,6 +597,7 @@ int main(void)
     tcase_add_test(t, malformed_pages);
     tcase_add_test(t, object_of_nobody);
     tcase_add_test(t, object_without_record);
+    tcase_add_test(t, object_that_its_owner_expects);
     tcase_add_test(t, object_of_another_size);
     tcase_add_test(t, record_without_object);
     tcase_add_test(t, two_records_of_one_place);

@@ -282,6 +282,8 @@ static size_t large_size(void)
     return size < 1024 * MIB ? size : 1024 * MIB;
 }
 
+#define FRESH_PART 8 /* of an object: measured in front of its put, and behind it */
+
 /* Into memory that has no pages yet, by a system call, which need not clear them first; it is kept,
  * since what was free a moment ago is cheaper than other memory. */
 static double fresh_us(const uint8_t *from, size_t size, int *fd)
@@ -316,7 +318,7 @@ static double put_us(const uint8_t *from, size_t size)
 /* The least of several: what disturbs a second of work disturbs most of them. */
 static void large_puts(void)
 {
-    enum { AGAIN = 5 };
+    enum { AGAIN = 4 };
     size_t size = large_size();
     bool is_full = size == 1024 * MIB;
     double us[AGAIN];
@@ -324,8 +326,8 @@ static void large_puts(void)
     int fds[2];
 
     copying_init(&c, size, AGAIN);
-    double fresh = fresh_us(c.from, size / 2, &fds[0]), first = put_us(c.from, size);
-    fresh += fresh_us(c.from, size / 2, &fds[1]);
+    double fresh = fresh_us(c.from, size / FRESH_PART, &fds[0]), first = put_us(c.from, size);
+    fresh = (fresh + fresh_us(c.from, size / FRESH_PART, &fds[1])) * FRESH_PART / 2;
     close(fds[0]);
     close(fds[1]);
     bench_add((struct row){is_full ? "put 1 GiB, first time" : "put of what fits, first time",
@@ -463,7 +465,7 @@ static bool copy_at_once(unsigned way, long n, double *us)
 
 static void two_writers(long n)
 {
-    enum { ROUNDS = 5, TRIES = 30 };
+    enum { ROUNDS = 5, TRIES = 12 };
     double us[ROUNDS], limits[STORE_COPY_ROUTINES][ROUNDS], limit = 0;
     int round = 0;
 

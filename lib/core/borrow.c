@@ -13,71 +13,13 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/list.h"
+#include "lib/core/borrow_private.h"
 #include "lib/core/core.h"
 
 #define EARLY_MAX       4096       /* numbers an op frame may be ahead: carriers differ by little */
 #define EARLY_WORDS_MAX (4u << 20) /* and words in all such frames of one sender */
 
-struct words {
-    uint64_t *v;
-    uint32_t n, room;
-};
-
-struct guardian {
-    enum borrow_guardian kind;
-    uint32_t process, slot, n_waits;
-    uint64_t counter;
-};
-
-struct waiting {
-    struct list node; /* other.waiting, by number */
-    uint32_t sequence;
-    struct guardian *guardian;
-};
-
-struct early {
-    struct list node; /* other.early */
-    uint32_t sequence, n;
-    uint64_t words[];
-};
-
-struct reply {
-    struct list node; /* other.replies */
-    uint64_t counter;
-    uint32_t n, slots[];
-};
-
-struct other {
-    struct list node; /* borrow.others */
-    uint32_t process;
-    bool is_dead;
-    uint64_t release_ns; /* dead: when its borrows end, and this with them */
-    /* we borrow from it */
-    struct words ops; /* not yet sent; they will be number sent + 1 */
-    uint32_t sent, acked;
-    struct list waiting;
-    /* it borrows from us */
-    uint32_t received, n_early_words;
-    bool owes_ack;
-    uint64_t n_borrows;
-    struct words gone;
-    struct list early, replies;
-};
-
-struct borrow {
-    struct ref_table *refs;
-    uint32_t process;
-    struct list others;
-    uint32_t *buckets; /* slots */
-    uint32_t n_buckets, n_borrowed;
-    uint64_t n_borrowers, n_replies, n_guardians;
-    unsigned n_news;   /* others with something to send */
-    struct words lost; /* local words of records learned after their owner's death */
-    uint32_t *dead;    /* processes whose `other` is gone, ascending */
-    size_t n_dead, dead_room;
-};
-
-static struct borrow_action *add_action(struct borrow_actions *out, enum borrow_kind kind)
+struct borrow_action *borrow_add_action(struct borrow_actions *out, enum borrow_kind kind)
 {
     if (out->n == out->room) {
         out->room = out->room == 0 ? 16 : 2 * out->room;
@@ -87,7 +29,7 @@ static struct borrow_action *add_action(struct borrow_actions *out, enum borrow_
     return &out->v[out->n++];
 }
 
-static void add_word(struct words *w, uint64_t word)
+void borrow_add_word(struct words *w, uint64_t word)
 {
     if (w->n == w->room) {
         w->room = w->room == 0 ? 8 : 2 * w->room;
@@ -98,7 +40,13 @@ static void add_word(struct words *w, uint64_t word)
 
 static bool has_news(const struct other *o)
 {
-    return o->ops.n > 0 || o->owes_ack;
+    return o->ops.n > 0 || o->owes_ack || o->says != 0;
+}
+
+void borrow_will_say(struct borrow *b, const struct other *o)
+{
+    if (!has_news(o))
+        b->n_news++;
 }
 
 struct borrow *borrow_create(struct ref_table *refs, uint32_t process)
@@ -111,6 +59,12 @@ struct borrow *borrow_create(struct ref_table *refs, uint32_t process)
     b->n_buckets = 64;
     b->buckets = xcalloc(b->n_buckets, sizeof *b->buckets);
     return b;
+}
+
+void borrow_test_start(struct borrow *b, uint32_t number)
+{
+    ASSERT(list_empty(&b->others));
+    b->first_number = number;
 }
 
 static void forget_lists(struct other *o)
@@ -145,7 +99,7 @@ void borrow_destroy(struct borrow *b)
 }
 
 /* Few processes talk to one another, and mostly the same: a list, the last one asked for first. */
-static struct other *find_other(struct borrow *b, uint32_t process)
+struct other *borrow_find_other(struct borrow *b, uint32_t process)
 {
     list_for_each(n, &b->others)
     {
@@ -175,9 +129,9 @@ static size_t find_dead(const struct borrow *b, uint32_t process)
 }
 
 /* NULL: it is long dead. */
-static struct other *get_other(struct borrow *b, uint32_t process)
+struct other *borrow_get_other(struct borrow *b, uint32_t process)
 {
-    struct other *o = find_other(b, process);
+    struct other *o = borrow_find_other(b, process);
 
     if (o != NULL)
         return o;
@@ -186,6 +140,8 @@ static struct other *get_other(struct borrow *b, uint32_t process)
         return NULL;
     o = xcalloc(1, sizeof *o);
     o->process = process;
+    o->sent = o->acked = o->received = b->first_number;
+    o->digest_ns = UINT64_MAX;
     list_init(&o->waiting);
     list_init(&o->early);
     list_init(&o->replies);
@@ -286,8 +242,8 @@ struct record *borrow_learn(struct borrow *b, uint32_t owner, uint64_t word)
     b->buckets[k] = r->slot;
     if (++b->n_borrowed > b->n_buckets)
         rehash(b);
-    if (is_dead(get_other(b, owner)))
-        add_word(&b->lost, record_word(r)); /* INV-33: whoever gets it will be told */
+    if (is_dead(borrow_get_other(b, owner)))
+        borrow_add_word(&b->lost, record_word(r)); /* INV-33: whoever gets it will be told */
     return r;
 }
 
@@ -295,9 +251,8 @@ static void add_op(struct borrow *b, struct other *o, uint64_t op)
 {
     if (is_dead(o))
         return;
-    if (!has_news(o))
-        b->n_news++;
-    add_word(&o->ops, op);
+    borrow_will_say(b, o);
+    borrow_add_word(&o->ops, op);
 }
 
 void borrow_end(struct borrow *b, struct record *r)
@@ -309,8 +264,11 @@ void borrow_end(struct borrow *b, struct record *r)
         at = &ref_table_at(b->refs, *at)->extra->next;
     *at = x->next;
     b->n_borrowed--;
-    if (x->registered)
-        add_op(b, get_other(b, x->owner), x->owner_word | BORROW_DROP);
+    if (x->registered) {
+        struct other *o = borrow_get_other(b, x->owner);
+        borrow_uncount(o, x);
+        add_op(b, o, x->owner_word | BORROW_DROP);
+    }
 }
 
 /* --- guardians --- */
@@ -321,9 +279,10 @@ static void release(struct borrow *b, struct guardian *g, struct borrow_actions 
     case BORROW_GUARD_TASK:
     case BORROW_GUARD_REPLY: {
         bool is_task = g->kind == BORROW_GUARD_TASK;
-        if (!is_task && is_dead(get_other(b, g->process)))
+        if (!is_task && is_dead(borrow_get_other(b, g->process)))
             break;
-        struct borrow_action *a = add_action(out, is_task ? BORROW_TASK_FREE : BORROW_SEND_SEEN);
+        struct borrow_action *a =
+            borrow_add_action(out, is_task ? BORROW_TASK_FREE : BORROW_SEND_SEEN);
         a->process = g->process;
         a->counter = g->counter;
         break;
@@ -388,9 +347,10 @@ void borrow_guard(struct borrow *b,
         const struct record *r = ref_table_at(b->refs, slots[i]);
         if ((r->flags & REF_BORROWED) == 0)
             continue;
-        struct other *o = get_other(b, r->extra->owner);
+        struct other *o = borrow_get_other(b, r->extra->owner);
         if (!r->extra->registered && !is_dead(o)) {
             r->extra->registered = 1;
+            borrow_count(o, r->extra);
             add_op(b, o, r->extra->owner_word);
         }
         at_once = at_once && (is_told(o) || follows(&g, o));
@@ -403,7 +363,8 @@ void borrow_guard(struct borrow *b,
     *kept = g;
     for (uint32_t i = 0; i < n; i++) {
         const struct record *r = ref_table_at(b->refs, slots[i]);
-        struct other *o = (r->flags & REF_BORROWED) != 0 ? get_other(b, r->extra->owner) : NULL;
+        struct other *o =
+            (r->flags & REF_BORROWED) != 0 ? borrow_get_other(b, r->extra->owner) : NULL;
         if (!is_told(o))
             wait_for(b, kept, o);
     }
@@ -440,7 +401,7 @@ static void lost(struct borrow *b, uint32_t slot, int code, struct borrow_action
 
     if (r->state != REF_PENDING)
         return; /* it has its value */
-    struct borrow_action *a = add_action(out, BORROW_LOST);
+    struct borrow_action *a = borrow_add_action(out, BORROW_LOST);
     a->slot = slot;
     a->counter = record_word(r);
     a->code = code;
@@ -472,7 +433,7 @@ static void flush_words(struct borrow_action *a, struct words *w)
     memmove(w->v, w->v + a->n, w->n * sizeof *w->v);
 }
 
-void borrow_flush(struct borrow *b, struct borrow_actions *out)
+void borrow_flush(struct borrow *b, uint64_t now_ns, struct borrow_actions *out)
 {
     flush_lost(b, out);
     if (b->n_news == 0)
@@ -480,26 +441,31 @@ void borrow_flush(struct borrow *b, struct borrow_actions *out)
     list_for_each(n, &b->others)
     {
         struct other *o = list_entry(n, struct other, node);
+        bool has_ops = o->ops.n > 0;
         while (o->ops.n > 0) {
-            struct borrow_action *a = add_action(out, BORROW_SEND_OPS);
+            struct borrow_action *a = borrow_add_action(out, BORROW_SEND_OPS);
             a->process = o->process;
             a->sequence = ++o->sent;
             flush_words(a, &o->ops);
         }
         for (bool more = o->owes_ack; more; more = o->gone.n > 0) {
-            struct borrow_action *a = add_action(out, BORROW_SEND_ACK);
+            struct borrow_action *a = borrow_add_action(out, BORROW_SEND_ACK);
             a->process = o->process;
             a->sequence = o->received;
             flush_words(a, &o->gone);
         }
         o->owes_ack = false;
+        if (has_ops)
+            borrow_digest_arm(o, now_ns);
+        if (o->says != 0)
+            borrow_digest_flush(b, o, now_ns, out);
     }
     b->n_news = 0;
 }
 
 /* --- as owner --- */
 
-static struct ref_borrower *find_borrower(const struct ref_extra *x, uint32_t process)
+struct ref_borrower *borrow_find_borrower(const struct ref_extra *x, uint32_t process)
 {
     for (uint32_t i = 0; x != NULL && i < x->n_borrowers; i++)
         if (x->borrowers[i].process == process)
@@ -507,13 +473,13 @@ static struct ref_borrower *find_borrower(const struct ref_extra *x, uint32_t pr
     return NULL;
 }
 
-static bool add_borrower(struct borrow *b, struct record *r, struct other *o)
+bool borrow_add_borrower(struct borrow *b, struct record *r, struct other *o)
 {
     struct ref_extra *x = ref_table_extra(b->refs, r);
 
     if (x == NULL)
         return false;
-    if (find_borrower(x, o->process) != NULL)
+    if (borrow_find_borrower(x, o->process) != NULL)
         return true;
     if (x->n_borrowers == x->borrower_room) {
         uint32_t room = x->borrower_room == 0 ? 16 : 2 * x->borrower_room;
@@ -529,20 +495,29 @@ static bool add_borrower(struct borrow *b, struct record *r, struct other *o)
     x->borrowers[x->n_borrowers++].process = o->process;
     b->n_borrowers++;
     o->n_borrows++;
+    o->borrow_sum += borrow_mix(record_word(r));
     r->held++;
     return true;
 }
 
-static void remove_borrower(struct borrow *b, struct record *r, struct other *o)
+void borrow_remove_borrower(struct borrow *b, struct record *r, struct other *o)
 {
-    struct ref_borrower *at = find_borrower(r->extra, o->process);
+    struct ref_borrower *at = borrow_find_borrower(r->extra, o->process);
 
     if (at == NULL)
         return;
     *at = r->extra->borrowers[--r->extra->n_borrowers];
     b->n_borrowers--;
     o->n_borrows--;
+    o->borrow_sum -= borrow_mix(record_word(r));
     ref_table_unhold(b->refs, r);
+}
+
+void borrow_is_gone(struct other *o, uint64_t word)
+{
+    borrow_add_word(&o->gone, word);
+    o->gone_unseen = true;
+    o->gone_number = o->received + 1;
 }
 
 static void apply(struct borrow *b, struct other *o, const uint64_t *words, uint32_t n)
@@ -553,12 +528,26 @@ static void apply(struct borrow *b, struct other *o, const uint64_t *words, uint
         bool is_ours = r != NULL && (r->flags & REF_BORROWED) == 0;
         if ((words[i] & BORROW_DROP) != 0) {
             if (is_ours)
-                remove_borrower(b, r, o);
-        } else if (!is_ours || !add_borrower(b, r, o)) {
-            add_word(&o->gone, word);
+                borrow_remove_borrower(b, r, o);
+        } else if (!is_ours || !borrow_add_borrower(b, r, o)) {
+            borrow_is_gone(o, word);
         }
     }
+}
+
+/* Number received + 1. */
+static void receive(struct borrow *b,
+                    struct other *o,
+                    const struct borrow_range *list,
+                    const uint64_t *words,
+                    uint32_t n)
+{
+    if (list == NULL)
+        apply(b, o, words, n);
+    else
+        borrow_apply_list(b, o, list, words, n);
     o->received++;
+    borrow_digest_on_received(b, o);
 }
 
 /* What came early and is next now. */
@@ -573,14 +562,18 @@ static void apply_early(struct borrow *b, struct other *o)
                 continue;
             list_remove(&e->node);
             o->n_early_words -= e->n;
-            apply(b, o, e->words, e->n);
+            receive(b, o, e->is_list ? &e->list : NULL, e->words, e->n);
             free(e);
             found = true;
         }
     }
 }
 
-static bool keep_early(struct other *o, uint32_t sequence, const uint64_t *words, uint32_t n)
+static bool keep_early(struct other *o,
+                       uint32_t sequence,
+                       const struct borrow_range *list,
+                       const uint64_t *words,
+                       uint32_t n)
 {
     list_for_each(m, &o->early)
     {
@@ -592,10 +585,57 @@ static bool keep_early(struct other *o, uint32_t sequence, const uint64_t *words
     struct early *e = xcalloc(1, sizeof *e + n * sizeof *words);
     e->sequence = sequence;
     e->n = n;
+    e->is_list = list != NULL;
+    if (list != NULL)
+        e->list = *list;
     if (n > 0)
         memcpy(e->words, words, n * sizeof *words);
     list_append(&o->early, &e->node);
     o->n_early_words += n;
+    return true;
+}
+
+/* What has not come up to that number need not come any more: a list says it all. */
+static void skip_to(struct other *o, uint32_t number)
+{
+    o->repair.n_missed += number - o->received;
+    list_for_each_safe(n, &o->early)
+    {
+        struct early *e = list_entry(n, struct early, node);
+        if ((int32_t)(e->sequence - number) > 0)
+            continue;
+        list_remove(&e->node);
+        o->n_early_words -= e->n;
+        o->repair.n_missed--;
+        free(e);
+    }
+    o->received = number;
+}
+
+bool borrow_take(struct borrow *b,
+                 uint32_t from,
+                 uint32_t sequence,
+                 const struct borrow_range *list,
+                 const uint64_t *words,
+                 uint32_t n)
+{
+    struct other *o = borrow_get_other(b, from);
+
+    if (is_dead(o))
+        return true;
+    if ((int32_t)(sequence - o->received) <= 0)
+        return true; /* a duplicate */
+    if (list != NULL && list->is_first)
+        skip_to(o, sequence - 1);
+    uint32_t ahead = sequence - o->received;
+    if (ahead > EARLY_MAX)
+        return false;
+    if (ahead > 1)
+        return keep_early(o, sequence, list, words, n);
+    borrow_will_say(b, o);
+    o->owes_ack = true;
+    receive(b, o, list, words, n);
+    apply_early(b, o);
     return true;
 }
 
@@ -605,23 +645,7 @@ bool borrow_on_ops(struct borrow *b,
                    const uint64_t *words,
                    uint32_t n)
 {
-    struct other *o = get_other(b, from);
-
-    if (is_dead(o))
-        return true;
-    uint32_t ahead = sequence - o->received;
-    if ((int32_t)ahead <= 0)
-        return true; /* a duplicate */
-    if (ahead > EARLY_MAX)
-        return false;
-    if (ahead > 1)
-        return keep_early(o, sequence, words, n);
-    if (!has_news(o))
-        b->n_news++;
-    o->owes_ack = true;
-    apply(b, o, words, n);
-    apply_early(b, o);
-    return true;
+    return borrow_take(b, from, sequence, NULL, words, n);
 }
 
 void borrow_hold_reply(struct borrow *b,
@@ -632,7 +656,7 @@ void borrow_hold_reply(struct borrow *b,
 {
     if (n == 0)
         return;
-    struct other *o = get_other(b, process);
+    struct other *o = borrow_get_other(b, process);
     if (o == NULL) {
         for (uint32_t i = 0; i < n; i++)
             ref_table_unhold(b->refs, ref_table_at(b->refs, slots[i]));
@@ -657,7 +681,7 @@ static void end_reply(struct borrow *b, struct reply *r)
 
 void borrow_on_seen(struct borrow *b, uint32_t from, uint64_t counter)
 {
-    struct other *o = find_other(b, from);
+    struct other *o = borrow_find_other(b, from);
 
     if (o == NULL)
         return;
@@ -688,7 +712,7 @@ struct record *borrow_find(const struct borrow *b, uint32_t owner, uint64_t word
 
 bool borrow_is_dead(struct borrow *b, uint32_t process)
 {
-    return is_dead(get_other(b, process));
+    return is_dead(borrow_get_other(b, process));
 }
 
 void borrow_on_ack(struct borrow *b,
@@ -698,7 +722,7 @@ void borrow_on_ack(struct borrow *b,
                    uint32_t n,
                    struct borrow_actions *out)
 {
-    struct other *o = find_other(b, from);
+    struct other *o = borrow_find_other(b, from);
 
     if (o == NULL || (int32_t)(sequence - o->sent) > 0)
         return; /* of what was never sent */
@@ -708,8 +732,13 @@ void borrow_on_ack(struct borrow *b,
     }
     for (uint32_t i = 0; i < n; i++) {
         const struct record *r = borrow_find(b, from, gone[i]);
-        if (r != NULL)
-            lost(b, r->slot, CORE_ELOST, out);
+        if (r == NULL)
+            continue;
+        if (r->extra->registered) {
+            borrow_uncount(o, r->extra);
+            r->extra->gone = 1;
+        }
+        lost(b, r->slot, CORE_ELOST, out);
     }
 }
 
@@ -718,7 +747,7 @@ void borrow_on_process_dead(struct borrow *b,
                             uint64_t now_ns,
                             struct borrow_actions *out)
 {
-    struct other *o = process != b->process ? get_other(b, process) : NULL;
+    struct other *o = process != b->process ? borrow_get_other(b, process) : NULL;
 
     if (is_dead(o))
         return;
@@ -727,7 +756,9 @@ void borrow_on_process_dead(struct borrow *b,
     o->is_dead = true;
     o->release_ns = now_ns + BORROW_GRACE_NS;
     o->ops.n = o->gone.n = 0;
-    o->owes_ack = false;
+    o->owes_ack = o->has_digest = false;
+    o->says = 0;
+    o->digest_ns = UINT64_MAX;
     list_for_each_safe(n, &o->early)
     {
         struct early *e = list_entry(n, struct early, node);
@@ -759,13 +790,14 @@ void borrow_on_time(struct borrow *b, uint64_t now_ns)
 {
     struct other *o;
 
+    borrow_digest_on_time(b, now_ns);
     while ((o = find_due(b, now_ns)) != NULL) {
         while (!list_empty(&o->replies))
             end_reply(b, list_entry(o->replies.next, struct reply, node));
         for (uint32_t slot = 1; o->n_borrows > 0 && slot < ref_table_end(b->refs); slot++) {
             struct record *r = ref_table_at(b->refs, slot);
             if (r->state != REF_FREE && r->extra != NULL && r->extra->n_borrowers > 0)
-                remove_borrower(b, r, o);
+                borrow_remove_borrower(b, r, o);
         }
         forget(b, o);
     }
@@ -778,8 +810,8 @@ uint64_t borrow_next_deadline(const struct borrow *b)
     list_for_each(n, &b->others)
     {
         const struct other *o = list_entry(n, struct other, node);
-        if (o->is_dead && o->release_ns < first)
-            first = o->release_ns;
+        uint64_t due = o->is_dead ? o->release_ns : o->digest_ns;
+        first = due < first ? due : first;
     }
     return first;
 }
@@ -844,6 +876,7 @@ void borrow_selfcheck(const struct borrow *b)
         n_news += has_news(o);
         n_borrows += o->n_borrows;
         ASSERT((int32_t)(o->sent - o->acked) >= 0);
+        borrow_digest_selfcheck(b, o);
     }
     ASSERT(n_borrowed == b->n_borrowed && n_borrowers == b->n_borrowers);
     ASSERT(n_replies == b->n_replies && n_news == b->n_news && n_borrows == b->n_borrowers);

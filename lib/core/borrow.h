@@ -19,6 +19,13 @@
  * brings them, and acknowledges by number. Borrows of a process that died, and what is held for it,
  * are released five seconds later: what it handed on may still be travelling. Adding or dropping
  * twice does nothing (INV-30).
+ *
+ * Two seconds after it has told an owner something, a borrower sends it a *digest* of all that it
+ * borrows there: how many and a sum, as after a certain number. The owner compares at that number;
+ * if the two differ, or if that number cannot be reached because something before it never came,
+ * the borrower sends a list instead. The list has numbers of its own, stands for all before it, and
+ * is right by definition. So what a lost frame or a bug has spoiled is repaired, and a pair that
+ * has nothing new to say is silent.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,16 +34,39 @@
 #include "lib/core/ref_table.h"
 
 #define BORROW_GRACE_NS  5000000000u
+#define BORROW_DIGEST_NS 2000000000u /* doubled for each digest that does not agree */
+#define BORROW_TRIES_MAX 6           /* such digests in a row, if nothing else is said */
 #define BORROW_DROP      0x80000000u /* in a word's slot: DROP, else ADD */
 #define BORROW_WORDS_MAX 8000u       /* in one action: they fit a frame */
 
 enum borrow_kind {
-    BORROW_SEND_OPS,  /* to process: words[n], numbered sequence */
-    BORROW_SEND_ACK,  /* to process: all up to sequence is done; words[n] are gone */
-    BORROW_SEND_SEEN, /* to process: reply `counter` need not be held any more */
-    BORROW_TASK_FREE, /* the borrows of task `counter` of process are registered: send DONE */
-    BORROW_LOST,      /* record at slot will get no value: code (CORE_EOWNER, CORE_ELOST). counter
-                       * is its word: if it has another, an action before this one ended it */
+    BORROW_SEND_OPS,    /* to process: words[n], numbered sequence */
+    BORROW_SEND_ACK,    /* to process: all up to sequence is done; words[n] are gone */
+    BORROW_SEND_SEEN,   /* to process: reply `counter` need not be held any more */
+    BORROW_TASK_FREE,   /* the borrows of task `counter` of process are registered: send DONE */
+    BORROW_LOST,        /* record at slot will get no value: code (CORE_EOWNER, CORE_ELOST). counter
+                         * is its word: if it has another, an action before this one ended it */
+    BORROW_SEND_DIGEST, /* to process: u.digest */
+    BORROW_SEND_COMPARED, /* to process: its digest of that sequence agrees, or not (code 1) */
+    BORROW_SEND_LIST,     /* to process: words[n] and no others of u.range, numbered sequence */
+    BORROW_REPAIRED,      /* what was counted for process, by its list: u.repair. Log it */
+};
+/* What a borrower has of an owner's after number sequence, and the last number that was
+ * acknowledged to it. is_overdue: it has waited long for an acknowledgement. */
+struct borrow_digest {
+    uint32_t sequence, acked;
+    uint64_t n, sum;
+    bool is_overdue;
+};
+/* Keys, ends included; the key of a word is its slot << 32 | generation. is_first: with the parts
+ * that follow it says all that was said by numbers before. */
+struct borrow_range {
+    uint64_t low, high;
+    bool is_first;
+};
+struct borrow_repair {
+    uint64_t n_added, n_dropped; /* borrowers of an object */
+    uint32_t n_missed;           /* frames that never came */
 };
 struct borrow_action {
     enum borrow_kind kind;
@@ -45,6 +75,11 @@ struct borrow_action {
     uint64_t counter;
     uint64_t *words; /* from malloc: the caller frees it, or hands it on */
     uint32_t n;
+    union {
+        struct borrow_digest digest;
+        struct borrow_range range;
+        struct borrow_repair repair;
+    } u;
 };
 /* Embedded, zeroed is empty; the caller sets n = 0 after carrying them out. */
 struct borrow_actions {
@@ -88,7 +123,7 @@ void borrow_guard(struct borrow *b,
 /* A borrowed record ends: from ref_table_on_end. */
 void borrow_end(struct borrow *b, struct record *r);
 /* Send what has gathered; call it at the end of a turn and before DONE. */
-void borrow_flush(struct borrow *b, struct borrow_actions *out);
+void borrow_flush(struct borrow *b, uint64_t now_ns, struct borrow_actions *out);
 /* Does borrow_flush have anything to send? */
 bool borrow_has_news(const struct borrow *b);
 
@@ -117,12 +152,25 @@ void borrow_on_ack(struct borrow *b,
                    uint32_t n,
                    struct borrow_actions *out);
 void borrow_on_seen(struct borrow *b, uint32_t from, uint64_t counter);
+void borrow_on_digest(struct borrow *b, uint32_t from, const struct borrow_digest *digest);
+void borrow_on_compared(struct borrow *b,
+                        uint32_t from,
+                        uint32_t sequence,
+                        bool differs,
+                        struct borrow_actions *out);
+/* false: malformed, as of ops. */
+bool borrow_on_list(struct borrow *b,
+                    uint32_t from,
+                    uint32_t sequence,
+                    const struct borrow_range *range,
+                    const uint64_t *words,
+                    uint32_t n);
 /* Death is final: nothing of it comes after this. Ours that it owned are LOST. */
 void borrow_on_process_dead(struct borrow *b,
                             uint32_t process,
                             uint64_t now_ns,
                             struct borrow_actions *out);
-/* Releases borrows of the dead whose time has come. */
+/* Releases borrows of the dead whose time has come; lets borrow_flush send digests that are due. */
 void borrow_on_time(struct borrow *b, uint64_t now_ns);
 /* UINT64_MAX: never. */
 uint64_t borrow_next_deadline(const struct borrow *b);
@@ -142,5 +190,7 @@ struct borrow_stats {
 };
 void borrow_get_stats(const struct borrow *b, struct borrow_stats *out);
 void borrow_selfcheck(const struct borrow *b);
+/* Before anything else: numbers begin after this one, in both directions. */
+void borrow_test_start(struct borrow *b, uint32_t number);
 
 #endif /* LIB_CORE_BORROW_H */

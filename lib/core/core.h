@@ -248,7 +248,7 @@ struct core_info {
 int core_get_info(struct core_info *out, struct err *err); /* asks the raylet */
 struct core_counters {
     uint64_t allocs, writes, reads, thread_hops, spins, blocks, tasks_submitted, tasks_executed,
-        helper_turns;
+        helper_turns, digests, repairs; /* lib/core/borrow.h */
 };
 void core_get_counters(struct core_counters *out);
 

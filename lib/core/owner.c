@@ -834,6 +834,9 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_PROCESS_DEAD:
     case WIRE_BORROW:
     case WIRE_BORROW_ACK:
+    case WIRE_BORROW_DIGEST:
+    case WIRE_BORROW_COMPARED:
+    case WIRE_BORROW_LIST:
     case WIRE_SEEN:
     case WIRE_WANT:
     case WIRE_OBJECT:

@@ -80,6 +80,7 @@ struct ref_extra {
     uint32_t owner;     /* process number */
     uint8_t registered; /* the owner was told of us */
     uint8_t wanted;     /* and asked for the value */
+    uint8_t gone;       /* it has answered that it does not count us */
     uint64_t owner_word;
     uint32_t next; /* slot: in the hash of borrowed records */
 };

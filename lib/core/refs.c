@@ -16,6 +16,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/clock.h"
+#include "lib/base/log.h"
 #include "lib/core/core_private.h"
 
 /* --- values --- */
@@ -246,18 +247,72 @@ void refs_send(uint32_t process, uint8_t type, const void *body, size_t size)
 
 /* --- borrow.c's hands --- */
 
-static void send_words(const struct borrow_action *a, uint8_t type)
+/* The words behind that head. */
+static void send_words(const struct borrow_action *a, uint8_t type, const void *head, size_t n)
 {
-    struct wire_borrow w = {.sequence = a->sequence, .n = a->n};
-    size_t size = sizeof w + a->n * sizeof a->words[0];
+    size_t size = n + a->n * sizeof a->words[0];
     uint8_t *body = xmalloc(size);
 
-    memcpy(body, &w, sizeof w);
+    memcpy(body, head, n);
     if (a->n > 0)
-        memcpy(body + sizeof w, a->words, a->n * sizeof a->words[0]);
+        memcpy(body + n, a->words, a->n * sizeof a->words[0]);
     refs_send(a->process, type, body, size);
     free(body);
     free(a->words);
+}
+
+static void send_ops(const struct borrow_action *a, uint8_t type)
+{
+    struct wire_borrow w = {.sequence = a->sequence, .n = a->n};
+
+    send_words(a, type, &w, sizeof w);
+}
+
+static void send_list(const struct borrow_action *a)
+{
+    const struct borrow_range *r = &a->u.range;
+    struct wire_borrow_list w = {.sequence = a->sequence,
+                                 .n = a->n,
+                                 .low = r->low,
+                                 .high = r->high,
+                                 .is_first = r->is_first};
+
+    send_words(a, WIRE_BORROW_LIST, &w, sizeof w);
+}
+
+static void send_digest(const struct borrow_action *a)
+{
+    const struct borrow_digest *d = &a->u.digest;
+    struct wire_borrow_digest w = {.sequence = d->sequence,
+                                   .acked = d->acked,
+                                   .n = d->n,
+                                   .sum = d->sum,
+                                   .is_overdue = d->is_overdue};
+
+    core.counters.digests++;
+    refs_send(a->process, WIRE_BORROW_DIGEST, &w, sizeof w);
+}
+
+static void send_compared(const struct borrow_action *a)
+{
+    struct wire_borrow_compared w = {.sequence = a->sequence, .differs = a->code != 0};
+
+    refs_send(a->process, WIRE_BORROW_COMPARED, &w, sizeof w);
+}
+
+/* Frames do not get lost (D3), so this is a bug of ours. */
+static void on_repaired(const struct borrow_action *a)
+{
+    core.counters.repairs++;
+    log_broken("core",
+               "borrows_repaired",
+               "process=%u borrower=%u added=%llu dropped=%llu missed_frames=%u "
+               "msg=\"the count of what that process borrows was wrong and is corrected\"",
+               core.welcome.process,
+               a->process,
+               (unsigned long long)a->u.repair.n_added,
+               (unsigned long long)a->u.repair.n_dropped,
+               a->u.repair.n_missed);
 }
 
 void refs_set_lost(uint32_t slot, int code)
@@ -285,10 +340,10 @@ void refs_act(void)
         struct borrow_action a = acts->v[i]; /* telling may add more */
         switch (a.kind) {
         case BORROW_SEND_OPS:
-            send_words(&a, WIRE_BORROW);
+            send_ops(&a, WIRE_BORROW);
             break;
         case BORROW_SEND_ACK:
-            send_words(&a, WIRE_BORROW_ACK);
+            send_ops(&a, WIRE_BORROW_ACK);
             break;
         case BORROW_SEND_SEEN: {
             struct wire_seen w = {.counter = a.counter};
@@ -302,6 +357,18 @@ void refs_act(void)
         case BORROW_LOST:
             if (record_word(ref_table_at(core.refs, a.slot)) == a.counter)
                 refs_set_lost(a.slot, a.code);
+            break;
+        case BORROW_SEND_DIGEST:
+            send_digest(&a);
+            break;
+        case BORROW_SEND_COMPARED:
+            send_compared(&a);
+            break;
+        case BORROW_SEND_LIST:
+            send_list(&a);
+            break;
+        case BORROW_REPAIRED:
+            on_repaired(&a);
             break;
         }
     }
@@ -319,31 +386,83 @@ void refs_flush(void)
             borrow_on_time(core.borrow, now);
     }
     if (borrow_has_news(core.borrow))
-        borrow_flush(core.borrow, &core.borrow_actions);
+        borrow_flush(core.borrow, clock_now_ns(), &core.borrow_actions);
     if (core.borrow_actions.n > 0)
         refs_act();
 }
 
 /* --- frames --- */
 
+/* n of them, from malloc; NULL: there are not so many. */
+static uint64_t *copy_words(const uint8_t *at, size_t size, uint32_t n)
+{
+    if (size / sizeof(uint64_t) < n)
+        return NULL;
+    uint64_t *words = xmalloc(n * sizeof *words + 1);
+    memcpy(words, at, n * sizeof *words);
+    return words;
+}
+
 static bool on_words(uint32_t from, uint8_t type, const uint8_t *body, size_t size)
 {
     struct wire_borrow w;
+    bool ok = true;
 
     if (size < sizeof w)
         return false;
     memcpy(&w, body, sizeof w);
-    if ((size - sizeof w) / sizeof(uint64_t) < w.n)
+    uint64_t *words = copy_words(body + sizeof w, size - sizeof w, w.n);
+    if (words == NULL)
         return false;
-    uint64_t *words = xmalloc(w.n * sizeof *words + 1);
-    memcpy(words, body + sizeof w, w.n * sizeof *words);
-    bool ok = true;
     if (type == WIRE_BORROW)
         ok = borrow_on_ops(core.borrow, from, w.sequence, words, w.n);
     else
         borrow_on_ack(core.borrow, from, w.sequence, words, w.n, &core.borrow_actions);
     free(words);
     return ok;
+}
+
+static bool on_list(uint32_t from, const uint8_t *body, size_t size)
+{
+    struct wire_borrow_list w;
+
+    if (size < sizeof w)
+        return false;
+    memcpy(&w, body, sizeof w);
+    uint64_t *words = copy_words(body + sizeof w, size - sizeof w, w.n);
+    if (words == NULL)
+        return false;
+    struct borrow_range r = {.low = w.low, .high = w.high, .is_first = w.is_first != 0};
+    bool ok = borrow_on_list(core.borrow, from, w.sequence, &r, words, w.n);
+    free(words);
+    return ok;
+}
+
+static bool on_digest(uint32_t from, const uint8_t *body, size_t size)
+{
+    struct wire_borrow_digest w;
+
+    if (size < sizeof w)
+        return false;
+    memcpy(&w, body, sizeof w);
+    struct borrow_digest d = {.sequence = w.sequence,
+                              .acked = w.acked,
+                              .n = w.n,
+                              .sum = w.sum,
+                              .is_overdue = w.is_overdue != 0};
+    borrow_on_digest(core.borrow, from, &d);
+    return true;
+}
+
+static bool on_compared(uint32_t from, const uint8_t *body, size_t size)
+{
+    struct wire_borrow_compared w;
+
+    if (size < sizeof w)
+        return false;
+    memcpy(&w, body, sizeof w);
+    borrow_on_compared(core.borrow, from, w.sequence, w.differs != 0, &core.borrow_actions);
+    return true;
 }
 
 static void on_dead(const uint8_t *body, size_t size)
@@ -385,6 +504,15 @@ void refs_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t siz
     case WIRE_BORROW:
     case WIRE_BORROW_ACK:
         ok = on_words(p->process, type, body, size);
+        break;
+    case WIRE_BORROW_DIGEST:
+        ok = on_digest(p->process, body, size);
+        break;
+    case WIRE_BORROW_COMPARED:
+        ok = on_compared(p->process, body, size);
+        break;
+    case WIRE_BORROW_LIST:
+        ok = on_list(p->process, body, size);
         break;
     case WIRE_SEEN: {
         struct wire_seen w;

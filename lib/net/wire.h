@@ -16,7 +16,8 @@
  * INFO_REPLY R -> Z    SPAWN        Z -> R  SPAWNED, EXITED any       ERROR, GOODBYE, ROUTE
  *   O,W -> R  STORE_LEND, STORE_RECORD, STORE_DOORBELL
  *   R -> O,W  STORE_FD, STORE_LENT, STORE_REFUSED, STORE_RECALL, PROCESS_DEAD
- *   any process to any other: BORROW, BORROW_ACK, SEEN, WANT, OBJECT, OBJECT_ACK
+ *   any process to any other: BORROW, BORROW_ACK, BORROW_DIGEST, BORROW_COMPARED, BORROW_LIST
+ *   and also: SEEN, WANT, OBJECT, OBJECT_ACK
  *   C -> R    HELLO, BOOKS_ASK, REFS_ASK              R -> C  WELCOME, BOOKS, REFS
  *   R -> O,W  REFS_ASK                                O,W -> R  REFS
  *             C: a `ray` command, over the session's socket (raylet/command_run.c)
@@ -36,7 +37,7 @@
 #include "lib/base/id.h"
 #include "lib/net/frame.h"
 
-#define WIRE_PROTOCOL      5
+#define WIRE_PROTOCOL      6
 #define WIRE_ROUTE_PROCESS 0x80000000u
 
 enum wire_type {
@@ -98,6 +99,9 @@ enum wire_type {
     WIRE_WANT = 113,
     WIRE_OBJECT = 114,
     WIRE_OBJECT_ACK = 115,
+    WIRE_BORROW_DIGEST = 116,
+    WIRE_BORROW_COMPARED = 117,
+    WIRE_BORROW_LIST = 118,
 };
 
 /* One type always travels in one class, so that the parts of a long message never mix with others
@@ -111,6 +115,9 @@ static inline enum frame_class wire_class(uint8_t type)
     case WIRE_OWNER_LEASE_ENDED: /* must stay behind the last DONE */
     case WIRE_BORROW:            /* and this ahead of the DONE that follows it */
     case WIRE_BORROW_ACK:
+    case WIRE_BORROW_DIGEST:
+    case WIRE_BORROW_COMPARED:
+    case WIRE_BORROW_LIST:
     case WIRE_SEEN:
     case WIRE_WANT:
     case WIRE_OBJECT:
@@ -407,6 +414,24 @@ struct wire_process_dead {
 /* Borrower -> owner: see lib/core/borrow.h. Followed by n words. */
 struct wire_borrow {
     uint32_t sequence, n;
+} __attribute__((packed));
+/* Borrower -> owner: what it has after that number, of which it knows acked to be handled. */
+struct wire_borrow_digest {
+    uint32_t sequence, acked;
+    uint64_t n, sum;
+    uint8_t is_overdue; /* 1: an acknowledgement has been missing for long */
+} __attribute__((packed));
+/* Owner -> borrower: the answer to the digest of that sequence. */
+struct wire_borrow_compared {
+    uint32_t sequence;
+    uint8_t differs; /* 1: send the list */
+} __attribute__((packed));
+/* Borrower -> owner: of these keys (slot << 32 | generation, ends included) it has the n words that
+ * follow, ascending by key. Numbered as BORROW. */
+struct wire_borrow_list {
+    uint32_t sequence, n;
+    uint64_t low, high;
+    uint8_t is_first; /* 1: the numbers before need not come any more */
 } __attribute__((packed));
 /* Receiver of a reply -> its giver. */
 struct wire_seen {

@@ -36,3 +36,9 @@ def test_synchronous_trips(cluster):
 def test_the_context_of_a_call_is_not_asked_for(cluster):
     program = cluster.run("counters", "context")
     assert number(program, "writes") == 0, repr(program)
+
+
+def test_only_who_borrows_sends_digests(cluster):
+    program = cluster.run("counters", "digests", timeout=60)
+    assert number(program, "digests without a borrow") == 0, repr(program)
+    assert number(program, "digests") == 1, repr(program)

@@ -91,6 +91,11 @@ static struct unique_id id_of(uint8_t first)
         N(counter, 42) N(index, 1) N(n_refs, 3) N(extra, 79)
 #define FIELDS_process_dead(N, S, I)  N(process, 4711)
 #define FIELDS_borrow(N, S, I)        N(sequence, 7) N(n, 1)
+#define FIELDS_borrow_digest(N, S, I)                                                              \
+    N(sequence, 7) N(acked, 6) N(n, 3) N(sum, TICKET) N(is_overdue, 1)
+#define FIELDS_borrow_compared(N, S, I) N(sequence, 7) N(differs, 1)
+#define FIELDS_borrow_list(N, S, I)                                                                \
+    N(sequence, 8) N(n, 1) N(low, 0x200000001u) N(high, LEASE) N(is_first, 1)
 #define FIELDS_seen(N, S, I)          N(counter, 42)
 #define FIELDS_want(N, S, I)          N(word, LEASE)
 #define FIELDS_object_ack(N, S, I)    N(bytes, 262144)
@@ -157,7 +162,8 @@ PART(channel_end) PART(blocked)
 PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PART(bounced)
 PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
 PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(store_refused)
-PART(record) PART(process_dead) PART(borrow) PART(seen) PART(want) PART(object) PART(object_ack)
+PART(record) PART(process_dead) PART(borrow) PART(borrow_digest)
+PART(borrow_compared) PART(borrow_list) PART(seen) PART(want) PART(object) PART(object_ack)
 PART(books) PART(books_process) PART(books_entry) PART(books_use) PART(refs_ask) PART(refs)
 PART(refs_row) PART(refs_item)
     /* clang-format on */
@@ -361,6 +367,16 @@ static const struct row rows[] = {
      "51000000720000000d0c0b0afeffffff"
      "88776655443322110300000001887766554433221100200000000000000100100000000000030000"
      "0088776655443322112a000000000000000500000002000000"},
+    {"BORROW_DIGEST", WIRE_BORROW_DIGEST, 0, {P(borrow_digest)},
+     "29000000740000000d0c0b0afeffffff"
+     "0700000006000000030000000000000001ffeeddccbbaa9901"},
+    {"BORROW_COMPARED", WIRE_BORROW_COMPARED, 0, {P(borrow_compared)},
+     "15000000750000000d0c0b0afeffffff"
+     "0700000001"},
+    {"BORROW_LIST", WIRE_BORROW_LIST, 0, {P(borrow_list), TEXT("\1\0\0\0\2\0\0\0")},
+     "31000000760000000d0c0b0afeffffff"
+     "08000000010000000100000002000000887766554433221101"
+     "0100000002000000"},
 };
 /* clang-format on */
 #define N_ROWS (sizeof rows / sizeof rows[0])
@@ -424,6 +440,9 @@ static const char *name_of(enum wire_type type)
         NAME(WANT)
         NAME(OBJECT)
         NAME(OBJECT_ACK)
+        NAME(BORROW_DIGEST)
+        NAME(BORROW_COMPARED)
+        NAME(BORROW_LIST)
     }
     return NULL;
 }
@@ -517,7 +536,7 @@ END_TEST
 
 /* What travels inside bodies, and the version itself. */
 static const int numbers[][2] = {
-    {WIRE_PROTOCOL, 5},
+    {WIRE_PROTOCOL, 6},
     {WIRE_VALUE_BY_REF, 0xc0},
     {(int)WIRE_ROUTE_PROCESS, INT32_MIN},
     {WIRE_META_MASK, 0x3f},
@@ -582,6 +601,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         {3, 0x616d9392cb1ce16fu},
         {4, 0x4a2f4340ec41f3b8u},
         {5, 0x8a86b14f768b6109u},
+        {6, 0x46d1f4e36c61f0a0u},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

@@ -113,7 +113,43 @@ static void context(int argc, char **argv)
     fflush(stdout);
 }
 
+static int gives_its_own(ray_call *call)
+{
+    ray_ref own = ray_put(7);
+    int rc = ray_return(call, 0, own);
+
+    ray_release(own);
+    return rc;
+}
+RAY_REMOTE(gives_its_own);
+
+/* Who borrows is compared with the owner now and then, nobody else. */
+static void digests(int argc, char **argv)
+{
+    struct core_counters a, b;
+    ray_ref ref;
+    int64_t x;
+
+    (void)argc;
+    (void)argv;
+    for (int64_t i = 0; i < TRIPS; i++)
+        CHECK_CODE(ray_take(ray_remote(nothing, i), &x, RAY_FOREVER), RAY_OK);
+    core_get_counters(&a);
+    CHECK_CODE(ray_take(ray_remote(gives_its_own), &ref, RAY_FOREVER), RAY_OK);
+    do {
+        CHECK_CODE(ray_take(ray_remote(nothing, 1), &x, RAY_FOREVER), RAY_OK);
+        core_get_counters(&b);
+    } while (b.digests == a.digests);
+    CHECK_CODE(ray_get(ref, &x, RAY_FOREVER), RAY_OK);
+    CHECK(x == 7);
+    CHECK_CODE(ray_release(ref), RAY_OK);
+    printf("digests without a borrow %lu\n", (unsigned long)a.digests);
+    printf("digests %lu\n", (unsigned long)b.digests);
+    fflush(stdout);
+}
+
 static const struct scenario scenarios[] = {
+    {"digests", 1, NULL, digests},
     {"context", 1, NULL, context},
     {"windows", 2, NULL, windows},
     {"trips", 1, NULL, trips},

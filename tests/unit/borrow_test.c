@@ -13,6 +13,7 @@ enum { ME = 7, A = 11, B = 12, C = 13 };
 static struct ref_table *t;
 static struct borrow *b;
 static struct borrow_actions out;
+static uint64_t now;
 
 static void on_end(void *arg, struct record *r)
 {
@@ -23,6 +24,7 @@ static void on_end(void *arg, struct record *r)
 
 static void setup(void)
 {
+    now = 0;
     t = ref_table_create();
     b = borrow_create(t, ME);
     ref_table_on_end(t, on_end, NULL);
@@ -124,7 +126,7 @@ static const struct borrow_action *only(enum borrow_kind kind)
 static void flush(void)
 {
     clear();
-    borrow_flush(b, &out);
+    borrow_flush(b, now, &out);
     ck_assert(!borrow_has_news(b));
 }
 
@@ -670,7 +672,7 @@ START_TEST(the_record_of_a_value_is_held_until_what_it_contains_is_registered)
     ack(B, 1);
     ck_assert_uint_eq(out.n, 0);
     ck_assert_uint_eq(stats().n_borrowed, 0);
-    borrow_flush(b, &out);
+    borrow_flush(b, now, &out);
     ck_assert_uint_eq(count(BORROW_SEND_OPS), 2); /* two DROPs */
 }
 END_TEST
@@ -931,6 +933,407 @@ START_TEST(ops_that_wait_for_a_dead_owner_are_forgotten)
 }
 END_TEST
 
+/* --- digests --- */
+
+static void compared(uint32_t from, uint32_t sequence, bool differs)
+{
+    borrow_on_compared(b, from, sequence, differs, &out);
+}
+
+static void wait_until(uint64_t ns)
+{
+    now = ns;
+    borrow_on_time(b, now);
+    flush();
+}
+
+/* The one that is sent when the next is due. */
+static struct borrow_digest digest(uint32_t process)
+{
+    wait_until(borrow_next_deadline(b));
+    const struct borrow_action *a = only(BORROW_SEND_DIGEST);
+    ck_assert_uint_eq(a->process, process);
+    ck_assert_uint_eq(out.n, 1);
+    return a->u.digest;
+}
+
+/* As owner we answer so to the last digest of that process. */
+static void expect_compared(uint32_t process, uint32_t sequence, bool differs)
+{
+    flush();
+    const struct borrow_action *a = only(BORROW_SEND_COMPARED);
+    ck_assert_uint_eq(a->process, process);
+    ck_assert_uint_eq(a->sequence, sequence);
+    ck_assert_int_eq(a->code, differs);
+}
+
+static void expect_silence(void)
+{
+    flush();
+    ck_assert_uint_eq(out.n, 0);
+}
+
+START_TEST(who_borrows_nothing_sends_no_digest)
+{
+    uint64_t w = record_word(own());
+
+    ck_assert(op(A, 1, w));
+    guard(BORROW_GUARD_REPLY, C, 1, own());
+    learn(A, word_of(1));
+    expect_ack(A, 1, 0);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+    wait_until(1ull << 40);
+    ck_assert_uint_eq(out.n, 0);
+}
+END_TEST
+
+START_TEST(a_digest_follows_what_was_said_and_then_there_is_silence)
+{
+    now = 100;
+    struct record *r = borrowed(A, word_of(1), 1);
+    now = 1500;
+    borrowed(A, word_of(2), 2);
+    ck_assert_uint_eq(borrow_next_deadline(b), 100 + BORROW_DIGEST_NS);
+    wait_until(99 + BORROW_DIGEST_NS);
+    ck_assert_uint_eq(out.n, 0);
+    struct borrow_digest d = digest(A);
+    ck_assert_uint_eq(d.sequence, 2);
+    ck_assert_uint_eq(d.acked, 2);
+    ck_assert_uint_eq(d.n, 2);
+    ck_assert(!d.is_overdue);
+    compared(A, 2, false);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+
+    ref_table_unhold(t, r);
+    expect_op(A, 3, word_of(1) | BORROW_DROP);
+    ack(A, 3);
+    struct borrow_digest e = digest(A);
+    ck_assert_uint_eq(e.n, 1);
+    ck_assert_uint_ne(e.sum, d.sum);
+    compared(A, 2, false); /* of another */
+    ck_assert_uint_ne(borrow_next_deadline(b), UINT64_MAX);
+    compared(A, 3, false);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(what_is_said_behind_a_digest_has_one_of_its_own)
+{
+    borrowed(A, word_of(1), 1);
+    ck_assert_uint_eq(digest(A).n, 1);
+    borrowed(A, word_of(2), 2);
+    compared(A, 1, false);
+    ck_assert_uint_eq(borrow_next_deadline(b), now + BORROW_DIGEST_NS);
+    ck_assert_uint_eq(digest(A).n, 2);
+}
+END_TEST
+
+START_TEST(a_digest_without_an_answer_is_repeated_later_and_later_but_not_for_ever)
+{
+    borrowed(A, word_of(1), 1);
+    uint64_t span = BORROW_DIGEST_NS;
+    for (int i = 0; i < BORROW_TRIES_MAX; i++, span *= 2) {
+        digest(A);
+        ck_assert_uint_eq(borrow_next_deadline(b), now + span);
+    }
+    wait_until(borrow_next_deadline(b));
+    ck_assert_uint_eq(out.n, 0);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+    borrowed(A, word_of(2), 2);
+    ck_assert_uint_eq(borrow_next_deadline(b), now + BORROW_DIGEST_NS);
+    digest(A);
+    compared(A, 2, false);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(a_digest_says_that_an_acknowledgement_is_overdue)
+{
+    guard(BORROW_GUARD_REPLY, C, 9, learn(A, word_of(1)));
+    expect_op(A, 1, word_of(1));
+    now = BORROW_DIGEST_NS / 2;
+    guard(BORROW_GUARD_REPLY, C, 10, learn(A, word_of(2)));
+    expect_op(A, 2, word_of(2));
+    ack(A, 1);
+    clear();
+    struct borrow_digest d = digest(A);
+    ck_assert(!d.is_overdue); /* number 2 was sent a moment ago */
+    ck_assert_uint_eq(d.sequence, 2);
+    ck_assert_uint_eq(d.acked, 1);
+    d = digest(A);
+    ck_assert(d.is_overdue);
+    clear();
+    compared(A, 2, false); /* stands for the one that was lost */
+    ck_assert_uint_eq(only(BORROW_SEND_SEEN)->counter, 10);
+    ck_assert_uint_eq(stats().n_waiting, 0);
+}
+END_TEST
+
+/* We borrow from A what A borrows from us: our digest is what A's should be. */
+static struct record *both(uint32_t number)
+{
+    struct record *r = own();
+
+    borrowed(A, record_word(r), number);
+    ck_assert(op(A, number, record_word(r)));
+    expect_ack(A, number, 0);
+    return r;
+}
+
+START_TEST(an_owner_compares_at_the_number_of_the_digest)
+{
+    both(1);
+    struct record *s = both(2);
+    uint64_t w = record_word(s);
+    struct borrow_digest d = digest(A);
+
+    borrow_on_digest(b, A, &d);
+    expect_compared(A, 2, false);
+    d.sequence = 4;
+    borrow_on_digest(b, A, &d);
+    expect_silence();
+    ck_assert(op(A, 3, w | BORROW_DROP));
+    expect_ack(A, 3, 0);
+    ck_assert(op(A, 4, w));
+    expect_compared(A, 4, false);
+    ck_assert(op(A, 6, w | BORROW_DROP));
+    d.sequence = 5;
+    borrow_on_digest(b, A, &d);
+    ck_assert(op(A, 5, w));
+    expect_compared(A, 5, false); /* though it handled number 6 in the same turn */
+    borrow_on_digest(b, A, &d);
+    expect_silence(); /* too late */
+    d.sequence = 6;
+    borrow_on_digest(b, A, &d);
+    expect_compared(A, 6, true);
+    ref_table_unhold(t, borrow_find(b, A, w));
+    expect_op(A, 3, w | BORROW_DROP);
+    d = digest(A);
+    d.sequence = 6;
+    borrow_on_digest(b, A, &d);
+    expect_compared(A, 6, false);
+    d.sum++;
+    borrow_on_digest(b, A, &d);
+    expect_compared(A, 6, true);
+}
+END_TEST
+
+START_TEST(what_was_answered_as_gone_is_compared_when_the_borrower_knows)
+{
+    struct borrow_digest d = {.sequence = 2, .acked = 0, .n = 1};
+
+    ck_assert(op(A, 1, word_of(77)));
+    ck_assert(op(A, 2, word_of(78) | BORROW_DROP));
+    expect_ack(A, 2, 1);
+    borrow_on_digest(b, A, &d);
+    expect_silence();
+    d.is_overdue = true;
+    borrow_on_digest(b, A, &d);
+    expect_compared(A, 2, true);
+    ck_assert(op(A, 3, word_of(79)));
+    d = (struct borrow_digest){.sequence = 3, .acked = 3};
+    borrow_on_digest(b, A, &d);
+    expect_compared(A, 3, false);
+
+    borrowed(B, word_of(5), 1);
+    borrow_on_ack(b, B, 1, &(uint64_t){word_of(5)}, 1, &out);
+    ck_assert_uint_eq(digest(B).n, 0);
+}
+END_TEST
+
+START_TEST(a_list_is_sent_for_a_digest_that_differs)
+{
+    borrowed(A, word_of(2), 1);
+    borrowed(A, word_of(1), 2);
+    borrowed(B, word_of(3), 1);
+    wait_until(BORROW_DIGEST_NS);
+    ck_assert_uint_eq(count(BORROW_SEND_DIGEST), 2);
+    compared(B, 1, false);
+    compared(A, 2, true);
+    compared(A, 2, true);
+    flush();
+    ck_assert_uint_eq(out.n, 1);
+    const struct borrow_action *a = only(BORROW_SEND_LIST);
+    ck_assert_uint_eq(a->process, A);
+    ck_assert_uint_eq(a->sequence, 3);
+    ck_assert_uint_eq(a->n, 2);
+    ck_assert_uint_eq(a->words[0], word_of(1));
+    ck_assert_uint_eq(a->words[1], word_of(2));
+    ck_assert(a->u.range.is_first && a->u.range.low == 0 && a->u.range.high == UINT64_MAX);
+    struct borrow_digest d = digest(A); /* did it help? */
+    ck_assert_uint_eq(d.sequence, 3);
+    ck_assert(d.is_overdue);
+    compared(A, 3, false);
+    ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+}
+END_TEST
+
+static bool list(uint32_t sequence, uint32_t n, const uint64_t *words)
+{
+    struct borrow_range all = {.low = 0, .high = UINT64_MAX, .is_first = true};
+
+    return borrow_on_list(b, A, sequence, &all, words, n);
+}
+
+START_TEST(a_list_repairs_what_the_owner_counts)
+{
+    struct record *r[4];
+    uint64_t w[4];
+
+    for (int i = 0; i < 4; i++)
+        r[i] = own(), w[i] = record_word(r[i]);
+    ck_assert(op(A, 1, w[0]));
+    ck_assert(op(A, 2, w[1]));
+    ck_assert(op(B, 1, w[0]));
+    ck_assert(op(A, 5, w[3])); /* number 3 and 4 are lost */
+    flush();
+    struct borrow_digest d = {.sequence = 5, .acked = 2, .n = 3};
+    borrow_on_digest(b, A, &d);
+    expect_silence(); /* they may still come */
+    d.is_overdue = true;
+    borrow_on_digest(b, A, &d);
+    expect_compared(A, 5, true);
+
+    uint64_t words[] = {w[1], w[2], word_of(4000)};
+    ck_assert(list(6, 3, words));
+    flush();
+    ck_assert_uint_eq(only(BORROW_SEND_ACK)->sequence, 6);
+    ck_assert_uint_eq(only(BORROW_SEND_ACK)->n, 1);
+    const struct borrow_action *a = only(BORROW_REPAIRED);
+    ck_assert_uint_eq(a->process, A);
+    ck_assert_uint_eq(a->u.repair.n_added, 1);
+    ck_assert_uint_eq(a->u.repair.n_dropped, 1);
+    ck_assert_uint_eq(a->u.repair.n_missed, 2);
+    ck_assert_uint_eq(r[0]->held, 1); /* B's */
+    ck_assert_uint_eq(r[1]->held, 1);
+    ck_assert_uint_eq(r[2]->held, 1);
+    ck_assert_uint_eq(r[3]->held, 0);
+    ck_assert(op(A, 3, w[0])); /* they do come */
+    ck_assert(op(A, 4, w[1] | BORROW_DROP));
+    ck_assert(list(6, 0, NULL));
+    expect_silence();
+    ck_assert_uint_eq(stats().n_borrowers, 3);
+    ck_assert(op(A, 8, w[1] | BORROW_DROP));
+    ck_assert(list(7, 2, words)); /* changes nothing */
+    expect_ack(A, 8, 0);
+    ck_assert_uint_eq(count(BORROW_REPAIRED), 0);
+    ck_assert_uint_eq(stats().n_borrowers, 2);
+}
+END_TEST
+
+START_TEST(a_long_list_goes_in_parts)
+{
+    enum { N = 20000 };
+    static uint64_t w[N];
+    struct borrow_action part[3];
+    struct record *more = own();
+
+    for (uint32_t i = 0; i < N; i++) {
+        w[i] = record_word(own());
+        guard(BORROW_GUARD_REPLY, C, i, learn(A, w[i]));
+    }
+    flush();
+    clear();
+    ack(A, 3);
+    ck_assert(op(A, 1, record_word(more)));
+    ck_assert(op(A, 2, w[N - 1]));
+    flush();
+    digest(A);
+    compared(A, 3, true);
+    flush();
+    ck_assert_uint_eq(out.n, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        part[i] = out.v[i];
+        ck_assert_int_eq(part[i].kind, BORROW_SEND_LIST);
+        ck_assert_uint_eq(part[i].sequence, 4 + i);
+        ck_assert_uint_eq(part[i].n, i < 2 ? BORROW_WORDS_MAX : N - 2 * BORROW_WORDS_MAX);
+        ck_assert_int_eq(part[i].u.range.is_first, i == 0);
+        ck_assert_uint_eq(part[i].u.range.low, i == 0 ? 0 : part[i - 1].u.range.high + 1);
+    }
+    ck_assert_uint_eq(part[2].u.range.high, UINT64_MAX);
+    out.n = 0;
+    for (uint32_t i = 3; i-- > 0;) { /* the first last */
+        ck_assert(borrow_on_list(b, A, 4 + i, &part[i].u.range, part[i].words, part[i].n));
+        free(part[i].words);
+    }
+    flush();
+    const struct borrow_action *a = only(BORROW_REPAIRED);
+    ck_assert_uint_eq(a->u.repair.n_added, N - 1);
+    ck_assert_uint_eq(a->u.repair.n_dropped, 1);
+    ck_assert_uint_eq(a->u.repair.n_missed, 1);
+    ck_assert_uint_eq(only(BORROW_SEND_ACK)->sequence, 6);
+    ck_assert_uint_eq(stats().n_borrowers, N);
+    ck_assert_uint_eq(more->held, 0);
+}
+END_TEST
+
+START_TEST(a_list_out_of_order_is_malformed)
+{
+    uint64_t w[] = {word_of(3), word_of(2)}, twice[] = {word_of(2), word_of(2)};
+    struct borrow_range range = {.low = 5ull << 32, .high = 7ull << 32};
+
+    ck_assert(!list(1, 2, w));
+    ck_assert(!list(1, 2, twice));
+    ck_assert(!list(1, 1, &(uint64_t){UINT64_MAX}));
+    ck_assert(!borrow_on_list(b, A, 1, &range, w, 1));
+    w[0] = word_of(7);
+    ck_assert(!borrow_on_list(b, A, 1, &range, w, 1));
+    w[0] = word_of(5);
+    ck_assert(borrow_on_list(b, A, 1, &range, w, 1));
+    range = (struct borrow_range){.low = UINT64_MAX, .high = 0, .is_first = true};
+    ck_assert(borrow_on_list(b, A, 0x70000000, &range, NULL, 0));
+    expect_ack(A, 0x70000000, 1);
+}
+END_TEST
+
+START_TEST(there_are_no_digests_for_the_dead)
+{
+    struct borrow_digest d = {.sequence = 1, .is_overdue = true};
+
+    borrowed(A, word_of(1), 1);
+    borrow_on_time(b, now = BORROW_DIGEST_NS);
+    borrow_on_process_dead(b, A, now, &out);
+    borrow_on_digest(b, A, &d);
+    compared(A, 1, true);
+    ck_assert(list(9, 0, NULL));
+    ck_assert(!borrow_has_news(b));
+    ck_assert_uint_eq(borrow_next_deadline(b), now + BORROW_GRACE_NS);
+    wait_until(now + BORROW_GRACE_NS);
+    ck_assert_uint_eq(out.n, 0);
+    borrow_on_digest(b, A, &d);
+    compared(A, 1, true);
+    ck_assert(!borrow_has_news(b));
+}
+END_TEST
+
+START_TEST(numbers_go_on_after_the_last_one)
+{
+    struct record *r = own();
+    uint64_t w = record_word(r);
+
+    borrow_test_start(b, UINT32_MAX - 1);
+    struct record *s = borrowed(A, word_of(1), UINT32_MAX);
+    borrowed(A, word_of(2), 0);
+    ck_assert(op(A, 0, w | BORROW_DROP));
+    ck_assert(op(A, UINT32_MAX, w));
+    expect_ack(A, 0, 0);
+    ck_assert_uint_eq(r->held, 0);
+    ck_assert(op(A, UINT32_MAX, w));
+    ck_assert_uint_eq(r->held, 0);
+    ref_table_unhold(t, s);
+    expect_op(A, 1, word_of(1) | BORROW_DROP);
+    struct borrow_digest d = digest(A);
+    ck_assert_uint_eq(d.sequence, 1);
+    ck_assert_uint_eq(d.n, 1);
+    ck_assert(!d.is_overdue);
+    ck_assert(digest(A).is_overdue);
+    ck_assert(list(3, 1, &w));
+    flush();
+    ck_assert_uint_eq(only(BORROW_REPAIRED)->u.repair.n_missed, 2);
+    ck_assert_uint_eq(r->held, 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("borrow");
@@ -977,6 +1380,19 @@ int main(void)
     tcase_add_test(cases, the_dead_are_not_told_that_a_reply_was_seen);
     tcase_add_test(cases, our_own_death_is_no_news);
     tcase_add_test(cases, ops_that_wait_for_a_dead_owner_are_forgotten);
+    tcase_add_test(cases, who_borrows_nothing_sends_no_digest);
+    tcase_add_test(cases, a_digest_follows_what_was_said_and_then_there_is_silence);
+    tcase_add_test(cases, what_is_said_behind_a_digest_has_one_of_its_own);
+    tcase_add_test(cases, a_digest_without_an_answer_is_repeated_later_and_later_but_not_for_ever);
+    tcase_add_test(cases, a_digest_says_that_an_acknowledgement_is_overdue);
+    tcase_add_test(cases, an_owner_compares_at_the_number_of_the_digest);
+    tcase_add_test(cases, what_was_answered_as_gone_is_compared_when_the_borrower_knows);
+    tcase_add_test(cases, a_list_is_sent_for_a_digest_that_differs);
+    tcase_add_test(cases, a_list_repairs_what_the_owner_counts);
+    tcase_add_test(cases, a_long_list_goes_in_parts);
+    tcase_add_test(cases, a_list_out_of_order_is_malformed);
+    tcase_add_test(cases, there_are_no_digests_for_the_dead);
+    tcase_add_test(cases, numbers_go_on_after_the_last_one);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

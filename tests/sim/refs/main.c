@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * refs [--seed N] [--nodes N] [--rounds N]: runs one seed twice and compares the digests of all
- * events, then more seeds; with --seed that seed once. A round runs the programs for a while, lets
- * everything come to rest, and looks; after the last all is dropped, and the tables must be empty.
+ * events, then more seeds; with --seed that seed once. Each seed makes a world without and one with
+ * faults. A round runs the programs for a while, lets everything come to rest, and looks; after the
+ * last all is dropped, and the tables must be empty.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,8 +65,70 @@ static uint64_t digest_of(const struct message *f)
     return d;
 }
 
+static bool is_about_borrows(const struct message *f)
+{
+    return f->kind == FRAME_OPS || f->kind == FRAME_ACK || f->kind == FRAME_DIGEST
+           || f->kind == FRAME_COMPARED || f->kind == FRAME_LIST;
+}
+
+static bool may_lose(const struct message *f)
+{
+    uint32_t low = f->from < f->to ? f->from : f->to;
+    uint64_t *at = &world->loss_at[low][f->from + f->to - low];
+
+    if (sim.now < *at)
+        return false;
+    *at = sim.now + LOSS_NS;
+    return true;
+}
+
+static uint64_t *copy(const uint64_t *words, uint32_t n, uint32_t times)
+{
+    uint64_t *v = xmalloc((size_t)n * times * sizeof *v + 1);
+
+    for (uint32_t i = 0; i < n * times; i++)
+        v[i] = words[i / times];
+    return v;
+}
+
+/* True: the frame's place in its carrier does not bind it. */
+static bool do_wrong(struct message *f)
+{
+    if (!is_about_borrows(f) || f->is_followed)
+        return false;
+    switch (sim_below(32)) {
+    case 0:
+        f->is_lost = may_lose(f);
+        world->n_faults += f->is_lost;
+        return false;
+    case 1: {
+        struct message again = *f;
+        again.words = copy(f->words, f->n_words, 1);
+        again.is_followed = true; /* enough */
+        world->n_faults++;
+        world_send(again);
+        return false;
+    }
+    case 2:
+        if (f->kind == FRAME_OPS) {
+            uint64_t *words = f->words;
+            f->words = copy(words, f->n_words, 2);
+            f->n_words *= 2;
+            free(words);
+            world->n_faults++;
+        }
+        return false;
+    case 3:
+        world->n_faults++;
+        return true;
+    default:
+        return false;
+    }
+}
+
 void world_send(struct message f)
 {
+    bool is_free = world->has_faults && do_wrong(&f);
     size_t k = 0;
 
     while (k < world->n_messages && world->messages[k].is_used)
@@ -79,7 +142,8 @@ void world_send(struct message f)
     f.carrier = world->processes[f.from]->carrier[f.to];
     uint64_t *last = &world->last[f.from][f.to][f.carrier];
     f.at = sim.now + (is_slow(&f) ? sim_below(SLOW_NS / 4) : some_delay());
-    f.at = *last = f.at > *last ? f.at : *last + 1;
+    if (!is_free)
+        f.at = *last = f.at > *last ? f.at : *last + 1;
     f.is_used = true;
     world->messages[k] = f;
     world->met[f.from][f.to] = world->met[f.to][f.from] = true;
@@ -198,7 +262,11 @@ static void wake_all(enum phase phase)
         }
 }
 
-static bool run(uint64_t seed, uint32_t n_processes, unsigned n_rounds, uint64_t *digest)
+static bool run(uint64_t seed,
+                uint32_t n_processes,
+                unsigned n_rounds,
+                bool has_faults,
+                uint64_t *digest)
 {
     static struct node nowhere;
 
@@ -209,6 +277,8 @@ static bool run(uint64_t seed, uint32_t n_processes, unsigned n_rounds, uint64_t
     clock_begin(seed);
     oracle_new(0);
     world->pace_ns = MS;
+    world->has_faults = has_faults;
+    world->first_number = 0u - (uint32_t)(seed % 4); /* the numbers of a pair wrap soon */
     for (uint32_t k = 0; k < n_processes; k++)
         world_spawn();
     for (unsigned k = 0; k < n_rounds && !sim.caught; k++) {
@@ -223,9 +293,11 @@ static bool run(uint64_t seed, uint32_t n_processes, unsigned n_rounds, uint64_t
     run_until_rest(0);
     if (!sim.caught)
         oracle_at_rest();
+    if (!sim.caught && has_faults && world->n_repairs == 0)
+        oracle_says("nothing was repaired");
     *digest = sim_digest();
     printf("seed %llu, %u processes: %zu objects, %zu freed, %zu frames, %zu deaths, %zu lost, "
-           "%s after %llu ms, log %016llx%s%s\n",
+           "%zu digests, %zu faults, %zu repairs, %s after %llu ms, log %016llx%s%s\n",
            (unsigned long long)seed,
            world->n_processes,
            world->n_objects - 1,
@@ -233,6 +305,9 @@ static bool run(uint64_t seed, uint32_t n_processes, unsigned n_rounds, uint64_t
            world->n_sent,
            world->n_deaths,
            world->n_lost,
+           world->n_digests,
+           world->n_faults,
+           world->n_repairs,
            sim.caught ? "caught" : "all held",
            (unsigned long long)(sim.now / MS),
            (unsigned long long)*digest,
@@ -267,16 +342,22 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--rounds") == 0)
             n_rounds = (unsigned)v;
     }
-    if (seed != 0)
-        return run(seed, n_processes, n_rounds, &a) ? 0 : 1;
-    if (!run(1, n_processes, n_rounds, &a) || !run(1, n_processes, n_rounds, &b))
-        return 1;
-    if (a != b) {
-        printf("the same seed, another log\n");
-        return 1;
-    }
-    for (seed = 2; seed <= SEEDS; seed++)
-        if (!run(seed, n_processes, n_rounds, &a))
+    for (int faults = 0; faults < 2; faults++) {
+        if (seed != 0) {
+            if (!run(seed, n_processes, n_rounds, faults, &a))
+                return 1;
+            continue;
+        }
+        if (!run(1, n_processes, n_rounds, faults, &a)
+            || !run(1, n_processes, n_rounds, faults, &b))
             return 1;
+        if (a != b) {
+            printf("the same seed, another log\n");
+            return 1;
+        }
+        for (uint64_t k = 2; k <= SEEDS; k++)
+            if (!run(k, n_processes, n_rounds, faults, &a))
+                return 1;
+    }
     return 0;
 }

@@ -192,7 +192,8 @@ void oracle_at_rest(void)
             check_record(p, r);
             if (r->extra != NULL) {
                 n_borrowers += r->extra->n_borrowers;
-                n_registered += r->extra->registered && world_find(r->extra->owner) != NULL;
+                n_registered +=
+                    r->extra->registered && !r->extra->gone && world_find(r->extra->owner) != NULL;
             }
         }
         free(reached[k]);

@@ -160,6 +160,7 @@ static void send(const struct refs_process *p, uint32_t to, struct message f)
 {
     f.from = p->number;
     f.to = to;
+    f.is_followed = to == p->done_to;
     world_send(f);
 }
 
@@ -531,6 +532,27 @@ static void carry_out(struct refs_process *p)
         case BORROW_LOST:
             on_lost(p, &a);
             break;
+        case BORROW_SEND_DIGEST:
+            f.kind = FRAME_DIGEST;
+            f.digest = a.u.digest;
+            world->n_digests++;
+            send(p, a.process, f);
+            break;
+        case BORROW_SEND_COMPARED:
+            f.kind = FRAME_COMPARED;
+            f.differs = a.code != 0;
+            if (f.differs && !world->has_faults)
+                oracle_says("process %u misses something of %u", p->number, a.process);
+            send(p, a.process, f);
+            break;
+        case BORROW_SEND_LIST:
+            f.kind = FRAME_LIST;
+            f.range = a.u.range;
+            send(p, a.process, f);
+            break;
+        case BORROW_REPAIRED:
+            world->n_repairs++;
+            break;
         }
     }
     p->out.n = 0;
@@ -538,7 +560,7 @@ static void carry_out(struct refs_process *p)
 
 static void flush(struct refs_process *p)
 {
-    borrow_flush(p->borrow, &p->out);
+    borrow_flush(p->borrow, sim.now, &p->out);
     carry_out(p);
 }
 
@@ -550,7 +572,9 @@ static void end_turn(struct refs_process *p)
             i++;
             continue;
         }
+        p->done_to = p->dones[i].frame.to;
         flush(p);
+        p->done_to = UINT32_MAX;
         send(p, p->dones[i].frame.to, p->dones[i].frame);
         remove_at(p->dones, p->n_dones, i);
     }
@@ -589,6 +613,21 @@ void process_on_frame(struct refs_process *p, const struct message *f)
         break;
     case FRAME_SEEN:
         borrow_on_seen(p->borrow, f->from, f->counter);
+        break;
+    case FRAME_DIGEST:
+        borrow_on_digest(p->borrow, f->from, &f->digest);
+        break;
+    case FRAME_COMPARED:
+        borrow_on_compared(p->borrow, f->from, (uint32_t)f->counter, f->differs, &p->out);
+        break;
+    case FRAME_LIST:
+        if (!borrow_on_list(p->borrow,
+                            f->from,
+                            (uint32_t)f->counter,
+                            &f->range,
+                            f->words,
+                            f->n_words))
+            oracle_says("process %u refuses a list of %u", p->number, f->from);
         break;
     }
     end_turn(p);
@@ -630,8 +669,10 @@ struct refs_process *process_begin(uint32_t number, bool is_driver)
     p->is_alive = true;
     p->is_driver = is_driver;
     p->timer_at = UINT64_MAX;
+    p->done_to = UINT32_MAX;
     p->refs = ref_table_create();
     p->borrow = borrow_create(p->refs, number);
+    borrow_test_start(p->borrow, world->first_number);
     ref_table_on_end(p->refs, on_end, p);
     step_later(p);
     return p;

@@ -8,6 +8,12 @@
  * what they had not yet got rid of, or exit. What lib/core does with the modules' actions is done
  * here in the same order.
  *
+ * A world may have faults that the real one must not have: frames about borrows get lost, come
+ * twice or out of their carrier's order, and say everything twice. Digests must repair what comes
+ * of it. Two losses between the same processes are LOSS_NS apart, so that one is repaired while the
+ * dead still hold what they handed on; and ops that a DONE follows, which does not wait for their
+ * acknowledgement, stay ahead of it, since nothing could repair that.
+ *
  * The rules for a process, beside those in borrow.h:
  *   - when an executor dies, its tasks' arguments are held for it, retried or not, as in a reply;
  *   - when the caller of the task that runs here dies, its arguments are registered at once.
@@ -22,6 +28,7 @@
 #define PROCESSES 512 /* ever, in one world */
 #define REFS      4   /* in a frame */
 #define HANDLES   16  /* of a program */
+#define LOSS_NS   (15000 * MS)
 
 struct ref {
     uint32_t owner;
@@ -37,12 +44,15 @@ enum frame_kind {
     FRAME_OPS,
     FRAME_ACK,
     FRAME_SEEN,
+    FRAME_DIGEST,
+    FRAME_COMPARED,
+    FRAME_LIST,
 };
 
 struct message {
     enum frame_kind kind;
     uint32_t from, to;
-    bool is_used, is_lost;
+    bool is_used, is_lost, is_followed; /* by a DONE */
     unsigned carrier;
     uint64_t at;
     uint64_t counter; /* of the push; or the sequence of ops */
@@ -52,6 +62,9 @@ struct message {
     uint32_t n_refs, n_words;
     struct ref refs[REFS];
     uint64_t *words;
+    struct borrow_digest digest;
+    struct borrow_range range;
+    bool differs;
 };
 
 /* As the world knows it; number 0 is none. */
@@ -94,6 +107,7 @@ struct refs_process {
     uint32_t number;
     bool is_alive, is_driver, steps, flushes, carrier[PROCESSES];
     uint64_t timer_at;
+    uint32_t done_to; /* what is flushed now has a DONE to that process behind it */
     struct ref_table *refs;
     struct borrow *borrow;
     struct borrow_actions out;
@@ -123,6 +137,10 @@ struct world {
     unsigned visit;
     uint64_t counter;
     size_t n_sent, n_freed, n_deaths, n_lost;
+    bool has_faults;
+    uint32_t first_number; /* of ops */
+    size_t n_faults, n_digests, n_repairs;
+    uint64_t loss_at[PROCESSES][PROCESSES];
     uint64_t last[PROCESSES][PROCESSES][2];
     bool met[PROCESSES][PROCESSES], knows_dead[PROCESSES][PROCESSES];
 };

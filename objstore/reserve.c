@@ -20,6 +20,7 @@
 #define STEP          (256u << 10) /* less than a millisecond: meanwhile the loop maps nothing */
 #define STACK_BYTES   (64u << 10)
 #define NICE          10
+#define TRIES         8
 
 struct store_reserve {
     unsigned magic;
@@ -41,7 +42,9 @@ static bool make_pages(int fd, uint64_t at, uint64_t size)
 
     if (p == MAP_FAILED)
         return false;
-    bool ok = madvise(p, size, MADV_POPULATE_READ) == 0;
+    bool ok = false;
+    for (int i = 0; i < TRIES && !ok; i++) /* EAGAIN, EINTR, or a moment without memory */
+        ok = madvise(p, size, MADV_POPULATE_READ) == 0;
     munmap(p, size);
     return ok;
 }

@@ -495,3 +495,19 @@ bool store_client_is_there(const struct store_client *c, uint64_t place)
     uint64_t now = PIN_LOAD(word);
     return now == pin_word(place, STORE_ENTRY_SEALED) || now == pin_word(place, STORE_ENTRY_LENT);
 }
+
+bool store_client_is_owned(const struct store_client *c,
+                           uint64_t place,
+                           uint64_t offset,
+                           uint64_t size,
+                           uint32_t n_refs,
+                           uint32_t owner)
+{
+    const _Atomic uint64_t *word = word_of(c, place);
+    uint64_t now = word != NULL ? PIN_LOAD(word) : 0;
+
+    if (word == NULL || now != pin_word(place, STORE_ENTRY_SEALED))
+        return word != NULL && now == pin_word(place, STORE_ENTRY_LENT);
+    const struct index_entry *e = &c->index[store_place_entry(place)];
+    return e->owner == owner && e->offset == offset && e->size == size && e->n_refs == n_refs;
+}

@@ -244,7 +244,19 @@ void core_call_fail(struct core_call *call, enum core_code code, const char *tex
 
 /* --- arguments --- */
 
-/* Count what the arguments hold, and make room for it. false: malformed. */
+/* at points to a pointer, to room for n of that size from now on; false: no memory. */
+static bool grow(void *at, size_t n, size_t size)
+{
+    void *v;
+
+    memcpy(&v, at, sizeof v);
+    v = try_alloc(v, n * size);
+    if (v != NULL)
+        memcpy(at, &v, sizeof v);
+    return v != NULL;
+}
+
+/* Count what the arguments hold, and make room for it. false: malformed, or there is none. */
 static bool measure_args(const uint8_t *p, size_t size, unsigned n)
 {
     const uint8_t *end = p + size;
@@ -259,16 +271,19 @@ static bool measure_args(const uint8_t *p, size_t size, unsigned n)
         n_pins += v.is_stored;
     }
     if (n > args.room) {
-        args.v = xrealloc(args.v, n * sizeof *args.v);
+        if (!grow(&args.v, n, sizeof *args.v))
+            return false;
         args.room = n;
     }
     if (n_refs > args.refs_room) {
-        args.words = xrealloc(args.words, n_refs * sizeof *args.words);
-        args.slots = xrealloc(args.slots, n_refs * sizeof *args.slots);
+        if (!grow(&args.words, n_refs, sizeof *args.words)
+            || !grow(&args.slots, n_refs, sizeof *args.slots))
+            return false;
         args.refs_room = n_refs;
     }
     if (n_pins > args.pins_room) {
-        args.pins = xrealloc(args.pins, n_pins * sizeof *args.pins);
+        if (!grow(&args.pins, n_pins, sizeof *args.pins))
+            return false;
         args.pins_room = n_pins;
     }
     args.n_words = args.n_slots = args.n_pins = 0;

@@ -413,6 +413,8 @@ void objects_disown(uint64_t counter, uint16_t attempt);
  * it. false: the object is not there, or the raylet is gone. */
 bool objects_pin(uint64_t place, int32_t *pin);
 void objects_unpin(uint64_t place, int32_t *pin);
+/* Can a result of ours be there? Its owner reads it without a pin. */
+bool objects_is_ours(const struct wire_stored *s);
 /* NULL: not in the store. */
 const void *objects_read(uint64_t offset, uint64_t size);
 /* Is that slot pinned, and what? */

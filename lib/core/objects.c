@@ -377,6 +377,17 @@ bool objects_pinned(int slot, uint64_t *place)
     return true;
 }
 
+bool objects_is_ours(const struct wire_stored *s)
+{
+    return core.store != NULL
+           && store_client_is_owned(core.store,
+                                    s->place,
+                                    s->offset,
+                                    s->size,
+                                    s->n_refs,
+                                    core.welcome.process);
+}
+
 /* Move the pins there are to the raylet. false: its ring has no room for a single one. */
 static bool hold_some(void)
 {

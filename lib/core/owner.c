@@ -532,6 +532,8 @@ static void set_return(struct record *r, struct wire_value *v)
         core.slots = slots != NULL ? slots : core.slots;
         if (slots == NULL || !refs_learn(v->refs, v->n_refs, slots + core.n_slots)) {
             complete_one(r, CORE_ENOMEM, "no memory for the refs of a result");
+            if (v->is_stored)
+                objects_free(v->stored.place);
             return;
         }
         slots += core.n_slots;
@@ -588,7 +590,8 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
         struct record *r = ref_table_at(core.refs, slot);
         struct wire_value v = {.size = 0};
         slot = r->next_return;
-        is_malformed |= i >= d.n_returns || !refs_parse(&at, end, &v) || v.is_by_ref;
+        is_malformed |= i >= d.n_returns || !refs_parse(&at, end, &v) || v.is_by_ref
+                        || (v.is_stored && !objects_is_ours(&v.stored));
         if (is_malformed) {
             complete_one(r, CORE_ELOST, "its worker sent a malformed answer");
             continue;

@@ -197,6 +197,8 @@ void refs_set_value(struct record *r, const struct wire_value *v, const uint32_t
         wanted = ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
         for (uint32_t i = 0; i < v->n_refs; i++)
             ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
+        if (v->is_stored && (r->flags & REF_BORROWED) == 0)
+            objects_free(v->stored.place);
     } else if (v->is_stored) {
         struct ref_stored s = {.place = v->stored.place,
                                .offset = v->stored.offset,

@@ -233,6 +233,83 @@ START_TEST(two_threads_that_wait_for_a_pin_share_one)
 }
 END_TEST
 
+/* --- results --- */
+
+#define N_INNER 20000u /* too many for a block of the pool */
+
+static bool is_last_freed(uint64_t place)
+{
+    const struct store_record *r =
+        &share->ring.records[(atomic_load(&share->ring.head) - 1) % STORE_RING];
+
+    return r->kind == STORE_FREE && r->place == place;
+}
+
+/* Its owner has no memory for the refs inside: nobody else will ever free the object. */
+START_TEST(a_result_that_cannot_be_kept_is_freed)
+{
+    static uint32_t slots[N_INNER];
+    const struct wire_value v = {.is_stored = true,
+                                 .n_refs = N_INNER,
+                                 .stored = {.place = place_of(7), .size = 8, .n_refs = N_INNER}};
+    bool is_error = false;
+
+    join();
+    core_lock();
+    struct record *inner = ref_table_new(core.refs);
+    for (uint32_t i = 0; i < N_INNER; i++)
+        slots[i] = inner->slot;
+    for (unsigned long k = 1; k < 5 && !is_error; k++) {
+        struct record *r = ref_table_new(core.refs);
+        inner->held = N_INNER;
+        alloc_test_fail_at(k);
+        refs_set_value(r, &v, slots);
+        alloc_test_fail_at(0);
+        is_error = r->meta == WIRE_META_ERROR;
+        ck_assert_int_eq(is_error, is_last_freed(v.stored.place));
+        ck_assert_uint_eq(inner->held, is_error ? 0 : N_INNER);
+    }
+    ck_assert(is_error);
+    core_unlock();
+}
+END_TEST
+
+/* A broken worker names another's object, or another part of the store, as its result. */
+START_TEST(a_result_is_an_object_that_was_sealed_for_us)
+{
+    struct wire_stored s = {.place = place_of(9), .offset = STORE_BLOCK, .size = 100};
+    struct index_entry *e;
+
+    join();
+    e = &entries[9];
+    e->owner = core.welcome.process;
+    e->offset = s.offset;
+    e->size = s.size;
+    ck_assert(objects_is_ours(&s));
+    e->owner++;
+    ck_assert(!objects_is_ours(&s));
+    e->owner--;
+    s.n_refs = 1;
+    ck_assert(!objects_is_ours(&s));
+    s.n_refs = 0;
+    s.size++;
+    ck_assert(!objects_is_ours(&s));
+    s.size--;
+    s.offset += STORE_BLOCK;
+    ck_assert(!objects_is_ours(&s));
+    set_state(9, STORE_ENTRY_LENT); /* the raylet has not read its SEAL yet */
+    ck_assert(objects_is_ours(&s));
+    set_state(9, STORE_ENTRY_FREEING);
+    ck_assert(!objects_is_ours(&s));
+    s.place = store_place(2, 9);
+    ck_assert(!objects_is_ours(&s));
+    s.place = place_of(N_ENTRIES);
+    ck_assert(!objects_is_ours(&s));
+    s.place = 0;
+    ck_assert(!objects_is_ours(&s));
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("objects");
@@ -241,6 +318,8 @@ int main(void)
     tcase_add_test(t, a_seal_is_with_the_raylet_before_anybody_hears_of_it);
     tcase_add_test(t, who_wants_a_pin_is_told_that_the_raylet_is_gone);
     tcase_add_test(t, two_threads_that_wait_for_a_pin_share_one);
+    tcase_add_test(t, a_result_that_cannot_be_kept_is_freed);
+    tcase_add_test(t, a_result_is_an_object_that_was_sealed_for_us);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

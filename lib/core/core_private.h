@@ -291,7 +291,8 @@ void peer_flush_all(void);
 
 /* --- owner.c --- */
 void owner_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);
-void owner_on_channel_lost(struct peer *peer);
+/* why: ERR_DIED if it was the other end that closed it. */
+void owner_on_channel_lost(struct peer *peer, const struct err *why);
 void owner_on_raylet_lost(void);
 /* Carry out core.actions. */
 void owner_act(void);

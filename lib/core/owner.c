@@ -605,6 +605,21 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
     submit_refill(core.submit, l->class, core.read_ns, &core.actions);
 }
 
+/* Nothing more will be heard of its tasks. core.death_* say why. */
+static void lose_lease(struct submit_lease *l, uint64_t started)
+{
+    const struct peer *p = l->peer;
+
+    for (uint64_t left = submit_ran(l, started); left != 0; left &= left - 1) {
+        /* of the others nothing is there, and they run again as the same attempt */
+        const struct record *task = l->window[__builtin_ctzll(left)];
+        objects_disown(task->counter, task->u.task.attempt);
+        hold_for_dead(&task->u.task, p->process);
+    }
+    submit_on_worker_dead(core.submit, l, started, core.read_ns, &core.actions);
+    owner_act();
+}
+
 static void on_worker_dead(const uint8_t *body, size_t size)
 {
     struct wire_worker_dead d;
@@ -635,15 +650,7 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     if (p->link != NULL)
         peer_end(p, &(struct err){.code = ERR_DIED});
     p->in_flight = 0;
-    uint64_t started = d.mask_lease == d.lease ? d.started : ~l->phases;
-    for (uint64_t left = submit_ran(l, started); left != 0; left &= left - 1) {
-        /* of the others nothing is there, and they run again as the same attempt */
-        const struct record *task = l->window[__builtin_ctzll(left)];
-        objects_disown(task->counter, task->u.task.attempt);
-        hold_for_dead(&task->u.task, p->process);
-    }
-    submit_on_worker_dead(core.submit, l, started, core.read_ns, &core.actions);
-    owner_act();
+    lose_lease(l, d.mask_lease == d.lease ? d.started : ~l->phases);
     core.death_text = NULL;
     core.death_pid = core.death_signal = 0;
     core.death_log[0] = '\0';
@@ -859,9 +866,24 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
         close(fd);
 }
 
-void owner_on_channel_lost(struct peer *p)
+void owner_on_channel_lost(struct peer *p, const struct err *why)
 {
-    p->in_flight = 0; /* the raylet's notice says which tasks had started */
+    struct submit_lease *l;
+
+    p->in_flight = 0;
+    if (why->code == ERR_DIED || core.submit == NULL)
+        return; /* the raylet's notice says which tasks had started */
+    core.death_text = why->text;
+    core.death_pid = p->pid;
+    while ((l = submit_find_of(core.submit, p)) != NULL) {
+        peer_send(core.raylet,
+                  WIRE_LEASE_RETURN,
+                  &(struct wire_lease_return){l->id},
+                  sizeof(struct wire_lease_return));
+        lose_lease(l, l->phases); /* any of them may have */
+    }
+    core.death_text = NULL;
+    core.death_pid = 0;
 }
 
 void owner_on_raylet_lost(void)

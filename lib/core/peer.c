@@ -132,7 +132,7 @@ void peer_end(struct peer *p, const struct err *why)
     p->link = NULL;
     core.peers_ended = true;
     if (!p->is_raylet) {
-        owner_on_channel_lost(p);
+        owner_on_channel_lost(p, why);
         worker_on_owner_lost(p);
         return;
     }

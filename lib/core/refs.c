@@ -395,13 +395,14 @@ void refs_flush(void)
 
 /* --- frames --- */
 
-/* n of them, from malloc; NULL: there are not so many. */
+/* n of them, from malloc; NULL: there are not so many, or there is no memory. */
 static uint64_t *copy_words(const uint8_t *at, size_t size, uint32_t n)
 {
     if (size / sizeof(uint64_t) < n)
         return NULL;
-    uint64_t *words = xmalloc(n * sizeof *words + 1);
-    memcpy(words, at, n * sizeof *words);
+    uint64_t *words = try_alloc(NULL, n * sizeof *words + 1);
+    if (words != NULL)
+        memcpy(words, at, n * sizeof *words);
     return words;
 }
 

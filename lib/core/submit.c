@@ -611,6 +611,18 @@ struct submit_lease *submit_find(const struct submit *s, uint64_t lease)
     return NULL;
 }
 
+struct submit_lease *submit_find_of(const struct submit *s, const void *peer)
+{
+    for (uint32_t i = 0; i < s->n_classes; i++)
+        list_for_each(n, &s->classes[i]->leases)
+        {
+            struct submit_lease *l = list_entry(n, struct submit_lease, node);
+            if (l->peer == peer)
+                return l;
+        }
+    return NULL;
+}
+
 /* The mean rises at once, so that a window of long tasks shrinks; it falls by an eighth. */
 static void measure(struct class *c, uint32_t run_ns)
 {

@@ -129,6 +129,8 @@ void submit_on_busy(struct submit *s,
 /* After END: the lease's memory is the next one's. */
 void submit_forget(struct submit *s, struct submit_lease *l);
 struct submit_lease *submit_find(const struct submit *s, uint64_t lease);
+/* Any lease of that peer; NULL: it has none. */
+struct submit_lease *submit_find_of(const struct submit *s, const void *peer);
 /* The task of that slot, out of the window now; NULL: no such. run_ns feeds the window's size. */
 struct record *submit_on_done(struct submit *s,
                               struct submit_lease *l,

@@ -582,6 +582,29 @@ START_TEST(a_malformed_value_is_lost)
 }
 END_TEST
 
+/* INV-33: its worker lives, so no notice of a death will come for the tasks there. */
+START_TEST(who_breaks_the_protocol_loses_its_leases)
+{
+    join_as(false);
+    uint64_t ref = submit(1);
+    grant(LEASE, true);
+    uint64_t next = submit(1);
+    say(&far[1], WIRE_BORROW, "short", 5, false);
+    arrive(&far[1]);
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert(far[1].ended);
+    check_error(ref, CORE_ECRASH);
+    listen_to_core(&far[0], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[0], WIRE_LEASE_RETURN), 1);
+    grant(LEASE + 1, true);
+    listen_to_core(&far[2], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[2], WIRE_PUSH), 1); /* it had not been sent there */
+    ck_assert_uint_eq(n_peers(), 2);
+    struct core_value v;
+    ck_assert_int_eq(core_get(next, 0, &v), CORE_ETIMEOUT);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("peer");
@@ -597,6 +620,7 @@ int main(void)
     tcase_add_test(t, only_the_raylet_says_who_died_and_who_lends);
     tcase_add_test(t, a_malformed_answer_is_an_error_and_seen);
     tcase_add_test(t, a_malformed_value_is_lost);
+    tcase_add_test(t, who_breaks_the_protocol_loses_its_leases);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

@@ -150,6 +150,7 @@ static void expect_op(uint32_t process, uint32_t sequence, uint64_t word)
 static void expect_ack(uint32_t process, uint32_t sequence, uint32_t n_gone)
 {
     flush();
+    ck_assert_uint_eq(count(BORROW_REPAIRED), 0);
     const struct borrow_action *a = only(BORROW_SEND_ACK);
     ck_assert_uint_eq(a->process, process);
     ck_assert_uint_eq(a->sequence, sequence);
@@ -1042,8 +1043,24 @@ START_TEST(a_digest_without_an_answer_is_repeated_later_and_later_but_not_for_ev
     borrowed(A, word_of(2), 2);
     ck_assert_uint_eq(borrow_next_deadline(b), now + BORROW_DIGEST_NS);
     digest(A);
+    digest(A);
+    borrowed(A, word_of(3), 3);
     compared(A, 2, false);
+    digest(A);
+    ck_assert_uint_eq(borrow_next_deadline(b), now + BORROW_DIGEST_NS);
+    compared(A, 3, false);
     ck_assert_uint_eq(borrow_next_deadline(b), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(an_owner_that_was_given_up_is_asked_soon_when_there_is_something_new)
+{
+    borrowed(A, word_of(1), 1);
+    while (borrow_next_deadline(b) != UINT64_MAX)
+        wait_until(borrow_next_deadline(b));
+    borrowed(A, word_of(2), 2);
+    digest(A);
+    ck_assert_uint_eq(borrow_next_deadline(b), now + BORROW_DIGEST_NS);
 }
 END_TEST
 
@@ -1160,6 +1177,8 @@ START_TEST(a_list_is_sent_for_a_digest_that_differs)
     ck_assert_uint_eq(a->words[0], word_of(1));
     ck_assert_uint_eq(a->words[1], word_of(2));
     ck_assert(a->u.range.is_first && a->u.range.low == 0 && a->u.range.high == UINT64_MAX);
+    compared(A, 2, true);
+    expect_silence();
     struct borrow_digest d = digest(A); /* did it help? */
     ck_assert_uint_eq(d.sequence, 3);
     ck_assert(d.is_overdue);
@@ -1194,11 +1213,14 @@ START_TEST(a_list_repairs_what_the_owner_counts)
     borrow_on_digest(b, A, &d);
     expect_compared(A, 5, true);
 
-    uint64_t words[] = {w[1], w[2], word_of(4000)};
-    ck_assert(list(6, 3, words));
+    struct record *others = learn(C, word_of(1));
+    others->flags |= REF_SHOWN;
+    uint64_t words[] = {w[1], w[2], record_word(others), word_of(4000)};
+    ck_assert(list(6, 4, words));
     flush();
+    ck_assert_uint_eq(count(BORROW_SEND_COMPARED), 0); /* the digest is none of this number */
     ck_assert_uint_eq(only(BORROW_SEND_ACK)->sequence, 6);
-    ck_assert_uint_eq(only(BORROW_SEND_ACK)->n, 1);
+    ck_assert_uint_eq(only(BORROW_SEND_ACK)->n, 2);
     const struct borrow_action *a = only(BORROW_REPAIRED);
     ck_assert_uint_eq(a->process, A);
     ck_assert_uint_eq(a->u.repair.n_added, 1);
@@ -1216,7 +1238,6 @@ START_TEST(a_list_repairs_what_the_owner_counts)
     ck_assert(op(A, 8, w[1] | BORROW_DROP));
     ck_assert(list(7, 2, words)); /* changes nothing */
     expect_ack(A, 8, 0);
-    ck_assert_uint_eq(count(BORROW_REPAIRED), 0);
     ck_assert_uint_eq(stats().n_borrowers, 2);
 }
 END_TEST
@@ -1267,6 +1288,27 @@ START_TEST(a_long_list_goes_in_parts)
 }
 END_TEST
 
+START_TEST(a_repair_is_said_once_when_all_parts_are_there)
+{
+    uint64_t w = record_word(own()), end = w << 32 | w >> 32;
+    struct borrow_range low = {.low = 0, .high = end, .is_first = true};
+    struct borrow_range high = {.low = end + 1, .high = UINT64_MAX};
+
+    borrow_on_digest(b, A, &(struct borrow_digest){.sequence = 1, .acked = 1});
+    ck_assert(borrow_on_list(b, A, 2, &low, &w, 1));
+    flush();
+    ck_assert_uint_eq(out.n, 1); /* nor is a digest answered whose number was skipped */
+    ck_assert_uint_eq(only(BORROW_SEND_ACK)->sequence, 2);
+    ck_assert(borrow_on_list(b, A, 3, &high, NULL, 0));
+    flush();
+    ck_assert_uint_eq(only(BORROW_REPAIRED)->u.repair.n_added, 1);
+    ck_assert_uint_eq(only(BORROW_REPAIRED)->u.repair.n_missed, 1);
+    ck_assert(borrow_on_list(b, A, 4, &high, NULL, 0));
+    flush();
+    ck_assert_uint_eq(count(BORROW_REPAIRED), 0);
+}
+END_TEST
+
 START_TEST(a_list_out_of_order_is_malformed)
 {
     uint64_t w[] = {word_of(3), word_of(2)}, twice[] = {word_of(2), word_of(2)};
@@ -1291,11 +1333,17 @@ START_TEST(there_are_no_digests_for_the_dead)
     struct borrow_digest d = {.sequence = 1, .is_overdue = true};
 
     borrowed(A, word_of(1), 1);
-    borrow_on_time(b, now = BORROW_DIGEST_NS);
+    digest(A);
+    borrowed(B, word_of(1), 1);
+    borrow_on_process_dead(b, B, now, &out);
+    borrow_on_time(b, borrow_next_deadline(b));
+    stats(); /* A has something to say */
     borrow_on_process_dead(b, A, now, &out);
+    stats();
     borrow_on_digest(b, A, &d);
     compared(A, 1, true);
     ck_assert(list(9, 0, NULL));
+    stats();
     ck_assert(!borrow_has_news(b));
     ck_assert_uint_eq(borrow_next_deadline(b), now + BORROW_GRACE_NS);
     wait_until(now + BORROW_GRACE_NS);
@@ -1384,12 +1432,14 @@ int main(void)
     tcase_add_test(cases, a_digest_follows_what_was_said_and_then_there_is_silence);
     tcase_add_test(cases, what_is_said_behind_a_digest_has_one_of_its_own);
     tcase_add_test(cases, a_digest_without_an_answer_is_repeated_later_and_later_but_not_for_ever);
+    tcase_add_test(cases, an_owner_that_was_given_up_is_asked_soon_when_there_is_something_new);
     tcase_add_test(cases, a_digest_says_that_an_acknowledgement_is_overdue);
     tcase_add_test(cases, an_owner_compares_at_the_number_of_the_digest);
     tcase_add_test(cases, what_was_answered_as_gone_is_compared_when_the_borrower_knows);
     tcase_add_test(cases, a_list_is_sent_for_a_digest_that_differs);
     tcase_add_test(cases, a_list_repairs_what_the_owner_counts);
     tcase_add_test(cases, a_long_list_goes_in_parts);
+    tcase_add_test(cases, a_repair_is_said_once_when_all_parts_are_there);
     tcase_add_test(cases, a_list_out_of_order_is_malformed);
     tcase_add_test(cases, there_are_no_digests_for_the_dead);
     tcase_add_test(cases, numbers_go_on_after_the_last_one);

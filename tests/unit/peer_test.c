@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a direct channel ends while its processes live, and what a broken peer cannot do: the real
- * core as owner and as worker, with a raylet and the other ends played here, frame by frame.
+ * How a direct channel ends while its processes live, how two compare what one borrows from the
+ * other, and what a broken peer cannot do: the real core as owner and as worker, with a raylet and
+ * the other ends played here, frame by frame.
  */
 #include <check.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/clock.h"
+#include "lib/base/log.h"
 #include "lib/core/cluster.h"
 #include "lib/core/core_private.h"
 
@@ -27,6 +29,7 @@ static struct far {
     struct unix_link *link;
     uint8_t heard[256];
     unsigned n_heard;
+    uint8_t body[64];  /* of the last one, if it fits */
     uint8_t slots[64]; /* of PUSH frames */
     unsigned n_slots;
     bool ended;
@@ -127,6 +130,8 @@ static void listen_to_core(struct far *p, size_t max)
         while (unix_link_next(p->link, &f, &err) == 1) {
             ck_assert_uint_lt(p->n_heard, sizeof p->heard);
             p->heard[p->n_heard++] = f.h.type;
+            if (f.body_size <= sizeof p->body)
+                memcpy(p->body, f.body, f.body_size);
             if (f.h.type == WIRE_LEASE_REQUEST)
                 memcpy(&ticket, f.body, sizeof ticket);
             if (f.h.type == WIRE_PUSH) {
@@ -471,6 +476,133 @@ START_TEST(what_refs_say_goes_elsewhere_after_goodbye)
 }
 END_TEST
 
+/* --- the counts of borrows --- */
+
+/* The last thing that was said to that end. */
+static const void *last(struct far *p, uint8_t type)
+{
+    turn();
+    listen_to_core(p, BEYOND_ALL);
+    ck_assert_uint_eq(p->heard[p->n_heard - 1], type);
+    return p->body;
+}
+
+START_TEST(a_borrower_says_what_it_has_and_lists_it)
+{
+    const uint64_t word = 3ull << 32 | 5;
+    struct wire_borrow ack = {.sequence = 1};
+    struct wire_borrow_compared differs = {.sequence = 1, .differs = 1};
+    struct wire_borrow_digest d;
+    struct wire_borrow_list l;
+
+    join_as(false);
+    submit(1);
+    grant(LEASE, true);
+    core_lock();
+    const struct record *r = borrow_learn(core.borrow, 2, word);
+    borrow_guard(core.borrow, BORROW_GUARD_REPLY, 2, 1, 0, &r->slot, 1, &core.borrow_actions);
+    core_unlock();
+    last(&far[1], WIRE_BORROW);
+    ck_assert_uint_eq(core.counters.digests, 0);
+    core_lock();
+    borrow_on_time(core.borrow, UINT64_MAX - 1);
+    core_unlock();
+    memcpy(&d, last(&far[1], WIRE_BORROW_DIGEST), sizeof d);
+    ck_assert(d.sequence == 1 && d.acked == 0 && d.n == 1 && d.sum != 0 && d.is_overdue == 1);
+    ck_assert_uint_eq(core.counters.digests, 1);
+    say(&far[1], WIRE_BORROW_ACK, &ack, sizeof ack, false);
+    say(&far[1], WIRE_BORROW_COMPARED, &differs, sizeof differs, false);
+    arrive(&far[1]);
+    const uint8_t *body = last(&far[1], WIRE_BORROW_LIST);
+    memcpy(&l, body, sizeof l);
+    ck_assert(l.sequence == 2 && l.n == 1 && l.low == 0 && l.high == UINT64_MAX && l.is_first == 1);
+    ck_assert_mem_eq(body + sizeof l, &word, sizeof word);
+}
+END_TEST
+
+START_TEST(an_owner_compares_and_is_corrected)
+{
+    struct wire_borrow add = {.sequence = 1, .n = 1};
+    struct wire_borrow_list l = {.sequence = 3, .n = 1, .high = UINT64_MAX, .is_first = 1};
+    uint64_t word;
+    const uint64_t gone = 7ull << 32 | 77;
+    struct wire_borrow_digest d = {.sequence = 1, .acked = 1};
+    struct wire_borrow_compared c;
+    uint8_t body[sizeof add + sizeof word], list[sizeof l + sizeof gone];
+    FILE *log = tmpfile();
+    char line[512] = "";
+
+    join_as(false);
+    word = submit(1);
+    grant(LEASE, true);
+    core_lock();
+    struct record *r = ref_table_find(core.refs, word);
+    r->flags |= REF_SHOWN;
+    uint32_t held = r->held;
+    core_unlock();
+    memcpy(body, &add, sizeof add);
+    memcpy(body + sizeof add, &word, sizeof word);
+    say(&far[1], WIRE_BORROW, body, sizeof body, false);
+    arrive(&far[1]);
+    last(&far[1], WIRE_BORROW_ACK);
+    ck_assert_uint_eq(r->held, held + 1);
+    say(&far[1], WIRE_BORROW_DIGEST, &d, sizeof d, false);
+    arrive(&far[1]);
+    memcpy(&c, last(&far[1], WIRE_BORROW_COMPARED), sizeof c);
+    ck_assert(c.sequence == 1 && c.differs == 1);
+
+    log_set_fd(fileno(log));
+    memcpy(list, &l, sizeof l);
+    memcpy(list + sizeof l, &gone, sizeof gone);
+    say(&far[1], WIRE_BORROW_LIST, list, sizeof list, false);
+    arrive(&far[1]);
+    log_set_fd(-1);
+    memcpy(&add, last(&far[1], WIRE_BORROW_ACK), sizeof add);
+    ck_assert_uint_eq(add.sequence, 3);
+    ck_assert_uint_eq(add.n, 1); /* what is not there */
+    ck_assert_uint_eq(r->held, held);
+    ck_assert_uint_eq(core.counters.repairs, 1);
+    rewind(log);
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, log));
+    ck_assert_ptr_nonnull(strstr(line,
+                                 "level=broken component=core event=borrows_repaired process=1 "
+                                 "borrower=2 added=0 dropped=1 missed_frames=1 "));
+    ck_assert_ptr_null(fgets(line, sizeof line, log)); /* once */
+    fclose(log);
+    d = (struct wire_borrow_digest){.sequence = 3, .acked = 3}; /* and that was heard */
+    say(&far[1], WIRE_BORROW_DIGEST, &d, sizeof d, false);
+    arrive(&far[1]);
+    memcpy(&c, last(&far[1], WIRE_BORROW_COMPARED), sizeof c);
+    ck_assert(c.sequence == 3 && c.differs == 0);
+}
+END_TEST
+
+START_TEST(malformed_frames_about_borrows_end_the_channel)
+{
+    struct wire_borrow_list l = {.sequence = 1, .n = 2, .high = UINT64_MAX, .is_first = 1};
+    uint8_t body[sizeof l + 2 * sizeof(uint64_t)] = {0};
+    const struct {
+        uint8_t type;
+        size_t size;
+    } malformed[] = {
+        {WIRE_BORROW_DIGEST, sizeof(struct wire_borrow_digest) - 1},
+        {WIRE_BORROW_COMPARED, sizeof(struct wire_borrow_compared) - 1},
+        {WIRE_BORROW_LIST, sizeof l - 1},
+        {WIRE_BORROW_LIST, sizeof body - 1}, /* fewer words than it says */
+        {WIRE_BORROW_LIST, sizeof body},     /* one twice */
+    };
+
+    memcpy(body, &l, sizeof l);
+    join_as(false);
+    submit(1);
+    grant(LEASE, true);
+    say(&far[1], malformed[_i].type, body, malformed[_i].size, false);
+    arrive(&far[1]);
+    listen_to_core(&far[1], BEYOND_ALL);
+    ck_assert(far[1].ended);
+}
+END_TEST
+
 /* --- peers that say what is not theirs to say, or what means nothing --- */
 
 START_TEST(only_the_raylet_says_who_died_and_who_lends)
@@ -617,6 +749,9 @@ int main(void)
     tcase_add_test(t, a_pair_goes_on_over_a_route);
     tcase_add_test(t, a_worker_that_dies_needs_no_goodbye);
     tcase_add_test(t, what_refs_say_goes_elsewhere_after_goodbye);
+    tcase_add_test(t, a_borrower_says_what_it_has_and_lists_it);
+    tcase_add_test(t, an_owner_compares_and_is_corrected);
+    tcase_add_loop_test(t, malformed_frames_about_borrows_end_the_channel, 0, 5);
     tcase_add_test(t, only_the_raylet_says_who_died_and_who_lends);
     tcase_add_test(t, a_malformed_answer_is_an_error_and_seen);
     tcase_add_test(t, a_malformed_value_is_lost);

@@ -28,6 +28,12 @@ int worker_log_rename(struct worker_log *log, const char *path)
     return 0;
 }
 
+/* The beginning of a marker, and no more: the disk was full, or the process died in the write. */
+static bool is_cut_marker(const char *text, size_t n)
+{
+    return n >= 2 && memcmp(text, MARKER, n < sizeof MARKER - 1 ? n : sizeof MARKER - 1) == 0;
+}
+
 bool worker_log_read(struct worker_log *log, bool last, worker_log_f cb, void *arg)
 {
     static char buf[CHUNK];
@@ -58,6 +64,11 @@ bool worker_log_read(struct worker_log *log, bool last, worker_log_f cb, void *a
                      "%.*s",
                      (int)(end - at - sizeof MARKER),
                      buf + at + sizeof MARKER - 1);
+            from = end;
+        }
+        if (nl == NULL && last && is_cut_marker(buf + at, end - at)) {
+            if (at > from)
+                cb(arg, log, buf + from, at - from);
             from = end;
         }
         at = end;

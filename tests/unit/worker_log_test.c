@@ -64,6 +64,15 @@ START_TEST(test_gives_whole_lines)
 }
 END_TEST
 
+/* The disk was full in the middle of a marker. */
+START_TEST(test_leaves_a_cut_marker_out)
+{
+    say("line\n:tas");
+    look(true);
+    ck_assert_str_eq(seen, ">line\n");
+}
+END_TEST
+
 START_TEST(test_names_the_task)
 {
     say("early\n:task_name:f\n1\n2\nhalf:task_name:g\n3\n");
@@ -127,6 +136,7 @@ int main(void)
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, test_gives_whole_lines);
+    tcase_add_test(t, test_leaves_a_cut_marker_out);
     tcase_add_test(t, test_names_the_task);
     tcase_add_test(t, test_does_not_cut_lines_at_a_chunk);
     tcase_add_test(t, test_a_line_longer_than_a_chunk_goes_on);

@@ -160,7 +160,9 @@ static int path_of(char *path, size_t size, const char *temp, struct err *err)
     if (read_boot(boot, sizeof boot) != 0)
         return err_set(err, ERR_SYSTEM, "this system tells no boot id: is /proc mounted?");
     if (snprintf(path, size, "%s/machine-%s-%u", temp, boot, (unsigned)geteuid()) >= (int)size)
-        return err_set(err, ERR_INVALID, "the temp folder's path is too long");
+        return err_set(err,
+                       ERR_INVALID,
+                       "the temp folder's path is too long: choose a shorter one");
     return 0;
 }
 

@@ -46,10 +46,12 @@ int session_create(struct session *s, const char *temp, struct err *err)
     if (temp == NULL || temp[0] == '\0')
         temp = "/tmp/ray";
     if (strlen(temp) >= sizeof s->temp - 1)
-        return err_set(err,
-                       ERR_INVALID,
-                       "the temp folder's path is longer than %zu bytes",
-                       sizeof s->temp - 2);
+        return err_set(
+            err,
+            ERR_INVALID,
+            "the temp folder's path is longer than %zu bytes: choose another by RAY_TMPDIR or "
+            "temp_dir",
+            sizeof s->temp - 2);
     snprintf(s->temp, sizeof s->temp, "%s", temp);
     if (mkdir(temp, 01777) == 0)
         chmod(temp, strcmp(temp, "/tmp/ray") == 0 ? 01777 : 0700);

@@ -37,6 +37,7 @@ int main(int argc, char **argv)
     if (measuring)
         return measure(&config);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* at a limit of file sizes: an error, and a sentence */
     fcntl(config.executable_fd, F_SETFD, FD_CLOEXEC);
     struct loop *loop = loop_create(&err);
     struct node *node = loop != NULL ? node_create(loop, &config, &err) : NULL;

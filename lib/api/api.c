@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,19 @@ static int stale_error(ray_ref ref)
     return api_core_error(CORE_ESTALE, NULL);
 }
 
-int ray_init(const ray_config *config)
+/* Why the cluster could not be started when nobody had asked for it by ray_init. */
+static struct {
+    pthread_mutex_t lock;
+    int code;
+    char text[512];
+} no_start = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool is_forked(void)
+{
+    return core_retain(0) == CORE_EFORKED;
+}
+
+static int start(const ray_config *config)
 {
     struct core_config c = {0};
     struct err err = {0};
@@ -58,6 +71,16 @@ int ray_init(const ray_config *config)
     return rc == CORE_OK ? RAY_OK : api_error((ray_code)rc, "%s", err.text);
 }
 
+int ray_init(const ray_config *config)
+{
+    if (is_forked())
+        return api_error_forked();
+    pthread_mutex_lock(&no_start.lock);
+    no_start.code = RAY_OK;
+    pthread_mutex_unlock(&no_start.lock);
+    return start(config);
+}
+
 int ray_shutdown(void)
 {
     struct err err = {0};
@@ -79,7 +102,20 @@ void ray_free(const void *p)
 
 int api_start(void)
 {
-    return core_is_initialized() ? RAY_OK : ray_init(NULL);
+    if (core_is_initialized())
+        return RAY_OK;
+    if (is_forked())
+        return api_error_forked(); /* and the lock may be anybody's */
+    pthread_mutex_lock(&no_start.lock);
+    int rc = no_start.code;
+    if (rc != RAY_OK) {
+        api_error((ray_code)rc, "%s", no_start.text);
+    } else if (!core_is_initialized() && (rc = start(NULL)) != RAY_OK) {
+        no_start.code = rc;
+        snprintf(no_start.text, sizeof no_start.text, "%s", ray_error()->text);
+    }
+    pthread_mutex_unlock(&no_start.lock);
+    return rc;
 }
 
 struct core_buffer api_take_buffer(ray_buffer *buffer)

@@ -28,6 +28,8 @@ static const char *remedy(int e)
         return "; raise the system's limit of open files (sysctl fs.file-max)";
     case EAGAIN:
         return "; raise the limit of processes (ulimit -u)";
+    case EFBIG:
+        return "; raise the limit of file sizes (ulimit -f), which counts shared memory too";
     case ENOMEM:
         return "; free memory or raise its limit (ulimit -v)";
     default:

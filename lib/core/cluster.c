@@ -182,7 +182,7 @@ int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, st
         return -1;
     int exe = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     if (exe < 0)
-        return err_sys(err, "open this program's executable (/proc/self/exe)");
+        return err_sys(err, "open this program's executable (/proc/self/exe: is /proc mounted?)");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         err_sys(err, "make a socket for the raylet");
         close(exe);

@@ -199,6 +199,19 @@ def test_raylet_that_ends_at_once(cluster):
     assert program.wait() == 0
 
 
+def test_a_cluster_that_does_not_start_is_tried_once(cluster):
+    """By submissions: a program of many does not start as many raylets."""
+    raylet, starts = cluster.path / "raylet", cluster.path / "starts"
+    raylet.write_text(f"#!/bin/sh\necho >>{starts}\nexit 1\n")
+    raylet.chmod(0o755)
+    program = cluster.start("hold", env={"RAY_RAYLET": raylet})
+    for line in ["task", "task", "task", "init 2", "exit 0"]:
+        program.say(line)
+    assert program.wait() == 0
+    assert program.out.count("the raylet exited with status 1") == 4, repr(program)
+    assert starts.read_text() == "\n\n", "once for the tasks, once for ray_init"
+
+
 def test_bad_number_of_cpus(cluster):
     program = cluster.start("hold")
     program.say("init -3")

@@ -34,6 +34,15 @@ def test_too_few_descriptors_for_a_cluster(cluster):
     assert program.wait() == 0
 
 
+def test_files_that_may_not_grow(cluster):
+    """SIGXFSZ would end the raylet without a word."""
+    program = limited(cluster, "--fsize=40960")
+    program.say("init 2")
+    says_why(program, "File too large", "ulimit -f")
+    program.say("exit 0")
+    assert program.wait() == 0
+
+
 def test_just_enough_descriptors_for_a_cluster(cluster):
     program = limited(cluster, "--nofile=64")
     program.say("init 2")

@@ -120,9 +120,10 @@ typedef struct {
 /* --- process --- */
 /* Starts a private cluster on this machine; it ends with ray_shutdown or with the process. NULL:
  * defaults. Calls nest: a second one only counts. In a worker: RAY_OK, it is in a cluster already.
- * Not called at all, the first submission or put calls it. RAY_EARG: a field of config, or an
- * address was given (this release runs clusters of one program on one machine); RAY_ELINK: the
- * cluster cannot be started, nothing of it remains. */
+ * Not called at all, the first submission or put calls it; if that fails, those after it fail alike
+ * until ray_init is called. RAY_EARG: a field of config, or an address was given (this release runs
+ * clusters of one program on one machine); RAY_ELINK: the cluster cannot be started, nothing of it
+ * remains. */
 int ray_init(const ray_config *config);
 /* Undoes one ray_init; the last one ends the cluster, and every ref, view and box with it. 0,
  * fit to return from main, or RAY_EARG: there is nothing to undo. */

@@ -131,9 +131,10 @@ struct core_buffer api_take_buffer(ray_buffer *buffer)
 
 int api_put(const struct core_arg *packed, struct core_buffer *big, uint64_t *word)
 {
-    struct err err = {0};
+    struct err err; /* large: a small put takes less time than to fill it */
     int code = CORE_OK;
 
+    err.text[0] = '\0';
     if (big->data != NULL)
         *word = core_seal(big, packed->size, packed->meta, packed->refs, packed->n_refs, &code);
     else

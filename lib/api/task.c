@@ -199,9 +199,10 @@ int ray_return_value(ray_call *call, unsigned i, ray_value value)
     struct packer p;
     struct core_arg a = {.meta = WIRE_META_RAW};
     struct core_buffer big;
-    struct err err = {0};
+    struct err err; /* large: not filled in a call that is made a million times a second */
     int rc = RAY_OK;
 
+    err.text[0] = '\0';
     packer_init(&p);
     if (value.kind == RAY_BUF)
         big = api_take_buffer((void *)(uintptr_t)value.as.p);
@@ -601,7 +602,7 @@ int ray_get_context(const ray_call *call, ray_context *out)
         return api_error((ray_code)rc, "%s", err.text);
     memset(out, 0, sizeof *out);
     uint32_t job = facts.job;
-    task = call != NULL ? call->core->task : task_id_driver((struct job_id){job});
+    task = call != NULL ? core_call_task(call->core) : task_id_driver((struct job_id){job});
     id_hex(&job, sizeof job, out->job);
     id_hex(task.bytes, sizeof task.bytes, out->task);
     id_hex(facts.node.bytes, sizeof facts.node.bytes, out->node);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/id.h"
 
+#include <endian.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -31,8 +32,8 @@ bool unique_id_is_nil(const struct unique_id *id)
 
 static void put_le32(uint8_t *p, uint32_t v)
 {
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
+    v = htole32(v);
+    memcpy(p, &v, sizeof v);
 }
 
 struct task_id task_id_driver(struct job_id job)
@@ -50,8 +51,8 @@ struct task_id task_id_make(struct job_id job, uint32_t process, uint64_t counte
     uint64_t v =
         ((uint64_t)process << ID_COUNTER_BITS) | (counter & ((1ull << ID_COUNTER_BITS) - 1));
 
-    for (int i = 0; i < 8; i++)
-        id.bytes[i] = (uint8_t)(v >> (56 - 8 * i));
+    v = htobe64(v);
+    memcpy(id.bytes, &v, sizeof v);
     return id;
 }
 

@@ -499,6 +499,11 @@ static void mark_logs(const char *name)
     }
 }
 
+struct task_id core_call_task(const struct core_call *call)
+{
+    return task_id_make((struct job_id){core.welcome.job}, call->owner, call->counter);
+}
+
 /* --- answers --- */
 
 static bool goes_out(const struct given *g)
@@ -665,14 +670,13 @@ uint64_t call_run(const struct inbox_task *t, uint64_t start_ns)
     memcpy(&w, t->push, sizeof w);
     if (p != NULL && w.template <p->n_known)
         k = p->known[w.template];
-    struct core_call call = {
-        .function = k != NULL ? k->function : "?",
-        .name = k != NULL ? k->name : "?",
-        .body = k != NULL ? k->body : NULL,
-        .n_returns = k != NULL ? k->n_returns : 1,
-        .task =
-            task_id_make((struct job_id){core.welcome.job}, p != NULL ? p->process : 0, w.counter),
-        .attempt = w.attempt};
+    struct core_call call = {.function = k != NULL ? k->function : "?",
+                             .name = k != NULL ? k->name : "?",
+                             .body = k != NULL ? k->body : NULL,
+                             .n_returns = k != NULL ? k->n_returns : 1,
+                             .counter = w.counter,
+                             .owner = p != NULL ? p->process : 0,
+                             .attempt = w.attempt};
     for (unsigned i = 0; i < call.n_returns; i++)
         reply.returns[i].is_given = false;
     reply.size = reply.n_slots = 0;

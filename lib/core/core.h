@@ -119,10 +119,12 @@ struct core_call {
     void *body;                  /* what lookup gave */
     const struct core_arg *args; /* ref = 0 in each; bytes good for the call */
     unsigned n_args, n_returns;
-    struct task_id task;
+    uint64_t counter; /* the task's, of */
+    uint32_t owner;   /* this process */
     unsigned attempt;
     void *reply; /* core's */
 };
+struct task_id core_call_task(const struct core_call *call);
 struct core_face {
     void *(*lookup)(const char *function); /* NULL: this executable has no such function */
     void (*execute)(

@@ -150,6 +150,8 @@ int core_call_return(struct core_call *call,
         reply.size += size;
         return CORE_OK;
     }
+    if (core_is_forked())
+        return CORE_EFORKED;
     core_lock();
     if (!make_slots(n_refs)) {
         core_unlock();
@@ -190,6 +192,8 @@ int core_call_return_buffer(struct core_call *call,
     struct open_buffer b;
     int code = CORE_OK;
 
+    if (core_is_forked())
+        return CORE_EFORKED;
     core_lock();
     if (!put_take_buffer(buffer, &b)) {
         core_unlock();

@@ -133,7 +133,7 @@ struct core_face {
 void core_set_face(const struct core_face *face);
 /* Give return i (copied; the refs inside are counted until the caller has them). One above
  * CORE_INLINE_MAX goes to the object store. CORE_EARG: i out of range or given twice; CORE_ESTALE;
- * CORE_EFULL: the store has no room, err says; CORE_ENOMEM. */
+ * CORE_EFORKED; CORE_EFULL: the store has no room, err says; CORE_ENOMEM. */
 int core_call_return(struct core_call *call,
                      unsigned i,
                      uint8_t meta,

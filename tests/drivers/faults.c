@@ -433,6 +433,21 @@ static int child_returns(ray_call *call)
 }
 RAY_REMOTE(child_returns);
 
+/* With a value that needs memory of the raylet, whose link is the parent's. */
+static int child_returns_much(ray_call *call)
+{
+    static uint8_t much[1u << 20];
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(ray_return(call, 0, ray_bytes(much, sizeof much)));
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return -1;
+    return ray_return(call, 0, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+RAY_REMOTE(child_returns_much);
+
 static void fork_in_task(int argc, char **argv)
 {
     int64_t x;
@@ -445,6 +460,8 @@ static void fork_in_task(int argc, char **argv)
     for (int i = 0; i < 20; i++) {
         CHECK_CODE(ray_take(ray_remote(child_returns), &x, RAY_FOREVER), RAY_OK);
         CHECK(x == 1);
+        CHECK_CODE(ray_take(ray_remote(child_returns_much), &x, RAY_FOREVER), RAY_OK);
+        CHECK(x == RAY_EFORKED);
     }
     still_works();
 }

@@ -121,8 +121,9 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
     }
     core_enter();
     r->held++;
-    if (r->state == REF_PENDING && timeout_ms == 0 && !core.polling) {
+    if (r->state == REF_PENDING && timeout_ms == 0)
         refs_want(r);
+    if (r->state == REF_PENDING && timeout_ms == 0 && !core.polling) {
         core.polling = true;
         poller_turn(0, NULL, 0);
         core.polling = false;

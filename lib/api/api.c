@@ -307,14 +307,25 @@ static void free_got(ray_slot out, size_t n)
     }
 }
 
-/* Gets one by one within one deadline: what is there when it passes is still taken. */
+/* Waits for all of them or the first error, then gets one by one within one deadline: what is there
+ * when it passes is still taken. */
 int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout_ms)
 {
     uint64_t start = timeout_ms > 0 ? clock_now_ns() : 0;
     int64_t left = timeout_ms;
-    int rc = RAY_OK;
-    size_t done = 0;
+    int rc = check_timeout(timeout_ms);
+    size_t done = 0, error = n;
 
+    if (rc != RAY_OK)
+        return rc;
+    if (n > 1 && timeout_ms != 0
+        && core_await_all((const uint64_t *)refs, n, timeout_ms, &error) == CORE_OK && error < n) {
+        struct core_value v;
+        rc = core_get(refs[error].word, 0, &v);
+        if (rc == CORE_OK)
+            return api_unpack_value(&v, (ray_slot){out.kind, out.p, out.size});
+    }
+    rc = RAY_OK;
     for (; done < n; done++) {
         ray_slot s = {out.kind, (char *)out.p + done * out.size, out.size};
         if (timeout_ms > 0) {

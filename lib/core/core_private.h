@@ -74,6 +74,7 @@ struct waiter {
     struct list node; /* core.sleepers while asleep */
     _Atomic uint32_t word;
     unsigned n_missing; /* refs it waits for that are not ready */
+    bool ends_at_error; /* one of them that carries an error is enough */
 };
 
 /* Whom to tell when a ref is ready; on record->waiters. */

@@ -309,15 +309,44 @@ static int count_ready(const uint64_t *refs, size_t n, size_t *n_ready)
     return code;
 }
 
-/* Until num_returns of them are ready, of which n_ready are. */
+#define SPARE_MAX 16384
+
+/* What waiting for many needs, kept for the next time: a warm program does not allocate. */
+static struct ref_waiter *spare;
+static size_t spare_n;
+
+static struct ref_waiter *take_waiters(size_t *n)
+{
+    struct ref_waiter *v = spare;
+
+    if (v == NULL || spare_n < *n)
+        return try_alloc(NULL, *n * sizeof *v);
+    *n = spare_n;
+    spare = NULL;
+    return v;
+}
+
+static void give_waiters(struct ref_waiter *v, size_t n)
+{
+    if (n > SPARE_MAX || (spare != NULL && spare_n >= n)) {
+        free(v);
+        return;
+    }
+    free(spare);
+    spare = v;
+    spare_n = n;
+}
+
+/* Until n_missing more of them are ready, or one that carries an error. CORE_OK: it holds them. */
 static int await_some(const uint64_t *refs,
                       size_t n,
-                      size_t num_returns,
-                      size_t n_ready,
+                      size_t n_missing,
+                      bool ends_at_error,
                       int64_t timeout_ms)
 {
-    struct waiter w = {.n_missing = (unsigned)(num_returns - n_ready)};
-    struct ref_waiter *rws = try_alloc(NULL, n * sizeof *rws);
+    struct waiter w = {.n_missing = (unsigned)n_missing, .ends_at_error = ends_at_error};
+    size_t n_rws = n;
+    struct ref_waiter *rws = take_waiters(&n_rws);
     const struct record *last = NULL;
 
     if (rws == NULL)
@@ -344,8 +373,53 @@ static int await_some(const uint64_t *refs,
     worker_unblock();
     for (size_t i = 0; i < n; i++)
         owner_ref_remove_waiter(&rws[i]);
-    free(rws);
+    give_waiters(rws, n_rws);
     return CORE_OK;
+}
+
+static void end_await(const uint64_t *refs, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)refs[i]));
+    poller_leave();
+}
+
+/* The first of them that carries an error, or n; or CORE_ESTALE. */
+static int find_error(const uint64_t *refs, size_t n, size_t *n_pending, size_t *error)
+{
+    *n_pending = 0;
+    *error = n;
+    for (size_t i = 0; i < n; i++) {
+        const struct record *r = ref_table_find(core.refs, refs[i]);
+        if (r == NULL)
+            return CORE_ESTALE;
+        *n_pending += r->state != REF_READY;
+        if (*error == n && r->state == REF_READY
+            && (r->meta == WIRE_META_ERROR || (r->flags & REF_FREED) != 0))
+            *error = i;
+    }
+    return CORE_OK;
+}
+
+int core_await_all(const uint64_t *refs, size_t n, int64_t timeout_ms, size_t *error)
+{
+    size_t n_pending;
+
+    if (core_is_forked())
+        return CORE_EFORKED;
+    core_lock();
+    core_enter();
+    int code = core.connected ? find_error(refs, n, &n_pending, error) : CORE_ESTALE;
+    if (code == CORE_OK && n_pending > 0 && *error == n) {
+        code = await_some(refs, n, n_pending, true, timeout_ms);
+        if (code == CORE_OK) {
+            code = find_error(refs, n, &n_pending, error);
+            end_await(refs, n);
+        }
+    }
+    core_leave();
+    core_unlock();
+    return code;
 }
 
 int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready)
@@ -363,7 +437,7 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
     int code = core.connected ? count_ready(refs, n, &n_ready) : CORE_ESTALE;
     bool must_wait = code == CORE_OK && n_ready < num_returns;
     if (must_wait) {
-        code = await_some(refs, n, num_returns, n_ready, timeout_ms);
+        code = await_some(refs, n, num_returns - n_ready, false, timeout_ms);
         must_wait = code == CORE_OK; /* it holds them */
     }
     n_ready = 0;
@@ -372,10 +446,8 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
         ready[i] = n_ready < num_returns && r->state == REF_READY;
         n_ready += ready[i];
     }
-    for (size_t i = 0; i < n && must_wait; i++)
-        ref_table_unhold(core.refs, ref_table_at(core.refs, (uint32_t)refs[i]));
     if (must_wait)
-        poller_leave();
+        end_await(refs, n);
     core_leave();
     core_unlock();
     return code == CORE_OK && n_ready < num_returns ? CORE_ETIMEOUT : code;

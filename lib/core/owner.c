@@ -101,6 +101,9 @@ void owner_tell(struct record *r)
         w->link = NULL;
         switch (w->kind) {
         case REF_WAITER_THREAD:
+            if (w->u.thread->n_missing > 0 && w->u.thread->ends_at_error
+                && r->meta == WIRE_META_ERROR)
+                w->u.thread->n_missing = 1;
             if (w->u.thread->n_missing > 0 && --w->u.thread->n_missing == 0
                 && !list_empty(&w->u.thread->node)) {
                 core.counters.thread_hops++;
@@ -242,6 +245,18 @@ static void fail(struct record *task, enum core_code code, const char *text, int
         owner_failure(value, sizeof value, code, pid, sig, text, t->name, "", core.death_log);
 
     complete_with(task, WIRE_META_ERROR, value, (uint32_t)n);
+}
+
+static void fail_lost(struct record *task)
+{
+    char text[512];
+
+    snprintf(text,
+             sizeof text,
+             "%s%s",
+             core.lost.code == ERR_NO_MEMORY ? "" : "the raylet is gone: ",
+             core.lost.text);
+    fail(task, CORE_ELINK, text, 0, 0);
 }
 
 /* The error of an argument is the task's: its body never runs. */
@@ -418,7 +433,7 @@ void owner_act(void)
             if (a.cause != 0)
                 fail_by_argument(a.task, a.cause);
             else if (a.class == CORE_ELINK)
-                fail(a.task, CORE_ELINK, core.lost.text, 0, 0);
+                fail_lost(a.task);
             else
                 fail(a.task,
                      a.class,

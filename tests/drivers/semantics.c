@@ -422,6 +422,17 @@ static void error_argument(int argc, char **argv)
     CHECK(strcmp(ray_error()->function, "asks") == 0);
     CHECK_CODE(ray_take(ray_remote(add_one, "1"), &x, RAY_FOREVER), RAY_ETASK);
     CHECK(strcmp(ray_error()->text, "argument 0: the value is a string, not an integer") == 0);
+    /* and is not waited for behind what takes long */
+    int keep = open_pipe("long");
+    int64_t got[2] = {7, 7};
+    ray_ref pair[] = {ray_remote(gate, (const char *)"long"), ray_remote(fails)};
+    CHECK_CODE(ray_get_many(pair, 2, got, RAY_FOREVER), RAY_ETASK);
+    CHECK(strcmp(ray_error()->function, "fails") == 0);
+    CHECK_CODE(ray_get_many(pair, 2, got, 0), RAY_ETIMEOUT);
+    send_event("long");
+    CHECK_CODE(ray_take(pair[0], &x, RAY_FOREVER), RAY_OK);
+    CHECK_CODE(ray_release(pair[1]), RAY_OK);
+    close(keep);
     ray_ref both[2];
     CHECK_CODE(ray_remote_n(both, 2, returns_less), RAY_OK);
     for (int i = 0; i < 2; i++) {

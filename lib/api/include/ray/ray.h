@@ -179,8 +179,8 @@ int ray_get_to(ray_ref ref, ray_slot slot, int64_t timeout_ms);
 /* Get, and release unless it timed out. */
 int ray_take_to(ray_ref ref, ray_slot slot, int64_t timeout_ms);
 /* Get of many: n refs of one type into the array that out's first item begins, in order, within one
- * deadline. The first error ends it: items before it stay, but strings, views, boxes and refs of
- * them are freed and zeroed. The refs stay the caller's. */
+ * deadline. An error ends it as soon as one of them carries it: items before it may be filled, but
+ * strings, views, boxes and refs are freed and zeroed. The refs stay the caller's. */
 int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout_ms);
 /* Ends a view of ray_get; it becomes {0}. One of a call or a box needs none, and it does no harm
  * there. */

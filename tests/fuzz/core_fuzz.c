@@ -392,6 +392,8 @@ static void start(bool worker)
     }
     core.lost = (struct err){.code = ERR_NONE};
     core.task_counter = 0;
+    core.has_helper = true; /* none is made: turns are ours alone */
+    atomic_store(&core.helper_word, 0);
     if (worker) {
         core.worker = true;
         core.inbox = inbox_create();
@@ -405,8 +407,6 @@ static void start(bool worker)
     } else {
         ASSERT(core_init(NULL, &err) == CORE_OK);
     }
-    core.has_helper = true; /* turns are ours alone */
-    atomic_store(&core.helper_word, 0);
     for (uint8_t i = 0; i < 6 && !worker; i++)
         submit_one((uint8_t)(i + 16 * (i & 1)));
 }

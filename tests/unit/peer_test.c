@@ -193,6 +193,8 @@ static void join_as(bool worker)
     int pid, fd;
 
     core_set_face(&face);
+    core.has_helper = true; /* none is made: turns are ours alone */
+    atomic_store(&core.helper_word, 0);
     if (worker) {
         core.worker = true;
         core.inbox = inbox_create();
@@ -203,8 +205,6 @@ static void join_as(bool worker)
     } else {
         ck_assert_int_eq(core_init(NULL, &err), CORE_OK);
     }
-    core.has_helper = true; /* turns are ours alone */
-    atomic_store(&core.helper_word, 0);
     snprintf(core.marked, sizeof core.marked, "f");
 }
 

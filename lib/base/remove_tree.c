@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define TRIES 10
+
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
     (void)st;
@@ -17,7 +19,11 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 
 void remove_tree(const char *path)
 {
-    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    /* a walk ends early when another process removes the same tree */
+    for (int i = 0; i < TRIES; i++)
+        if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) == 0
+            || access(path, F_OK) != 0)
+            return;
 }
 
 void remove_link_to(const char *path, const char *link)

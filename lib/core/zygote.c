@@ -122,12 +122,11 @@ static bool forget(pid_t pid)
     return false;
 }
 
-/* The parent of a process by /proc/PID/stat; 0 if it is gone. Its name may hold anything, brackets
- * too. */
-static pid_t parent_of(const char *pid)
+/* The parent of a process by /proc/PID/stat and its state ('Z': dead, of several threads the first
+ * one); 0 if it is gone. Its name may hold anything, brackets too. */
+static pid_t look_at(const char *pid, char *state)
 {
     char path[40], line[512];
-    char state;
     int parent;
 
     snprintf(path, sizeof path, "/proc/%.16s/stat", pid);
@@ -140,7 +139,14 @@ static pid_t parent_of(const char *pid)
         return 0;
     line[n] = '\0';
     const char *end = strrchr(line, ')');
-    return end != NULL && sscanf(end + 1, " %c %d", &state, &parent) == 2 ? parent : 0;
+    return end != NULL && sscanf(end + 1, " %c %d", state, &parent) == 2 ? parent : 0;
+}
+
+static pid_t parent_of(const char *pid)
+{
+    char state;
+
+    return look_at(pid, &state);
 }
 
 /* Kill each child that is no worker, and reap it if it is dead by now. The number found. */
@@ -192,13 +198,24 @@ static pid_t raylet_pid;
 static const char *session;
 static bool link_ended;
 
+/* Its death signal comes when its first thread has ended; while another has not, it is still our
+ * parent, and its end of the link open. */
+static bool raylet_dies(void)
+{
+    char pid[16], state = 'X'; /* of none: it is gone */
+
+    snprintf(pid, sizeof pid, "%d", raylet_pid);
+    look_at(pid, &state);
+    return link_ended || state == 'Z' || state == 'X';
+}
+
 _Noreturn static void end(void)
 {
     while (n_workers > 0)
         kill(workers[--n_workers], SIGKILL); /* no worker any more: the sweep waits for it */
     sweep();
     /* a process that is killed closes its files first and stops being our parent a little later */
-    for (int i = 0; link_ended && i < KILL_MS && getppid() == raylet_pid; i++)
+    for (int i = 0; i < KILL_MS && getppid() == raylet_pid && raylet_dies(); i++)
         poll(NULL, 0, 1);
     if (getppid() != raylet_pid) { /* it was killed: nobody else is left to remove its session */
         const char *slash = strrchr(session, '/');

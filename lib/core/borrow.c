@@ -658,8 +658,7 @@ void borrow_hold_reply(struct borrow *b,
         return;
     struct other *o = borrow_get_other(b, process);
     if (o == NULL) {
-        for (uint32_t i = 0; i < n; i++)
-            ref_table_unhold(b->refs, ref_table_at(b->refs, slots[i]));
+        ref_table_unhold_all(b->refs, slots, n);
         return;
     }
     struct reply *r = xcalloc(1, sizeof *r + n * sizeof *slots);
@@ -674,8 +673,7 @@ static void end_reply(struct borrow *b, struct reply *r)
 {
     list_remove(&r->node);
     b->n_replies--;
-    for (uint32_t i = 0; i < r->n; i++)
-        ref_table_unhold(b->refs, ref_table_at(b->refs, r->slots[i]));
+    ref_table_unhold_all(b->refs, r->slots, r->n);
     free(r);
 }
 

@@ -459,8 +459,7 @@ static void let_args_go(const struct wire_push *w)
                  args.slots,
                  n_kept,
                  &core.borrow_actions);
-    for (uint32_t i = 0; i < n_kept; i++)
-        ref_table_unhold(core.refs, ref_table_at(core.refs, args.slots[i]));
+    ref_table_unhold_all(core.refs, args.slots, n_kept);
     args.n_slots = 0;
     refs_flush();
     list_init(&waiter.node);
@@ -591,8 +590,7 @@ static void settle_refs(const struct wire_push *w, bool heard)
                           reply.slots,
                           (uint32_t)reply.n_slots);
     else
-        for (size_t i = 0; i < reply.n_slots; i++)
-            ref_table_unhold(core.refs, ref_table_at(core.refs, reply.slots[i]));
+        ref_table_unhold_all(core.refs, reply.slots, (uint32_t)reply.n_slots);
     reply.n_slots = 0;
 }
 

@@ -262,6 +262,10 @@ void poller_wait(struct waiter *w,
 /* After the last round: hands the role on if others sleep. */
 void poller_leave(void);
 void poller_wake(struct waiter *w);
+/* Each thread that sleeps looks at its condition again. */
+void poller_wake_all(void);
+/* Handle what has come, without waiting; whoever has the role does it anyway. */
+void poller_poll(void);
 void poller_watch_fd(struct peer *peer);
 void poller_unwatch_fd(struct peer *peer);
 /* Make the helper thread, or wake it from a long nap: work is outstanding. */
@@ -342,6 +346,11 @@ void refs_put(const uint32_t *slots, uint32_t n, uint8_t *out);
 static inline uint64_t refs_trailer(uint64_t size)
 {
     return (size + 7) & ~7ull;
+}
+/* What a stored value needs, its refs included. */
+static inline uint64_t refs_stored_size(uint64_t size, uint32_t n_refs)
+{
+    return refs_trailer(size) + n_refs * sizeof(struct wire_ref);
 }
 /* The records of n packed wire_refs, each held once more; one that cannot be had carries an error.
  * false: no memory, nothing is held. */

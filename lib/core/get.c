@@ -121,12 +121,9 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
     }
     core_enter();
     r->held++;
-    if (r->state == REF_PENDING && timeout_ms == 0)
+    if (r->state == REF_PENDING && timeout_ms == 0) {
         refs_want(r);
-    if (r->state == REF_PENDING && timeout_ms == 0 && !core.polling) {
-        core.polling = true;
-        poller_turn(0, NULL, 0);
-        core.polling = false;
+        poller_poll();
     }
     if (r->state == REF_PENDING && timeout_ms != 0) {
         uint64_t deadline = core_deadline(timeout_ms);
@@ -365,10 +362,8 @@ static int await_some(const uint64_t *refs,
     if (timeout_ms != 0) {
         while (w.n_missing > 0 && wait_round(&w, deadline, last))
             continue;
-    } else if (!core.polling) {
-        core.polling = true;
-        poller_turn(0, NULL, 0);
-        core.polling = false;
+    } else {
+        poller_poll();
     }
     worker_unblock();
     for (size_t i = 0; i < n; i++)
@@ -531,11 +526,8 @@ int core_poll(struct core_event *events, size_t max, int64_t timeout_ms)
         return -CORE_EARG;
     }
     core_enter();
-    if (core.events == NULL && timeout_ms == 0 && !core.polling) {
-        core.polling = true;
-        poller_turn(0, NULL, 0);
-        core.polling = false;
-    }
+    if (core.events == NULL && timeout_ms == 0)
+        poller_poll();
     while (core.events == NULL && timeout_ms != 0 && core.raylet->link != NULL
            && wait_round(&w, deadline, NULL))
         continue;

@@ -129,7 +129,7 @@ void objects_seal(const struct store_extent *e,
                   uint32_t n_refs,
                   const struct object_name *name)
 {
-    uint64_t extra = n_refs > 0 ? refs_trailer(size) - size + n_refs * sizeof(struct wire_ref) : 0;
+    uint64_t extra = n_refs > 0 ? refs_stored_size(size, n_refs) - size : 0;
     struct store_extent whole = *e;
 
     if (size + extra < whole.size) {
@@ -190,16 +190,14 @@ static void ask_ahead(void)
     if (core.lend_ticket == 0 && store_client_wants_more(core.store)) {
         request(0);
         peer_flush(core.raylet);
-    } else if (core.lend_ticket != 0 && !core.polling) {
-        core.polling = true;
-        poller_turn(0, NULL, 0);
-        core.polling = false;
+    } else if (core.lend_ticket != 0) {
+        poller_poll();
     }
 }
 
 int objects_alloc(uint64_t data, uint32_t n_refs, struct store_extent *out, struct err *err)
 {
-    uint64_t size = refs_trailer(data) + n_refs * sizeof(struct wire_ref);
+    uint64_t size = refs_stored_size(data, n_refs);
     struct waiter w = {.n_missing = 1};
     uint64_t n_refused = core.n_refused;
     int code = CORE_OK;
@@ -283,11 +281,6 @@ void objects_abort(const struct store_extent *e)
     send_returns();
 }
 
-static void wake_all(void)
-{
-    list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
-}
-
 static void on_lent(const uint8_t *body, size_t size)
 {
     struct wire_store_lent w;
@@ -314,7 +307,7 @@ static void on_lent(const uint8_t *body, size_t size)
         return;
     }
     send_returns();
-    wake_all();
+    poller_wake_all();
     if (core.lend_ahead) {
         core.maps_ahead = true;
         poller_hurry_helper();
@@ -338,7 +331,7 @@ static void on_refused(const uint8_t *body, size_t size)
     core.lend_ticket = 0;
     core.refused_need = core.lend_need;
     core.n_refused++;
-    wake_all();
+    poller_wake_all();
 }
 
 void objects_on_frame(uint8_t type, const uint8_t *body, size_t size)

@@ -123,7 +123,7 @@ void owner_tell(struct record *r)
                 ssize_t n = write(core.event_fd, &one, sizeof one);
                 (void)n;
             }
-            list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
+            poller_wake_all();
             break;
         }
         case REF_WAITER_TASK: {
@@ -570,8 +570,7 @@ static void guard_reply(uint32_t process, uint64_t counter)
                  core.slots,
                  (uint32_t)core.n_slots,
                  &core.borrow_actions);
-    for (size_t i = 0; i < core.n_slots; i++)
-        ref_table_unhold(core.refs, ref_table_at(core.refs, core.slots[i]));
+    ref_table_unhold_all(core.refs, core.slots, (uint32_t)core.n_slots);
     free(core.slots);
     core.slots = NULL;
     refs_act();
@@ -741,7 +740,7 @@ static void on_info(const uint8_t *body, size_t size)
         core.info.n_resources++;
     }
     core.info_ready = true;
-    list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
+    poller_wake_all();
 }
 
 void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t size, int fd)
@@ -909,5 +908,5 @@ void owner_on_raylet_lost(void)
     owner_act();
     refs_on_raylet_lost();
     core.info_ready = true;
-    list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
+    poller_wake_all();
 }

@@ -287,6 +287,15 @@ void poller_wait(struct waiter *w,
         serve_due(); /* who has the role may have gone to sleep before that was to come */
 }
 
+void poller_poll(void)
+{
+    if (core.polling)
+        return;
+    core.polling = true;
+    poller_turn(0, NULL, 0);
+    core.polling = false;
+}
+
 void poller_leave(void)
 {
     if (!core.polling && !list_empty(&core.sleepers)) {
@@ -299,6 +308,11 @@ void poller_wake(struct waiter *w)
 {
     if (atomic_exchange(&w->word, 1) == 0)
         futex_wake(&w->word);
+}
+
+void poller_wake_all(void)
+{
+    list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
 }
 
 static bool work_is_outstanding(void)
@@ -340,9 +354,7 @@ static void *helper_main(void *arg)
     while (!core.stopping) {
         bool busy = work_is_outstanding();
         if (!core.polling && clock_now_ns() - core.last_turn_ns >= NAP_NS) {
-            core.polling = true;
-            poller_turn(0, NULL, 0);
-            core.polling = false;
+            poller_poll();
             core.counters.helper_turns++;
             poller_leave();
         } else if (core.polling) {

@@ -29,12 +29,6 @@ static int hold_refs(const uint64_t *refs, uint32_t n, uint32_t **slots)
     return CORE_OK;
 }
 
-static void let_refs_go(const uint32_t *slots, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
-}
-
 /* A ready object of ours, named and with one handle: inline, or in e if that is given. Takes over
  * the slots' holds. NULL: no memory, nothing was taken. */
 static struct record *make_object(uint8_t meta,
@@ -109,7 +103,7 @@ uint64_t core_put(uint8_t meta,
             }
         }
         if (r == NULL) {
-            let_refs_go(slots, n_refs);
+            ref_table_unhold_all(core.refs, slots, n_refs);
             if (*code == CORE_OK)
                 *code = CORE_ENOMEM;
         }
@@ -191,8 +185,7 @@ struct store_extent put_extent_of(const struct open_buffer *b)
 {
     return (struct store_extent){.place = b->place,
                                  .offset = b->offset,
-                                 .size =
-                                     refs_trailer(b->size) + b->n_refs * sizeof(struct wire_ref)};
+                                 .size = refs_stored_size(b->size, b->n_refs)};
 }
 
 void put_abort(const struct open_buffer *b)
@@ -283,7 +276,7 @@ uint64_t core_seal(struct core_buffer *buffer,
         struct store_extent e = put_extent_of(&b);
         r = make_object(meta, b.data, size, b.place != 0 ? &e : NULL, slots, n_refs);
         if (r == NULL) {
-            let_refs_go(slots, n_refs);
+            ref_table_unhold_all(core.refs, slots, n_refs);
             *code = CORE_ENOMEM;
         }
         free(slots);

@@ -266,8 +266,7 @@ static void let_inner_go(struct ref_table *t, struct record *r)
     uint32_t *inner = x->inner, n = x->n_inner;
     x->inner = NULL;
     x->n_inner = 0;
-    for (uint32_t i = 0; i < n; i++)
-        ref_table_unhold(t, ref_table_at(t, inner[i]));
+    ref_table_unhold_all(t, inner, n);
     ref_table_free(t, inner, n * sizeof *inner);
 }
 
@@ -343,6 +342,12 @@ void ref_table_unhold(struct ref_table *t, struct record *r)
     r->held--;
     if (may_end(r))
         free_record(t, r);
+}
+
+void ref_table_unhold_all(struct ref_table *t, const uint32_t *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ref_table_unhold(t, ref_table_at(t, slots[i]));
 }
 
 /* The value is lost, the ref is not: it carries an error that fits in the record (INV-15). */

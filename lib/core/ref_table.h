@@ -153,6 +153,7 @@ bool ref_table_set_inner(struct ref_table *t, struct record *r, const uint32_t *
  * value. A pending one stays until it is ready. */
 void ref_table_drop(struct ref_table *t, struct record *r);
 void ref_table_unhold(struct ref_table *t, struct record *r);
+void ref_table_unhold_all(struct ref_table *t, const uint32_t *slots, uint32_t n);
 /* Pending -> ready with this value, copied; frees it at once if nobody holds it (then false). On no
  * memory the value becomes an error that says so. The task part must have been let go before. */
 bool ref_table_set(struct ref_table *t,

@@ -61,8 +61,7 @@ bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out)
     memcpy(&out->stored, p, sizeof out->stored);
     const struct wire_stored *s = &out->stored;
     if (s->offset % STORE_BLOCK != 0 || s->size > UINT64_MAX / 2
-        || objects_read(s->offset, refs_trailer(s->size) + s->n_refs * sizeof(struct wire_ref))
-               == NULL)
+        || objects_read(s->offset, refs_stored_size(s->size, s->n_refs)) == NULL)
         return false;
     out->n_refs = s->n_refs;
     out->refs = objects_read(s->offset + refs_trailer(s->size), 0);
@@ -174,8 +173,7 @@ bool refs_learn(const uint8_t *refs, uint32_t n, uint32_t *slots)
         if (r == NULL)
             r = refs_learn_lost();
         if (r == NULL) {
-            while (i-- > 0)
-                ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
+            ref_table_unhold_all(core.refs, slots, i);
             return false;
         }
         if ((r->flags & REF_BORROWED) != 0) {
@@ -195,8 +193,7 @@ void refs_set_value(struct record *r, const struct wire_value *v, const uint32_t
         uint8_t value[128];
         size_t n = owner_failure(value, sizeof value, CORE_ENOMEM, 0, 0, "no memory", "", "", "");
         wanted = ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
-        for (uint32_t i = 0; i < v->n_refs; i++)
-            ref_table_unhold(core.refs, ref_table_at(core.refs, slots[i]));
+        ref_table_unhold_all(core.refs, slots, v->n_refs);
         if (v->is_stored && (r->flags & REF_BORROWED) == 0)
             objects_free(v->stored.place);
     } else if (v->is_stored) {
@@ -354,7 +351,7 @@ void refs_act(void)
         }
         case BORROW_TASK_FREE:
             core.task_free = true; /* one body runs at a time */
-            list_for_each(s, &core.sleepers) poller_wake(list_entry(s, struct waiter, node));
+            poller_wake_all();
             break;
         case BORROW_LOST:
             if (record_word(ref_table_at(core.refs, a.slot)) == a.counter)

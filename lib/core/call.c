@@ -36,6 +36,7 @@ static struct {
 /* The arguments of the running body. */
 static struct {
     struct core_arg *v;
+    struct wire_value *parsed; /* as they came */
     unsigned room;
     uint64_t *words; /* of the refs inside */
     uint32_t *slots; /* the same refs, each once; held, and with a handle, while the body runs */
@@ -260,24 +261,27 @@ static bool grow(void *at, size_t n, size_t size)
     return v != NULL;
 }
 
-/* Count what the arguments hold, and make room for it. false: malformed, or there is none. */
-static bool measure_args(const uint8_t *p, size_t size, unsigned n)
+/* Read the headers of the arguments and make room for what they hold. false: malformed, or there
+ * is no room. */
+static bool parse_args(const uint8_t *p, size_t size, unsigned n)
 {
     const uint8_t *end = p + size;
     size_t n_refs = 0;
     unsigned n_pins = 0;
 
-    for (unsigned i = 0; i < n; i++) {
-        struct wire_value v;
-        if (!refs_parse(&p, end, &v))
-            return false;
-        n_refs += v.n_refs;
-        n_pins += v.is_stored;
-    }
+    if (n > size / sizeof(struct wire_arg))
+        return false;
     if (n > args.room) {
-        if (!grow(&args.v, n, sizeof *args.v))
+        if (!grow(&args.v, n, sizeof *args.v) || !grow(&args.parsed, n, sizeof *args.parsed))
             return false;
         args.room = n;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        struct wire_value *v = &args.parsed[i];
+        if (!refs_parse(&p, end, v))
+            return false;
+        n_refs += v->n_refs;
+        n_pins += v->is_stored;
     }
     if (n_refs > args.refs_room) {
         if (!grow(&args.words, n_refs, sizeof *args.words)
@@ -383,15 +387,13 @@ static void fetch(struct core_call *call, unsigned i)
 /* Make the arguments of a PUSH body readable; what cannot be fails the call. false: malformed. */
 static bool take_args(struct core_call *call, const uint8_t *p, size_t size, unsigned n)
 {
-    const uint8_t *end = p + size;
     unsigned n_by_ref = 0;
 
-    if (!measure_args(p, size, n))
+    if (!parse_args(p, size, n))
         return false;
     for (unsigned i = 0; i < n; i++) {
-        struct wire_value v;
+        const struct wire_value v = args.parsed[i];
         struct core_arg *a = &args.v[i];
-        refs_parse(&p, end, &v);
         *a = (struct core_arg){.bytes = v.bytes, .size = v.size, .meta = v.meta};
         if (v.is_by_ref) {
             if (!take_refs(&v, a)) {

@@ -47,6 +47,15 @@ void gcs_client_add_job(struct gcs_client *c,
     job_table_add(c->store, row, done, arg);
 }
 
+void gcs_client_end_job(struct gcs_client *c,
+                        uint32_t job,
+                        const struct job_row *row,
+                        store_done_f done,
+                        void *arg)
+{
+    job_table_end(c->store, job, row, done, arg);
+}
+
 void gcs_client_take_processes(struct gcs_client *c,
                                uint32_t job,
                                uint32_t n,

@@ -24,6 +24,12 @@ void gcs_client_add_job(struct gcs_client *c,
                         const struct job_row *row,
                         job_number_f done,
                         void *arg);
+void gcs_client_end_job(struct gcs_client *c,
+                        uint32_t job,
+                        const struct job_row *row,
+                        store_done_f done,
+                        void *arg);
+/* job 0: numbers that are unique in all jobs. */
 void gcs_client_take_processes(struct gcs_client *c,
                                uint32_t job,
                                uint32_t n,

@@ -23,9 +23,17 @@
 
 #define CLASS_NAME_MAX 48
 
-/* Interned: as long as the table. */
+/* One that has asked for leases; the one served longest ago is first. Until lease_job_ended. */
+struct job {
+    struct list node;
+    uint32_t id;
+    struct list classes, owners;
+};
+
+/* Interned: as long as the job. */
 struct task_class {
     struct list node;
+    struct job *job;
     struct res_set need;
     char name[CLASS_NAME_MAX];
     bool feasible, warned;
@@ -33,9 +41,11 @@ struct task_class {
     char text[256];       /* what is missing */
 };
 
-/* One that has requests; the one served longest ago is first. Freed with its last request. */
+/* One that has requests; in its job the one served longest ago is first. Freed with its last
+ * request. */
 struct owner {
     struct list node;
+    struct job *job;
     struct list requests;
     uint32_t id;
 };
@@ -73,7 +83,7 @@ struct lease {
 
 struct lease_table {
     struct resources *resources;
-    struct list classes, owners, starts;
+    struct list jobs, starts;
     struct list leases; /* oldest first */
     uint64_t last_id, pass, quiet_since_ms;
     uint64_t surplus_ms; /* when leases were last asked to end for there being too many workers */
@@ -96,44 +106,63 @@ struct lease_table *lease_table_create(struct resources *resources)
     struct lease_table *t = xcalloc(1, sizeof *t);
 
     t->resources = resources;
-    list_init(&t->classes);
-    list_init(&t->owners);
+    list_init(&t->jobs);
     list_init(&t->starts);
     list_init(&t->leases);
     return t;
+}
+
+static void free_job(struct job *j)
+{
+    list_for_each_safe(o, &j->owners)
+    {
+        struct owner *owner = list_entry(o, struct owner, node);
+        list_for_each_safe(q, &owner->requests) free(list_entry(q, struct request, node));
+        free(owner);
+    }
+    list_for_each_safe(c, &j->classes) free(list_entry(c, struct task_class, node));
+    list_remove(&j->node);
+    free(j);
 }
 
 void lease_table_destroy(struct lease_table *t)
 {
     if (t == NULL)
         return;
-    list_for_each_safe(o, &t->owners)
-    {
-        struct owner *owner = list_entry(o, struct owner, node);
-        list_for_each_safe(q, &owner->requests) free(list_entry(q, struct request, node));
-        free(owner);
-    }
     list_for_each_safe(s, &t->starts) free(list_entry(s, struct start, node));
     list_for_each_safe(m, &t->leases) free(list_entry(m, struct lease, node));
-    list_for_each_safe(c, &t->classes) free(list_entry(c, struct task_class, node));
+    list_for_each_safe(j, &t->jobs) free_job(list_entry(j, struct job, node));
     free(t);
 }
 
 /* --- finding --- */
 
-static struct task_class *intern(struct lease_table *t,
+static struct job *find_job(const struct lease_table *t, uint32_t id)
+{
+    list_for_each(n, &t->jobs)
+    {
+        struct job *j = list_entry(n, struct job, node);
+        if (j->id == id)
+            return j;
+    }
+    return NULL;
+}
+
+static struct task_class *intern(const struct lease_table *t,
+                                 struct job *job,
                                  const struct res_set *need,
                                  const char *name)
 {
     char why[128];
 
-    list_for_each(n, &t->classes)
+    list_for_each(n, &job->classes)
     {
         struct task_class *c = list_entry(n, struct task_class, node);
         if (strncmp(c->name, name, CLASS_NAME_MAX - 1) == 0 && res_set_eq(&c->need, need))
             return c;
     }
     struct task_class *c = xcalloc(1, sizeof *c);
+    c->job = job;
     c->need = *need;
     snprintf(c->name, sizeof c->name, "%s", name);
     c->feasible = resources_is_feasible(t->resources, need);
@@ -144,13 +173,13 @@ static struct task_class *intern(struct lease_table *t,
                  "task %s waits for a node with %s; it stays queued until one comes",
                  c->name,
                  why);
-    list_append(&t->classes, &c->node);
+    list_append(&job->classes, &c->node);
     return c;
 }
 
 static struct owner *find_owner(const struct lease_table *t, uint32_t id)
 {
-    list_for_each(n, &t->owners)
+    list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->owners)
     {
         struct owner *o = list_entry(n, struct owner, node);
         if (o->id == id)
@@ -206,9 +235,12 @@ static void start(struct lease_table *t, struct request *q, struct lease_actions
     s->owner = q->owner->id;
     s->ticket = q->ticket;
     list_append(&t->starts, &s->node);
-    add(out, (struct lease_action){.kind = LEASE_START});
-    list_remove(&q->owner->node); /* its turn is over */
-    list_append(&t->owners, &q->owner->node);
+    struct job *j = q->owner->job;
+    add(out, (struct lease_action){.kind = LEASE_START, .job = j->id});
+    list_remove(&q->owner->node); /* its turn is over, and its job's */
+    list_append(&j->owners, &q->owner->node);
+    list_remove(&j->node);
+    list_append(&t->jobs, &j->node);
     leave_queue(t, q, 1);
 }
 
@@ -259,7 +291,7 @@ static void foresee(const struct lease_table *t, int64_t *room)
 static void reserve(const struct lease_table *t, uint64_t now_ms, int64_t *room)
 {
     foresee(t, room);
-    list_for_each(n, &t->owners)
+    list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->owners)
     {
         const struct owner *o = list_entry(n, struct owner, node);
         list_for_each(m, &o->requests)
@@ -275,7 +307,7 @@ static void reserve(const struct lease_table *t, uint64_t now_ms, int64_t *room)
  * turn. */
 static struct request *take_next(struct lease_table *t, int64_t *room)
 {
-    list_for_each(n, &t->owners)
+    list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->owners)
     {
         struct owner *o = list_entry(n, struct owner, node);
         list_for_each(m, &o->requests)
@@ -380,7 +412,7 @@ static void make_room(struct lease_table *t, uint64_t now_ms, struct lease_actio
 
     foresee(t, room);
     for (int promised = 1; promised >= 0; promised--)
-        list_for_each(n, &t->owners)
+        list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->owners)
         {
             const struct owner *o = list_entry(n, struct owner, node);
             list_for_each(m, &o->requests)
@@ -415,6 +447,7 @@ static void pump(struct lease_table *t, uint64_t now_ms, struct lease_actions *o
 /* --- events --- */
 
 void lease_request(struct lease_table *t,
+                   uint32_t job,
                    uint32_t owner,
                    uint64_t ticket,
                    uint32_t count,
@@ -425,16 +458,26 @@ void lease_request(struct lease_table *t,
 {
     if (count == 0)
         return;
+    struct job *j = find_job(t, job);
+    if (j == NULL) {
+        j = xcalloc(1, sizeof *j);
+        j->id = job;
+        list_init(&j->classes);
+        list_init(&j->owners);
+        list_push(&t->jobs, &j->node); /* it was never served */
+    }
     struct owner *o = find_owner(t, owner);
     if (o == NULL) {
         o = xcalloc(1, sizeof *o);
         o->id = owner;
+        o->job = j;
         list_init(&o->requests);
-        list_append(&t->owners, &o->node);
+        list_append(&j->owners, &o->node);
     }
+    ASSERT(o->job == j);
     struct request *q = xcalloc(1, sizeof *q);
     q->owner = o;
-    q->class = intern(t, need, name);
+    q->class = intern(t, j, need, name);
     q->ticket = ticket;
     q->n_queued = count;
     list_append(&o->requests, &q->node);
@@ -468,8 +511,8 @@ static uint32_t drop_units(struct lease_table *t,
         struct start *s = list_entry(n, struct start, node);
         if (s->owner != owner || (ticket != NULL && s->ticket != *ticket))
             continue;
+        add(out, (struct lease_action){.kind = LEASE_UNSTART, .job = s->class->job->id});
         drop_start(t, s);
-        add(out, (struct lease_action){.kind = LEASE_UNSTART});
         count++;
     }
     if (o == NULL)
@@ -513,16 +556,29 @@ void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct 
         revoke(t, l, 0, out);
 }
 
+static struct start *first_start(const struct lease_table *t, uint32_t job)
+{
+    list_for_each(n, &t->starts)
+    {
+        struct start *s = list_entry(n, struct start, node);
+        if (s->class->job->id == job)
+            return s;
+    }
+    return NULL;
+}
+
 void lease_worker_ready(struct lease_table *t,
+                        uint32_t job,
                         uint32_t worker,
                         uint64_t now_ms,
                         struct lease_actions *out)
 {
-    if (list_empty(&t->starts)) { /* canceled meanwhile */
+    struct start *s = first_start(t, job);
+
+    if (s == NULL) { /* canceled meanwhile */
         add(out, (struct lease_action){.kind = LEASE_RELEASE, .worker = worker});
         return;
     }
-    struct start *s = list_entry(t->starts.next, struct start, node);
     struct lease *l = xcalloc(1, sizeof *l);
     l->id = ++t->last_id;
     l->granted_ms = now_ms;
@@ -543,6 +599,7 @@ void lease_worker_ready(struct lease_table *t,
 }
 
 void lease_worker_failed(struct lease_table *t,
+                         uint32_t job,
                          const char *text,
                          uint64_t now_ms,
                          struct lease_actions *out)
@@ -551,6 +608,8 @@ void lease_worker_failed(struct lease_table *t,
     list_for_each_safe(n, &t->starts)
     {
         struct start *s = list_entry(n, struct start, node);
+        if (s->class->job->id != job)
+            continue;
         add(out,
             (struct lease_action){.kind = LEASE_REFUSED,
                                   .owner = s->owner,
@@ -650,6 +709,17 @@ void lease_owner_died(struct lease_table *t,
             revoke(t, l, 0, out);
     }
     pump(t, now_ms, out);
+}
+
+void lease_job_ended(struct lease_table *t, uint32_t job)
+{
+    struct job *j = find_job(t, job);
+
+    if (j == NULL)
+        return; /* it never asked for anything */
+    ASSERT(list_empty(&j->owners) && first_start(t, job) == NULL);
+    list_for_each(n, &t->leases) ASSERT(list_entry(n, struct lease, node)->class->job != j);
+    free_job(j);
 }
 
 /* --- time --- */
@@ -753,20 +823,26 @@ uint64_t lease_next_deadline(const struct lease_table *t, unsigned n_workers, un
 
 /* --- queries --- */
 
-void lease_get_stats(const struct lease_table *t, struct lease_stats *out)
+void lease_get_stats(const struct lease_table *t, uint32_t job, struct lease_stats *out)
 {
     *out = (struct lease_stats){0};
-    list_for_each(n, &t->owners)
+    list_for_each(n, &t->jobs)
     {
-        const struct owner *o = list_entry(n, struct owner, node);
-        list_for_each(q, &o->requests) out->n_queued +=
-            list_entry(q, struct request, node)->n_queued;
+        const struct job *j = list_entry(n, struct job, node);
+        if (job > 0 && j->id != job)
+            continue;
+        list_for_each(o, &j->owners) list_for_each(q, &list_entry(o, struct owner, node)->requests)
+            out->n_queued += list_entry(q, struct request, node)->n_queued;
     }
-    list_for_each(s, &t->starts) out->n_starting++;
+    list_for_each(s, &t->starts) out->n_starting +=
+        job == 0 || list_entry(s, struct start, node)->class->job->id == job;
     list_for_each(m, &t->leases)
     {
+        const struct lease *l = list_entry(m, struct lease, node);
+        if (job > 0 && l->class->job->id != job)
+            continue;
         out->n_leased++;
-        out->n_blocked += list_entry(m, struct lease, node)->blocked;
+        out->n_blocked += l->blocked;
     }
 }
 
@@ -776,14 +852,15 @@ void lease_selfcheck(const struct lease_table *t)
     int64_t used[RESOURCES_MAX] = {0};
     unsigned n_waiting = 0;
 
-    list_for_each(n, &t->owners)
+    list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->owners)
     {
         const struct owner *o = list_entry(n, struct owner, node);
-        ASSERT(!list_empty(&o->requests) && find_owner(t, o->id) == o);
+        ASSERT(!list_empty(&o->requests) && find_owner(t, o->id) == o && &o->job->node == j);
         list_for_each(k, &o->requests)
         {
             const struct request *q = list_entry(k, struct request, node);
-            ASSERT(q->owner == o && q->n_queued > 0 && q->n_promised <= q->n_queued);
+            ASSERT(q->owner == o && q->class->job == o->job && q->n_queued > 0
+                   && q->n_promised <= q->n_queued);
             ASSERT(q->class->feasible || q->class->warned);
             n_waiting += q->class->feasible ? q->n_queued : 0;
         }

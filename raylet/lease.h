@@ -10,10 +10,10 @@
  *   unit:  QUEUED -> STARTING (holds resources, a worker is asked for) -> lease, or an answer
  *   lease: LEASED <-> BLOCKED (holds no CPU) -> ended
  *
- * Owners take turns; an owner's requests are served in their order, those that do not fit are
- * passed over. Equal (name, resources) are one class. A unit that waits and would fit if leases of
- * other owners or classes ended has as many of them revoked as it needs, the oldest first; what
- * they free is promised to it.
+ * Jobs take turns, and in a job its owners; an owner's requests are served in their order, those
+ * that do not fit are passed over. Equal (job, name, resources) are one class. A unit that waits
+ * and would fit if leases of other owners or classes ended has as many of them revoked as it needs,
+ * the oldest first; what they free is promised to it.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,8 +29,8 @@
 struct lease_table;
 
 enum lease_kind {
-    LEASE_START,    /* ask the pool for a worker */
-    LEASE_UNSTART,  /* one less */
+    LEASE_START,    /* job: ask its pool for a worker */
+    LEASE_UNSTART,  /* job: one less */
     LEASE_GRANT,    /* owner, ticket, lease, worker */
     LEASE_CANCELED, /* owner, ticket, count */
     LEASE_REFUSED,  /* owner, ticket, count, text: ERR_START_FAILED */
@@ -43,9 +43,9 @@ enum lease_kind {
 
 struct lease_action {
     enum lease_kind kind;
-    uint32_t owner, worker, count, grace_ms;
+    uint32_t job, owner, worker, count, grace_ms;
     uint64_t ticket, lease;
-    /* of WARN: as long as the table; of REFUSED: until the next lease_worker_failed */
+    /* of WARN: as long as the job; of REFUSED: until the next lease_worker_failed */
     const char *text;
 };
 
@@ -62,8 +62,9 @@ struct lease_stats {
 struct lease_table *lease_table_create(struct resources *resources);
 void lease_table_destroy(struct lease_table *t);
 
-/* Units are added to what the ticket already asks for. */
+/* Units are added to what the ticket already asks for. An owner is of one job. */
 void lease_request(struct lease_table *t,
+                   uint32_t job,
                    uint32_t owner,
                    uint64_t ticket,
                    uint32_t count,
@@ -79,13 +80,16 @@ void lease_cancel(struct lease_table *t,
                   struct lease_actions *out);
 /* The owner needs it no more. Someone else's or an ended lease is ignored. */
 void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct lease_actions *out);
-/* Answers a LEASE_START. */
+/* Answers a LEASE_START of this job. */
 void lease_worker_ready(struct lease_table *t,
+                        uint32_t job,
                         uint32_t worker,
                         uint64_t now_ms,
                         struct lease_actions *out);
-/* No worker can be started: everything that asked for one is refused with the sentence (copied). */
+/* No worker of this job can be started: everything in it that asked for one is refused with the
+ * sentence (copied). */
 void lease_worker_failed(struct lease_table *t,
+                         uint32_t job,
                          const char *text,
                          uint64_t now_ms,
                          struct lease_actions *out);
@@ -112,6 +116,8 @@ void lease_owner_died(struct lease_table *t,
                       uint32_t owner,
                       uint64_t now_ms,
                       struct lease_actions *out);
+/* All its owners and workers have died: what is known of the job is forgotten. */
+void lease_job_ended(struct lease_table *t, uint32_t job);
 /* n_workers beyond n_cpus and beyond the blocked ones are a surplus when nothing has waited for
  * LEASE_SURPLUS_MS: as many leases are asked to end when idle, each at most once in that time. */
 void lease_on_time(struct lease_table *t,
@@ -123,7 +129,8 @@ void lease_on_time(struct lease_table *t,
 /* When to call lease_on_time next, by the same numbers; it may be past when a kill or a surplus is
  * overdue, and is ahead once lease_on_time has run. UINT64_MAX: after an event. */
 uint64_t lease_next_deadline(const struct lease_table *t, unsigned n_workers, unsigned n_cpus);
-void lease_get_stats(const struct lease_table *t, struct lease_stats *out);
+/* Of one job; 0: of all. */
+void lease_get_stats(const struct lease_table *t, uint32_t job, struct lease_stats *out);
 /* Ledger against units and leases; one lease a worker; asserts. */
 void lease_selfcheck(const struct lease_table *t);
 

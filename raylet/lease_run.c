@@ -147,11 +147,26 @@ static void send_count(struct node *n, const struct lease_action *a)
         node_send(n->processes[a->owner], WIRE_LEASE_CANCELED, &w, sizeof w);
         return;
     }
-    struct wire_lease_refused w = {.ticket = a->ticket, .count = a->count, .code = n->start_code};
+    if (n->processes[a->owner] == NULL)
+        return;
+    struct wire_lease_refused w = {.ticket = a->ticket,
+                                   .count = a->count,
+                                   .code = n->processes[a->owner]->job->start_code};
     size_t len = strnlen(a->text, 511);
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, a->text, len);
     node_send(n->processes[a->owner], WIRE_LEASE_REFUSED, buf, sizeof w + len);
+}
+
+static struct job *find_job(const struct node *n, uint32_t id)
+{
+    list_for_each(m, &n->jobs)
+    {
+        struct job *j = list_entry(m, struct job, node);
+        if (j->id == id)
+            return j;
+    }
+    ASSERT(false); /* it is known to lease.c for as long as it is here */
 }
 
 static void carry_out(struct node *n,
@@ -160,13 +175,14 @@ static void carry_out(struct node *n,
                       const struct process *dead)
 {
     struct process *w = a->worker < BOARD_SLOTS ? n->processes[a->worker] : NULL;
+    struct job *j = a->job > 0 ? find_job(n, a->job) : NULL;
 
     switch (a->kind) {
     case LEASE_START:
-        worker_pool_request(n->pool, loop_now_ms(), &n->pool_actions);
+        worker_pool_request(j->pool, loop_now_ms(), &j->pool_actions);
         break;
     case LEASE_UNSTART:
-        worker_pool_cancel(n->pool);
+        worker_pool_cancel(j->pool);
         break;
     case LEASE_GRANT:
         grant(n, a);
@@ -183,7 +199,7 @@ static void carry_out(struct node *n,
     case LEASE_RELEASE:
         channel_table_idle(n->channels, a->worker);
         if (w != NULL)
-            worker_pool_release(n->pool, w->token, loop_now_ms(), &n->pool_actions);
+            worker_pool_release(w->job->pool, w->token, loop_now_ms(), &w->job->pool_actions);
         break;
     case LEASE_KILL:
         if (w != NULL)
@@ -195,7 +211,8 @@ static void carry_out(struct node *n,
         break;
     case LEASE_WARN:
         log_warn("lease", "infeasible", "msg=\"%s\"", a->text);
-        log_forward_say(n, a->text);
+        if (n->processes[a->owner] != NULL)
+            log_forward_say(n->processes[a->owner]->job, a->text);
         break;
     }
 }

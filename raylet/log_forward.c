@@ -11,7 +11,7 @@
 #define TICK_MS     100
 #define LOG_PENDING (256u << 10) /* a driver that does not read stops its logs, not the tasks */
 
-static void send_lines(struct node *n,
+static void send_lines(struct job *j,
                        int32_t pid,
                        uint32_t stream,
                        const char *name,
@@ -25,7 +25,7 @@ static void send_lines(struct node *n,
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, name, n_name);
     memcpy(buf + sizeof w + n_name, text, size);
-    node_send(n->driver, WIRE_LOG, buf, sizeof w + n_name + size);
+    node_send(j->driver, WIRE_LOG, buf, sizeof w + n_name + size);
 }
 
 static void on_lines(void *arg, const struct worker_log *log, const char *text, size_t size)
@@ -33,26 +33,26 @@ static void on_lines(void *arg, const struct worker_log *log, const char *text, 
     const struct process *p = arg;
 
     if (log->name[0] != '\0') /* before the first task: of no interest at the terminal */
-        send_lines(p->node, p->pid, log->stream, log->name, text, size);
+        send_lines(p->job, p->pid, log->stream, log->name, text, size);
 }
 
-static bool driver_reads(const struct node *n)
+static bool driver_reads(const struct job *j)
 {
-    return n->driver != NULL && n->driver->link != NULL
-           && unix_link_pending(n->driver->link) < LOG_PENDING;
+    return j->driver != NULL && j->driver->link != NULL
+           && unix_link_pending(j->driver->link) < LOG_PENDING;
 }
 
 void log_forward_read(struct process *p, bool last)
 {
-    struct node *n = p->node;
+    struct job *j = p->job;
 
-    if (!n->config.log_to_driver || p->kind != WIRE_WORKER)
+    if (p->kind != WIRE_WORKER || !j->log_to_driver)
         return;
     for (int i = 0; i < 2; i++)
-        while (driver_reads(n) && worker_log_read(&p->logs[i], last, on_lines, p))
+        while (driver_reads(j) && worker_log_read(&p->logs[i], last, on_lines, p))
             continue;
-    if (!driver_reads(n))
-        n->logs_stalled = true; /* of a worker that is gone the rest is in the file */
+    if (!driver_reads(j))
+        j->logs_stalled = true; /* of a worker that is gone the rest is in the file */
 }
 
 static void read_all(struct node *n)
@@ -127,16 +127,18 @@ void log_forward_remove(struct process *p)
 
 void log_forward_resume(const struct process *p)
 {
-    struct node *n = p->node;
+    struct job *j = p->job;
 
-    if (p != n->driver || !n->logs_stalled || !driver_reads(n))
+    if (j == NULL || p != j->driver || !j->logs_stalled || !driver_reads(j))
         return;
-    n->logs_stalled = false;
-    read_all(n);
+    j->logs_stalled = false;
+    for (uint32_t s = 0; s < j->of->n_slots; s++)
+        if (j->of->processes[s] != NULL && j->of->processes[s]->job == j)
+            log_forward_read(j->of->processes[s], false);
 }
 
-void log_forward_say(struct node *n, const char *text)
+void log_forward_say(struct job *j, const char *text)
 {
-    if (n->config.log_to_driver && driver_reads(n))
-        send_lines(n, getpid(), 2, "raylet", text, strlen(text));
+    if (j->log_to_driver && driver_reads(j))
+        send_lines(j, getpid(), 2, "raylet", text, strlen(text));
 }

@@ -28,9 +28,7 @@
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 
-#define END_MS      1000
-#define LAST_READS  64 /* of a dead process: more than its socket holds */
-#define WORKERS_MAX (BOARD_SLOTS - 1)
+#define LAST_READS 64 /* of a dead process: more than its socket holds */
 
 /* --- sending --- */
 
@@ -125,7 +123,7 @@ static void send_routed(void *arg,
 
 static void on_link(void *arg, bool readable, bool writable);
 
-struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
+struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_link *link)
 {
     uint32_t slot = 0;
 
@@ -141,23 +139,32 @@ struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
     p->logs[0].fd = p->logs[1].fd = -1;
     p->log_wd[0] = p->log_wd[1] = p->pidfd = -1;
     list_init(&p->dirty_node);
-    struct loop_watch *watch = NULL;
     if (unique_id_random(&p->id) == 0)
-        watch = loop_watch_fd(n->loop, fd, on_link, p);
-    p->link = watch != NULL ? unix_link_create(fd, OUT_MAX) : NULL;
-    if (p->link == NULL) {
-        loop_unwatch(watch);
+        p->watch = loop_watch_fd(n->loop, unix_link_fd(link), on_link, p);
+    if (p->watch == NULL) {
         free(p);
         return NULL;
     }
-    p->watch = watch;
+    p->link = link;
     n->processes[slot] = p;
     if (slot >= n->n_slots)
         n->n_slots = slot + 1;
     return p;
 }
 
-static void close_link(struct process *p)
+struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
+{
+    struct unix_link *link = unix_link_create(fd, OUT_MAX);
+    struct process *p = link != NULL ? node_add_link(n, kind, link) : NULL;
+
+    if (p == NULL && link != NULL)
+        unix_link_destroy(link);
+    else if (p == NULL)
+        close(fd);
+    return p;
+}
+
+void node_close_link(struct process *p)
 {
     loop_unwatch(p->watch);
     p->watch = NULL;
@@ -201,7 +208,7 @@ void node_free_process(struct process *p)
     struct node *n = p->node;
 
     read_last_records(p);
-    close_link(p);
+    node_close_link(p);
     list_remove(&p->dirty_node);
     store_run_remove(p);
     memory_run_on_gone(p);
@@ -214,8 +221,8 @@ void node_free_process(struct process *p)
     if (p->pidfd >= 0)
         close(p->pidfd);
     n->processes[p->slot] = NULL;
-    if (n->driver == p)
-        n->driver = NULL;
+    if (p->job != NULL && p->job->driver == p)
+        p->job->driver = NULL;
     router_unbind_process(n->router, p->slot);
     channel_table_remove(n->channels, p->slot);
     for (uint32_t s = 0; s < n->n_slots; s++)
@@ -231,11 +238,11 @@ void node_free_process(struct process *p)
 static void link_lost(struct process *p)
 {
     if (p->kind == WIRE_DRIVER) {
-        loop_stop(p->node->loop);
+        job_on_link_lost(p);
         return;
     }
     /* EOF is no death yet (DESIGN D6): kill, and wait for the zygote's word. */
-    close_link(p);
+    node_close_link(p);
     pool_run_kill(p);
 }
 
@@ -275,7 +282,10 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
     }
     size_t at = sizeof w + w.n_resources * sizeof(struct wire_resource);
     snprintf(name, sizeof name, "%.*s", (int)(size - at), (const char *)body + at);
+    if (p->job->state >= JOB_ENDING)
+        return; /* so will it */
     lease_request(n->leases,
+                  p->job->id,
                   p->slot,
                   w.ticket,
                   w.count,
@@ -289,14 +299,12 @@ static void on_info(struct process *p)
 {
     struct node *n = p->node;
     uint8_t buf[sizeof(struct wire_info_reply) + RESOURCES_MAX * sizeof(struct wire_info_resource)];
-    struct worker_pool_stats stats;
     size_t size = sizeof(struct wire_info_reply);
-
-    worker_pool_get_stats(n->pool, &stats);
     struct wire_info_reply w = {.n_nodes = 1,
-                                .n_workers = stats.n_idle + stats.n_leased,
+                                .n_workers = job_count_workers(n),
                                 .n_resources = n->resources.n,
-                                .start_ms = n->start_ms};
+                                .start_ms = p->job->row.start_ms};
+
     memcpy(buf, &w, sizeof w);
     for (unsigned i = 0; i < n->resources.n; i++) {
         struct wire_info_resource r = {.total = n->resources.total[i],
@@ -344,7 +352,8 @@ static void handle(struct process *p, const struct frame *f)
         lease_unblocked(n->leases, p->slot, lease);
         break;
     case WIRE_STAYS:
-        worker_pool_on_stays(n->pool, p->token, now, &n->pool_actions);
+        if (p->kind == WIRE_WORKER)
+            worker_pool_on_stays(p->job->pool, p->token, now, &p->job->pool_actions);
         break;
     case WIRE_ROUTE:
         lease_run_on_channel_lost(p, f->body, f->body_size);
@@ -357,7 +366,7 @@ static void handle(struct process *p, const struct frame *f)
         break;
     case WIRE_LEAVE:
         if (p->kind == WIRE_DRIVER)
-            loop_stop(n->loop);
+            job_on_leave(p);
         break;
     default:
         store_run_on_frame(p, f->h.type, f->body, f->body_size); /* else of a newer peer */
@@ -371,7 +380,7 @@ void node_talk(struct process *a, struct process *b)
     b->talked[a->slot / 64] |= 1ull << a->slot % 64;
 }
 
-/* To the process with that number, whoever it is. */
+/* To the process of its job with that number, whoever it is. */
 static int forward(struct process *p, const struct frame *f, struct err *err)
 {
     struct node *n = p->node;
@@ -379,7 +388,8 @@ static int forward(struct process *p, const struct frame *f, struct err *err)
 
     for (uint32_t s = 0; s < n->n_slots; s++) {
         struct process *to = n->processes[s];
-        if (to == NULL || !to->welcomed || to->number != dead.process || to->link == NULL)
+        if (to == NULL || !to->welcomed || to->job != p->job || to->number != dead.process
+            || to->link == NULL)
             continue;
         node_talk(p, to);
         return router_forward(n->router, p->slot, s, WIRE_ROUTE_PROCESS | p->number, f, err);
@@ -411,15 +421,40 @@ static void flush_link(struct process *p)
 {
     bool more = unix_link_flush(p->link, NULL) == 0;
 
-    loop_want_write(p->watch, more || (p == p->node->driver && p->node->logs_stalled));
+    loop_want_write(p->watch,
+                    more || (p->kind == WIRE_DRIVER && p->job != NULL && p->job->logs_stalled));
+}
+
+/* got: what reading its link gave, -1 with err. */
+static void take_frames(struct process *p, long got, struct err *err)
+{
+    struct frame f;
+    int rc = 0;
+
+    while (!p->cut && (rc = unix_link_next(p->link, &f, err)) == 1) {
+        if (f.fd >= 0)
+            close(f.fd); /* nobody sends us descriptors */
+        on_frame(p, &f);
+    }
+    if (rc < 0) {
+        log_warn("node", "malformed_frame", "pid=%d msg=\"%s\"", p->pid, err->text);
+        node_say_error(p, ERR_PROTOCOL, err->text);
+    }
+    if (got < 0 || rc < 0)
+        link_lost(p);
+}
+
+void node_read_on(struct process *p)
+{
+    struct err err = {0};
+
+    take_frames(p, 0, &err);
 }
 
 static void on_link(void *arg, bool readable, bool writable)
 {
     struct process *p = arg;
-    struct frame f;
     struct err err = {0};
-    int rc = 0;
 
     CHECK_MAGIC(p, PROCESS_MAGIC);
     if (writable) {
@@ -430,17 +465,7 @@ static void on_link(void *arg, bool readable, bool writable)
         return;
     long got = unix_link_read(p->link, &err);
     store_run_drain(p); /* before any frame: what a seal caused is handled after the seal */
-    while (!p->cut && (rc = unix_link_next(p->link, &f, &err)) == 1) {
-        if (f.fd >= 0)
-            close(f.fd); /* nobody sends us descriptors */
-        on_frame(p, &f);
-    }
-    if (rc < 0) {
-        log_warn("node", "malformed_frame", "pid=%d msg=\"%s\"", p->pid, err.text);
-        node_say_error(p, ERR_PROTOCOL, err.text);
-    }
-    if (got < 0 || rc < 0)
-        link_lost(p);
+    take_frames(p, got, &err);
 }
 
 /* --- turns --- */
@@ -455,25 +480,36 @@ static void flush(struct process *p)
         link_lost(p);
 }
 
+static bool has_pool_actions(const struct node *n)
+{
+    list_for_each(j, &n->jobs) if (list_entry(j, struct job, node)->pool_actions.n > 0) return true;
+    return false;
+}
+
 void node_turn_end(void *arg)
 {
     struct node *n = arg;
 
     gcs_client_run(n->gcs);
-    while (n->lease_actions.n > 0 || n->pool_actions.n > 0) {
-        lease_run(n, 0, NULL);
-        pool_run(n);
-    }
-    store_run(n);
-    zygote_flush(n->zygote);
-    while (!list_empty(&n->dirty))
-        flush(list_entry(n->dirty.next, struct process, dirty_node));
+    do {
+        if (n->jobs_changed)
+            job_pump(n);
+        while (n->lease_actions.n > 0 || has_pool_actions(n)) {
+            lease_run(n, 0, NULL);
+            list_for_each(j, &n->jobs) pool_run(list_entry(j, struct job, node));
+        }
+        store_run(n);
+        list_for_each(j, &n->jobs) if (list_entry(j, struct job, node)->zygote != NULL)
+            zygote_flush(list_entry(j, struct job, node)->zygote);
+        while (!list_empty(&n->dirty))
+            flush(list_entry(n->dirty.next, struct process, dirty_node));
+    } while (n->jobs_changed); /* by a link that ended */
     node_time_arm(n);
 }
 
 /* --- start and end --- */
 
-static void on_driver_gone(void *arg, bool readable, bool writable)
+static void on_signal(void *arg, bool readable, bool writable)
 {
     struct node *n = arg;
 
@@ -486,7 +522,8 @@ static int open_session(struct node *n, struct err *err)
 {
     char path[320];
 
-    if (session_create(&n->session, n->config.temp_dir, err) != 0)
+    if (n->config.session_dir != NULL ? session_open(&n->session, n->config.session_dir, err) != 0
+                                      : session_create(&n->session, n->config.temp_dir, err) != 0)
         return -1;
     session_sweep(&n->session);
     machine_sweep(n->session.temp);
@@ -501,72 +538,76 @@ static int open_session(struct node *n, struct err *err)
     return 0;
 }
 
-static int open_zygote(struct node *n, struct err *err)
+static int watch_signals(struct node *n, struct err *err)
 {
-    char path[320];
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    bool ok = true;
 
-    snprintf(path, sizeof path, "%s/zygote.err", n->session.logs);
-    struct zygote_config config = {.executable_fd = n->config.executable_fd,
-                                   .board_fd = n->board_fd,
-                                   .index_fd = n->index_fd,
-                                   .arena_fd = n->arena_fd,
-                                   .log_path = path,
-                                   .session_dir = n->session.dir};
-    n->zygote = zygote_create(n->loop, &config, &pool_run_zygote_ops, n, err);
-    if (n->zygote == NULL)
+    for (int i = 0; i < 3; i++) {
+        n->signals[i] = loop_on_signal(n->loop, signals[i], on_signal, n);
+        ok = ok && n->signals[i] != NULL;
+    }
+    return ok ? 0 : err_set(err, ERR_NO_MEMORY, "no memory to watch for signals");
+}
+
+/* The one job of a private cluster. */
+static int begin_private(struct node *n, struct process *driver, struct err *err)
+{
+    int pidfd = (int)syscall(SYS_pidfd_open, n->config.driver_pid, 0);
+
+    if (pidfd < 0)
+        return err_sys(err, "watch the driver (pid %d)", n->config.driver_pid);
+    struct job *j = job_begin(driver, n->config.driver_pid, pidfd, n->config.executable_fd);
+    n->config.executable_fd = -1;
+    if (store_run_greet_driver(driver, err) != 0)
         return -1;
-    /* a failure is told to the first task that needs a worker */
-    zygote_start(n->zygote, NULL);
+    job_register(j);
     return 0;
 }
 
-static int watch_driver(struct node *n, struct err *err)
+/* From here on programs may come. */
+static int begin_listening(struct node *n, struct err *err)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    char line[256];
 
-    n->pidfd = (int)syscall(SYS_pidfd_open, n->config.driver_pid, 0);
-    if (n->pidfd < 0)
-        return err_sys(err, "watch the driver (pid %d)", n->config.driver_pid);
-    n->pidfd_watch = loop_watch_fd(n->loop, n->pidfd, on_driver_gone, n);
-    bool ok = n->pidfd_watch != NULL;
-    for (int i = 0; i < 3; i++) {
-        n->signals[i] = loop_on_signal(n->loop, signals[i], on_driver_gone, n);
-        ok = ok && n->signals[i] != NULL;
-    }
-    return ok ? 0 : err_set(err, ERR_NO_MEMORY, "no memory to watch the driver");
+    if (session_open_to_programs(&n->session, err) != 0)
+        return -1;
+    int size = snprintf(line, sizeof line, "%s\n", n->session.dir);
+    if (n->config.ready_fd >= 0 && write(n->config.ready_fd, line, (size_t)size) != size)
+        return err_sys(err, "say that the raylet is ready");
+    if (n->config.ready_fd >= 0)
+        close(n->config.ready_fd);
+    n->config.ready_fd = -1;
+    return 0;
 }
 
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err)
 {
     struct node *n = xcalloc(1, sizeof *n);
-    unsigned n_cpus = (unsigned)config->num_cpus;
+    struct process *driver = NULL;
     struct timespec t;
 
     n->loop = loop;
     n->config = *config;
-    n->board_fd = n->index_fd = n->arena_fd = n->inotify_fd = n->pidfd = n->measuring_pidfd =
-        n->command_fd = n->spare_fd = -1;
+    n->board_fd = n->index_fd = n->arena_fd = n->inotify_fd = n->measuring_pidfd = n->command_fd =
+        n->spare_fd = -1;
     n->session.lock_fd = -1;
-    n->start_code = ERR_START_FAILED;
     n->due_ms = UINT64_MAX;
     list_init(&n->dirty);
     list_init(&n->commands);
+    list_init(&n->jobs);
     clock_gettime(CLOCK_REALTIME, &t);
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
     n->resources = config->custom;
     n->resources.total[0] = n->resources.available[0] = (int64_t)config->num_cpus * RESOURCE_UNIT;
     n->leases = lease_table_create(&n->resources);
-    n->pool =
-        worker_pool_create(&(struct worker_pool_config){.start_limit = n_cpus < 2 ? 2 : n_cpus,
-                                                        .keep = n_cpus,
-                                                        .max = WORKERS_MAX});
     n->router = router_create(send_routed, n);
     n->channels = channel_table_create(
         (unsigned)(config->max_channels > 0 ? config->max_channels : NODE_MAX_CHANNELS));
     n->gcs = gcs_client_create_private();
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    n->driver = node_add_process(n, WIRE_DRIVER, config->driver_fd);
-    if (n->driver == NULL) {
+    if (node_is_private(n)
+        && (driver = node_add_process(n, WIRE_DRIVER, config->driver_fd)) == NULL) {
         err_set(err, ERR_NO_MEMORY, "no memory for the driver's link");
         goto fail;
     }
@@ -574,35 +615,39 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
         err_sys(err, "read random bytes");
         goto fail;
     }
-    if (open_session(n, err) != 0 || store_run_open(n, err) != 0 || open_zygote(n, err) != 0
-        || watch_driver(n, err) != 0 || store_run_greet_driver(n->driver, err) != 0)
+    if (open_session(n, err) != 0 || store_run_open(n, err) != 0 || watch_signals(n, err) != 0)
         goto fail;
     log_forward_init(n);
-    command_run_open(n);
+    if (command_run_open(n, err) != 0 && !node_is_private(n))
+        goto fail;
     node_join_gcs(n);
-    gcs_client_run(n->gcs); /* the job's number is in the names of logs */
-    worker_pool_prestart(n->pool, n_cpus, loop_now_ms(), &n->pool_actions);
+    if (driver != NULL ? begin_private(n, driver, err) != 0 : begin_listening(n, err) != 0)
+        goto fail;
     node_turn_end(n);
     return n;
 fail:
-    if (n->driver != NULL)
-        node_say_error(n->driver, err->code, err->text);
+    if (driver != NULL)
+        node_say_error(driver, err->code, err->text);
     node_destroy(n);
     return NULL;
 }
 
-/* Zygote, workers and all they left end; milliseconds, bounded by END_MS and the sweep's. */
+/* Zygotes, workers and all they left end; milliseconds, bounded. */
 static void end_processes(struct node *n)
 {
-    if (n->zygote != NULL && !zygote_end(n->zygote, END_MS))
-        pool_run_kill_all(n);
-    zygote_sweep();
+    job_end_all_now(n);
     /* what tasks printed last */
     for (uint32_t s = 0; s < n->n_slots; s++)
-        if (n->processes[s] != NULL)
+        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER)
             log_forward_read(n->processes[s], true);
-    if (n->driver != NULL && n->driver->link != NULL)
-        unix_link_flush(n->driver->link, NULL);
+    for (uint32_t s = 0; s < n->n_slots; s++) {
+        struct process *p = n->processes[s];
+        if (p == NULL || p->kind != WIRE_DRIVER || p->link == NULL)
+            continue;
+        if (!node_is_private(n))
+            node_say_error(p, ERR_DIED, "the cluster was stopped");
+        unix_link_flush(p->link, NULL);
+    }
 }
 
 void node_destroy(struct node *n)
@@ -620,22 +665,18 @@ void node_destroy(struct node *n)
             node_free_process(n->processes[s]);
     router_destroy(n->router);
     channel_table_destroy(n->channels);
-    zygote_destroy(n->zygote);
+    list_for_each_safe(j, &n->jobs) job_destroy(list_entry(j, struct job, node));
     log_forward_fini(n);
-    loop_unwatch(n->pidfd_watch);
     for (int i = 0; i < 3; i++)
         loop_unwatch(n->signals[i]);
     machine_run_fini(n);
     loop_timer_end(n->due);
-    if (n->pidfd >= 0)
-        close(n->pidfd);
     if (n->board_fd >= 0)
         close(n->board_fd);
-    close(n->config.executable_fd);
+    if (n->config.executable_fd >= 0)
+        close(n->config.executable_fd);
     store_run_close(n);
     lease_table_destroy(n->leases);
-    worker_pool_destroy(n->pool);
     free(n->lease_actions.v);
-    free(n->pool_actions.v);
     free(n);
 }

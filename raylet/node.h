@@ -3,7 +3,8 @@
 #define RAYLET_NODE_H
 /*
  * The node: wires the parts that decide (lease, worker_pool, resources) to links, the zygote, logs
- * and time. Runs on the loop thread. In a private cluster it lives exactly as long as its driver.
+ * and time. Runs on the loop thread. In a private cluster it lives exactly as long as its driver;
+ * else until SIGTERM, and serves the programs that come by the session's socket.
  */
 #include "lib/base/err.h"
 #include "lib/net/loop.h"
@@ -12,7 +13,9 @@
 #define NODE_MAX_CHANNELS 128
 
 struct node_config {
-    int driver_fd, executable_fd, driver_pid;
+    int driver_fd, executable_fd, driver_pid; /* driver_fd -1: not private */
+    int ready_fd;                             /* told the session's folder when programs may come */
+    const char *session_dir;                  /* NULL: a new one in temp_dir */
     int num_cpus;
     int max_channels; /* direct ones of one process; 0: NODE_MAX_CHANNELS */
     bool log_to_driver;
@@ -23,11 +26,11 @@ struct node_config {
 
 struct node;
 
-/* Takes the fds. NULL with err; the driver has been told by an ERROR frame. */
+/* Takes the fds. NULL with err; a private one's driver has been told by an ERROR frame. */
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err);
 /* Everything that ended or became ready in this turn is carried out and sent. */
 void node_turn_end(void *arg);
-/* Ends zygote, workers and what they left, removes the session. */
+/* Ends zygotes, workers and what they left, removes the session. */
 void node_destroy(struct node *node);
 
 #endif /* RAYLET_NODE_H */

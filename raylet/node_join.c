@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How processes join: HELLO is checked, the job gets its number and each process its own from the
- * GCS, WELCOME tells them.
+ * GCS, WELCOME tells them. A driver that comes by the socket brings what its workers are made of.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/base/alloc.h"
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 
-#define PROCESSES_BLOCK 256 /* process numbers taken at once */
+#define PROCESSES_BLOCK 256        /* process numbers taken at once */
+#define ENVIRONMENT_MAX (4u << 20) /* bytes; exec takes no more in all */
 
 static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count);
 
@@ -19,7 +25,7 @@ static void welcome(struct process *p)
     struct node *n = p->node;
     uint8_t buf[sizeof(struct wire_welcome) + 1024];
     struct wire_welcome w = {.protocol = WIRE_PROTOCOL,
-                             .job = n->job,
+                             .job = p->job->number,
                              .n_cpus = (uint32_t)n->config.num_cpus,
                              .wake_ns = n->machine.wake_ns,
                              .cluster = n->cluster,
@@ -42,21 +48,28 @@ static void welcome(struct process *p)
     node_send_fd(p, WIRE_WELCOME, buf, size, p->kind == WIRE_DRIVER ? dup(n->board_fd) : -1);
     store_run_add(p);
     if (p->kind == WIRE_WORKER) /* now it can take a task (INV-5) */
-        worker_pool_on_registered(n->pool, p->token, loop_now_ms(), &n->pool_actions);
+        worker_pool_on_registered(p->job->pool, p->token, loop_now_ms(), &p->job->pool_actions);
 }
 
-/* Each that said HELLO gets a number of its own, as soon as there are some. */
-static void welcome_all(struct node *n)
+static bool is_waiting(const struct process *p)
 {
-    for (uint32_t s = 0; s < n->n_slots && n->n_processes > 0; s++) {
-        struct process *p = n->processes[s];
-        if (p != NULL && p->registered && !p->welcomed && p->link != NULL)
-            welcome(p);
+    return p != NULL && p->registered && !p->welcomed && p->link != NULL
+           && p->job->state == JOB_RUNNING;
+}
+
+void node_join_welcome(struct node *n)
+{
+    bool is_short = false;
+
+    for (uint32_t s = 0; s < n->n_slots; s++) {
+        if (is_waiting(n->processes[s]) && n->n_processes > 0)
+            welcome(n->processes[s]);
+        is_short |= is_waiting(n->processes[s]);
     }
-    if (n->n_processes > 0 || n->job == 0 || n->asked_processes)
+    if (!is_short || n->asked_processes)
         return;
     n->asked_processes = true;
-    gcs_client_take_processes(n->gcs, n->job, PROCESSES_BLOCK, on_processes, n);
+    gcs_client_take_processes(n->gcs, 0, PROCESSES_BLOCK, on_processes, n);
 }
 
 static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count)
@@ -68,43 +81,25 @@ static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t
         return;
     if (code != ERR_NONE) {
         log_err("node", "no_process_numbers", "code=%s", err_code_name(code));
-        n->asked_processes = true; /* for good: the job has used all it can have */
+        n->asked_processes = true; /* for good: all that there are have been used */
         return;
     }
     n->next_process = first;
     n->n_processes = count;
-    welcome_all(n);
-}
-
-static void on_job(void *arg, enum err_code code, uint32_t job)
-{
-    struct node *n = arg;
-
-    if (code != ERR_NONE) {
-        if (code != ERR_CANCELED)
-            log_err("node", "no_job_number", "code=%s", err_code_name(code));
-        return;
-    }
-    n->job = job;
-    welcome_all(n);
+    node_join_welcome(n);
 }
 
 static void on_registered_node(void *arg, enum err_code code)
 {
-    const struct node *n = arg;
-
+    (void)arg;
     if (code != ERR_NONE && code != ERR_CANCELED)
-        log_err("node",
-                "not_registered",
-                "pid=%d code=%s",
-                n->config.driver_pid,
-                err_code_name(code));
+        log_err("node", "not_registered", "code=%s", err_code_name(code));
 }
 
-static const char *check_hello(struct process *p, const struct wire_hello *h, enum err_code *code)
+static const char *check_hello(const struct process *p,
+                               const struct wire_hello *h,
+                               enum err_code *code)
 {
-    const struct node *n = p->node;
-
     *code = ERR_PROTOCOL;
     if (p->registered)
         return "a second HELLO";
@@ -114,11 +109,96 @@ static const char *check_hello(struct process *p, const struct wire_hello *h, en
         return "unknown start-up token";
     *code = ERR_VERSION;
     if (h->protocol != WIRE_PROTOCOL)
-        return "libray and raylet are of different versions: install one of them again";
-    if (p->kind == WIRE_WORKER && n->driver_build[0] != '\0'
-        && strncmp(h->build, n->driver_build, sizeof h->build) != 0)
+        return NODE_OTHER_VERSION;
+    if (p->kind == WIRE_WORKER && p->job->build[0] != '\0'
+        && strncmp(h->build, p->job->build, sizeof h->build) != 0)
         return "libray was replaced while the program runs: start the program again";
     return NULL;
+}
+
+/* --- drivers that come by the socket --- */
+
+/* It cannot change any more, and a read of it cannot hang. */
+static int read_environment(int fd, char **out, size_t *size, struct err *err)
+{
+    struct stat st;
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    if (seals < 0 || (seals & F_SEAL_WRITE) == 0 || (seals & F_SEAL_SHRINK) == 0
+        || fstat(fd, &st) != 0)
+        return err_set(err, ERR_PROTOCOL, "the environment came in no sealed memory");
+    if (st.st_size > ENVIRONMENT_MAX)
+        return err_set(err,
+                       ERR_FULL,
+                       "the program's environment has %lld bytes, at most %u: unset what is large",
+                       (long long)st.st_size,
+                       ENVIRONMENT_MAX);
+    char *text = try_alloc(NULL, (size_t)st.st_size + 1);
+    if (text == NULL)
+        return err_set(err, ERR_NO_MEMORY, "no memory for the program's environment");
+    text[st.st_size] = '\0';
+    if (pread(fd, text, (size_t)st.st_size, 0) != st.st_size) {
+        err_sys(err, "read the program's environment");
+        free(text);
+        return -1;
+    }
+    *out = text;
+    *size = (size_t)st.st_size;
+    return 0;
+}
+
+static int check_parts(const struct node_join_parts *parts, struct err *err)
+{
+    struct stat st;
+
+    if (parts->executable_fd < 0 || parts->folder_fd < 0 || parts->environment_fd < 0)
+        return err_set(err,
+                       ERR_PROTOCOL,
+                       "the executable, its folder or its environment is missing: the raylet may "
+                       "have no descriptor left (ulimit -n)");
+    if (fstat(parts->executable_fd, &st) != 0 || !S_ISREG(st.st_mode))
+        return err_set(err, ERR_PROTOCOL, "the executable is no regular file");
+    if (fstat(parts->folder_fd, &st) != 0 || !S_ISDIR(st.st_mode))
+        return err_set(err, ERR_PROTOCOL, "the folder is none");
+    return 0;
+}
+
+int node_join_driver(struct node *n,
+                     struct unix_link *link,
+                     const struct wire_hello *hello,
+                     struct node_join_parts *parts,
+                     struct err *err)
+{
+    char *environment = NULL;
+    size_t size = 0;
+    struct process *p = NULL;
+
+    if (check_parts(parts, err) != 0
+        || read_environment(parts->environment_fd, &environment, &size, err) != 0)
+        return -1;
+    p = node_add_link(n, WIRE_DRIVER, link);
+    if (p == NULL) {
+        free(environment);
+        return err_set(err,
+                       ERR_FULL,
+                       "the raylet serves as many processes as it can (%d): try again later",
+                       BOARD_SLOTS);
+    }
+    struct job *j = job_begin(p, parts->pid, parts->pidfd, parts->executable_fd);
+    j->folder_fd = parts->folder_fd;
+    j->environment = environment;
+    j->environment_size = size;
+    j->log_to_driver = n->config.log_to_driver && (hello->flags & WIRE_HELLO_NO_LOG) == 0;
+    parts->pidfd = parts->executable_fd = parts->folder_fd = -1;
+    struct err own;
+    if (store_run_greet_driver(p, &own) != 0) {
+        node_say_error(p, own.code, own.text);
+        node_cut_off(p, own.text);
+        return 0;
+    }
+    node_join_on_hello(p, (const uint8_t *)hello, sizeof *hello);
+    node_read_on(p);
+    return 0;
 }
 
 void node_join_on_hello(struct process *p, const uint8_t *body, size_t size)
@@ -139,12 +219,12 @@ void node_join_on_hello(struct process *p, const uint8_t *body, size_t size)
         node_cut_off(p, wrong);
         return;
     }
-    if (p->kind == WIRE_DRIVER) {
-        p->pid = h.pid;
-        memcpy(n->driver_build, h.build, sizeof n->driver_build);
-    }
+    if (p->kind == WIRE_DRIVER)
+        memcpy(p->job->build, h.build, sizeof p->job->build);
     p->registered = true;
-    welcome_all(n);
+    if (p->kind == WIRE_DRIVER && !node_is_private(n))
+        job_register(p->job);
+    node_join_welcome(n);
 }
 
 void node_join_gcs(struct node *n)
@@ -155,12 +235,6 @@ void node_join_gcs(struct node *n)
                             .start_ms = n->start_ms,
                             .n_cpus = (uint32_t)n->config.num_cpus,
                             .name = "head"};
-    struct job_row job = {.start_ms = n->start_ms, .driver_pid = n->config.driver_pid};
-    char path[40];
 
-    snprintf(path, sizeof path, "/proc/%d/exe", n->config.driver_pid);
-    if (readlink(path, job.entry, sizeof job.entry - 1) < 0)
-        job.entry[0] = '\0';
     gcs_client_register_node(n->gcs, &node, on_registered_node, n);
-    gcs_client_add_job(n->gcs, &job, on_job, n);
 }

@@ -7,10 +7,11 @@
  *   node.c             links and frames, start and end
  *   node_join.c        HELLO, numbers and WELCOME
  *   node_time.c        the timer of what is due
+ *   job_run.c          jobs: a driver, its zygote, workers and pool; their beginning and end
  *   lease_run.c        grants, channels and notices: what lease.c decides
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
  *   store_run.c        the object store's memory and rings: what objstore/store.c decides
- *   command_run.c      the session's socket, for `ray` commands
+ *   command_run.c      the session's socket, for `ray` commands and drivers
  *   memory_run.c       what `ray memory` asks of it
  *   log_forward.c      prints of tasks on their way to the driver's terminal
  *   machine_run.c      measures the machine when it is idle
@@ -35,8 +36,47 @@
 #include "raylet/worker_pool.h"
 #include "raylet/zygote.h"
 
-#define NODE_BUILD "ray-c 0.1"
-#define OUT_MAX    (16u << 20) /* a peer that does not read is cut off beyond this */
+#define NODE_BUILD         "ray-c 0.1"
+#define NODE_OTHER_VERSION "libray and raylet are of different versions: install one of them again"
+#define OUT_MAX            (16u << 20) /* a peer that does not read is cut off beyond this */
+
+/*  NEW -> RUNNING -> ENDING -> ENDED        docs/design/jobs.md */
+enum job_state {
+    JOB_NEW,     /* waits for its number */
+    JOB_RUNNING, /* has a zygote */
+    JOB_ENDING,  /* its driver is gone: the zygote ends its processes */
+    JOB_ENDED,   /* nothing of it runs; the driver's memory may still be in use */
+};
+
+/* A driver and all that serves it alone. Owned by node.jobs. */
+struct job {
+    unsigned magic;
+    struct node *of;
+    struct list node;
+    uint32_t id;     /* its handle in lease.c; never used again */
+    uint32_t number; /* by the GCS; 0: not yet */
+    enum job_state state;
+    bool asked_number;      /* a completion that names this job is on its way */
+    struct process *driver; /* NULL: gone with its memory */
+    int32_t driver_pid;
+    int pidfd; /* of the driver */
+    struct loop_watch *pidfd_watch;
+    bool driver_dead, has_left; /* its pidfd fired; it said LEAVE */
+    int executable_fd, folder_fd;
+    char *environment; /* strings, each with its end; NULL: the raylet's own */
+    size_t environment_size;
+    bool log_to_driver,
+        logs_stalled; /* stalled: the driver does not read; on it goes when it does */
+    char build[32];   /* of the driver's libray */
+    struct worker_pool *pool;
+    struct worker_pool_actions pool_actions;
+    struct zygote *zygote;
+    bool zygote_gone;         /* of ENDING: with all it made */
+    char why[400];            /* why the last worker could not start */
+    enum err_code start_code; /* what a refusal for that reason says */
+    struct job_row row;
+};
+#define JOB_MAGIC 0x4a4f4253u
 
 /* A driver or worker with a link. Its slot on the board is its handle in lease.c and router.c;
  * owned by node.processes. */
@@ -46,6 +86,7 @@ struct process {
     struct list dirty_node; /* node.dirty: something is to be sent, or it is to be cut off */
     uint32_t slot;
     enum wire_kind kind;
+    struct job *job;
     bool registered; /* said HELLO */
     bool welcomed;
     bool cut; /* link_lost at the turn's end */
@@ -53,7 +94,7 @@ struct process {
     const char *refused; /* why its HELLO was; NULL: it was not */
     int32_t pid;         /* of a worker: 0 until SPAWNED */
     int pidfd;       /* of a worker: what is killed is this process, not who has its number now */
-    uint32_t number; /* in the job (D14) */
+    uint32_t number; /* in all jobs of the cluster (D14) */
     uint64_t token;
     uint64_t lease; /* last one of this worker */
     uint32_t lease_owner;
@@ -70,15 +111,17 @@ struct process {
 };
 #define PROCESS_MAGIC 0x50524f43u
 
-/* The link of a `ray` command. Owned by node.commands. */
+/* The link of a `ray` command, or of a driver until its HELLO. Owned by node.commands. */
 struct command {
     unsigned magic;
     struct node *node;
     struct list list;
-    uint32_t number;  /* never used again */
-    bool registered;  /* said HELLO */
-    bool cut;         /* ends when this turn of its link is over */
-    uint32_t n_books; /* asked for: each takes a descriptor until it has read it */
+    uint32_t number;             /* never used again */
+    bool registered;             /* said HELLO */
+    bool cut;                    /* ends when this turn of its link is over */
+    uint64_t hello_due_ms;       /* until it has said HELLO */
+    int parts[WIRE_JOB_N_PARTS]; /* of a driver; -1 */
+    uint32_t n_books;            /* asked for: each takes a descriptor until it has read it */
     struct unix_link *link;
     struct loop_watch *watch;
 };
@@ -91,9 +134,9 @@ struct node {
     struct session session;
     struct lease_table *leases;
     struct lease_actions lease_actions;
-    struct worker_pool *pool;
-    struct worker_pool_actions pool_actions;
-    struct zygote *zygote;
+    struct list jobs;
+    bool jobs_changed; /* one may go on */
+    uint32_t last_job; /* id */
     struct router *router;
     struct channel_table *channels;
     unsigned n_channels_ended, n_routes;
@@ -105,25 +148,20 @@ struct node {
     size_t index_size;
     struct process *processes[BOARD_SLOTS];
     uint32_t n_slots; /* beyond them all are NULL */
-    struct process *driver;
     struct list dirty;
     struct unique_id cluster, id;
-    char driver_build[32];
-    uint32_t job, next_process, n_processes; /* numbers left of the block */
+    uint32_t next_process, n_processes; /* numbers left of the block */
     bool asked_processes;
-    int board_fd, index_fd, arena_fd, pidfd, inotify_fd;
-    struct loop_watch *pidfd_watch, *inotify_watch, *signals[3];
+    int board_fd, index_fd, arena_fd, inotify_fd;
+    struct loop_watch *inotify_watch, *signals[3];
     struct loop_timer *due; /* fires at due_ms, UINT64_MAX: does not */
     uint64_t due_ms;
     struct loop_timer *log_tick; /* of logs without inotify */
-    bool logs_stalled;           /* the driver does not read: on it goes when it does */
     uint64_t start_ms;
     struct list commands;
     uint32_t n_commands, last_command;
     int command_fd, spare_fd;
     struct loop_watch *command_watch;
-    char why[400];            /* why the last worker could not start */
-    enum err_code start_code; /* what a refusal for that reason says */
     /* the machine's facts */
     struct machine machine;  /* zero until known */
     struct loop_timer *look; /* is the machine idle? every look_ms */
@@ -134,8 +172,21 @@ struct node {
     struct loop_watch *measuring_watch;
 };
 
+static inline bool node_is_private(const struct node *n)
+{
+    return n->config.driver_fd >= 0;
+}
+
 /* --- node.c --- */
+/* Takes the fd. NULL: no memory, no slot. */
 struct process *node_add_process(struct node *n, enum wire_kind kind, int fd);
+/* The same for a link that nobody watches, which stays the caller's if NULL. It may hold frames:
+ * see node_read_on. */
+struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_link *link);
+/* What its link has read already. */
+void node_read_on(struct process *p);
+/* Of a driver: nothing of it is read any more. */
+void node_close_link(struct process *p);
 void node_free_process(struct process *p);
 /* Queued; sent at the turn's end. A NULL process and one without a link are fine. */
 void node_send(struct process *p, uint8_t type, const void *body, size_t size);
@@ -154,8 +205,45 @@ void node_refuse(struct process *p, const char *why);
 
 /* --- node_join.c --- */
 void node_join_on_hello(struct process *p, const uint8_t *body, size_t size);
-/* Register this node and its driver's job; whoever said HELLO is welcome once there is a number. */
+/* What makes a job, as it came by the socket; each descriptor that is taken becomes -1. */
+struct node_join_parts {
+    int executable_fd, folder_fd, environment_fd, pidfd;
+    int32_t pid;
+};
+/* A driver that came by the socket has said HELLO over this link. 0: it is a process with a job,
+ * and the link is its. */
+int node_join_driver(struct node *n,
+                     struct unix_link *link,
+                     const struct wire_hello *hello,
+                     struct node_join_parts *parts,
+                     struct err *err);
+/* Tell the GCS of this node. */
 void node_join_gcs(struct node *n);
+/* Whoever said HELLO is welcome once its job and it have numbers. */
+void node_join_welcome(struct node *n);
+
+/* --- job_run.c --- */
+/* The driver's job, NEW; it is the process's now. pidfd is taken. */
+struct job *job_begin(struct process *driver, int32_t pid, int pidfd, int executable_fd);
+/* It becomes RUNNING as soon as it has a number. */
+void job_register(struct job *j);
+/* The driver's link has ended, by whomever. */
+void job_on_link_lost(struct process *driver);
+void job_on_leave(struct process *driver);
+/* Its workers are to end, and what it waits for; a private raylet ends. Again is fine. */
+void job_end(struct job *j, const char *why);
+/* When jobs_changed: what can go on does, and what has ended is freed. */
+void job_pump(struct node *n);
+/* All zygotes, workers and what they left, now; at most END_MS and the sweep's time. */
+void job_end_all_now(struct node *n);
+void job_destroy(struct job *j);
+/* SIGKILL for what dead processes left behind and came to us. */
+void job_sweep(const struct node *n);
+unsigned job_count(const struct node *n);
+/* The number of the oldest; 0: there is none. */
+uint32_t job_first(const struct node *n);
+/* Workers that are there, of all jobs. */
+unsigned job_count_workers(const struct node *n);
 
 /* --- node_time.c --- */
 /* At each turn's end: what changed may be due earlier. */
@@ -174,15 +262,17 @@ void lease_run(struct node *n, int status, const struct process *dead);
 void lease_run_on_channel_lost(struct process *p, const uint8_t *body, size_t size);
 
 /* --- worker_pool_run.c --- */
-extern const struct zygote_ops pool_run_zygote_ops; /* arg: the node */
+extern const struct zygote_ops pool_run_zygote_ops; /* arg: the job */
 /* Carry out what worker_pool.c decided. */
-void pool_run(struct node *n);
+void pool_run(struct job *j);
 /* "worker pid=7 was killed by signal 9 (Killed)" \0 its log \0; returns the size of both. */
 size_t pool_run_describe_death(const struct process *p, int status, char *out, size_t size);
 /* SIGKILL; nothing if it is dead or has no process yet. */
 void pool_run_kill(const struct process *p);
-/* All that live. */
-void pool_run_kill_all(struct node *n);
+/* All of this job that live. */
+void pool_run_kill_all(const struct job *j);
+/* Those that have not told of their end by themselves, their zygote is gone: wait for them. */
+void pool_run_bury_all(struct job *j);
 
 /* --- store_run.c --- */
 /* Make the object store and its memory. */
@@ -192,7 +282,7 @@ void store_run_close(struct node *n);
 void store_run_on_measured(struct node *n);
 /* A process's control block, mapped at p->control; *fd is the caller's. */
 int store_run_make_control(struct process *p, int *fd, struct err *err);
-/* Hand the driver what workers have from their zygote. */
+/* Hand a driver what workers have from their zygote. */
 int store_run_greet_driver(struct process *p, struct err *err);
 /* It has its number; it is reaped. */
 void store_run_add(struct process *p);
@@ -205,8 +295,8 @@ bool store_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, si
 void store_run(struct node *n);
 
 /* --- command_run.c --- */
-/* Listen on the session's socket; without it, the cluster goes on. */
-void command_run_open(struct node *n);
+/* Listen on the session's socket. -1 with err: a private cluster goes on without. */
+int command_run_open(struct node *n, struct err *err);
 void command_run_close(struct node *n);
 /* The command with that number; NULL: it has gone. */
 struct command *command_run_find(const struct node *n, uint32_t number);
@@ -214,6 +304,9 @@ struct command *command_run_find(const struct node *n, uint32_t number);
 void command_run_send(struct command *c, uint8_t type, const void *body, size_t size, int fd);
 /* Its last frame: why not. */
 void command_run_refuse(struct command *c, enum err_code code, const char *text);
+/* Those that have not said HELLO in time are refused; when to look again. */
+void command_run_on_time(struct node *n, uint64_t now_ms);
+uint64_t command_run_next_deadline(const struct node *n);
 
 /* --- memory_run.c --- */
 /* false: not a frame of `ray memory`, or a malformed one. */
@@ -234,6 +327,6 @@ void log_forward_read(struct process *p, bool last);
 /* p may be the driver, and reads again. */
 void log_forward_resume(const struct process *p);
 /* A line of the raylet's own for the terminal. */
-void log_forward_say(struct node *n, const char *text);
+void log_forward_say(struct job *j, const char *text);
 
 #endif /* RAYLET_NODE_PRIVATE_H */

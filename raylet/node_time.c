@@ -6,36 +6,41 @@
  */
 #include "raylet/node_private.h"
 
-static unsigned count_workers(const struct node *n)
-{
-    struct worker_pool_stats stats;
-
-    worker_pool_get_stats(n->pool, &stats);
-    return stats.n_leased + stats.n_idle;
-}
-
 static void on_due(void *arg)
 {
     struct node *n = arg;
-    unsigned n_workers = count_workers(n), n_cpus = (unsigned)n->config.num_cpus;
+    unsigned n_workers = job_count_workers(n), n_cpus = (unsigned)n->config.num_cpus;
     uint64_t now = loop_now_ms();
 
     n->due_ms = UINT64_MAX; /* armed anew at the turn's end */
     if (now >= lease_next_deadline(n->leases, n_workers, n_cpus))
         lease_on_time(n->leases, n_workers, n_cpus, now, &n->lease_actions);
-    if (now >= worker_pool_next_deadline(n->pool))
-        worker_pool_on_time(n->pool, now, &n->pool_actions);
+    list_for_each(m, &n->jobs)
+    {
+        struct job *j = list_entry(m, struct job, node);
+        if (now >= worker_pool_next_deadline(j->pool))
+            worker_pool_on_time(j->pool, now, &j->pool_actions);
+    }
+    if (now >= command_run_next_deadline(n))
+        command_run_on_time(n, now);
     if (now >= store_next_deadline(n->store))
         store_on_time(n->store, now, &n->store_actions);
 }
 
 void node_time_arm(struct node *n)
 {
-    uint64_t at = lease_next_deadline(n->leases, count_workers(n), (unsigned)n->config.num_cpus);
-    uint64_t pool = worker_pool_next_deadline(n->pool), store = store_next_deadline(n->store), now;
+    uint64_t at =
+        lease_next_deadline(n->leases, job_count_workers(n), (unsigned)n->config.num_cpus);
+    uint64_t coming = command_run_next_deadline(n), store = store_next_deadline(n->store), now;
 
-    if (pool < at)
-        at = pool;
+    list_for_each(m, &n->jobs)
+    {
+        uint64_t pool = worker_pool_next_deadline(list_entry(m, struct job, node)->pool);
+        if (pool < at)
+            at = pool;
+    }
+    if (coming < at)
+        at = coming;
     if (store < at)
         at = store;
     if (at >= n->due_ms)

@@ -22,7 +22,9 @@ static int lock_pid_file(struct session *s, struct err *err)
 
     snprintf(path, sizeof path, "%s/raylet.pid", s->dir);
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (s->lock_fd < 0 || flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    if (s->lock_fd >= 0 && flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return err_set(err, ERR_EXISTS, "a raylet of the session %s is running", s->dir);
+    if (s->lock_fd < 0 || ftruncate(s->lock_fd, 0) != 0)
         return err_sys(err, "lock %s", path);
     int n = snprintf(text, sizeof text, "%d\n", (int)getpid());
     if (write(s->lock_fd, text, (size_t)n) != n)
@@ -33,11 +35,86 @@ static int lock_pid_file(struct session *s, struct err *err)
     return 0;
 }
 
+/* logs and sockets in it, and the lock. */
+static int furnish(struct session *s, struct err *err)
+{
+    char path[300];
+
+    snprintf(s->logs, sizeof s->logs, "%s/logs", s->dir);
+    snprintf(path, sizeof path, "%s/sockets", s->dir);
+    if ((mkdir(s->logs, 0700) != 0 && (s->is_ours || errno != EEXIST))
+        || (mkdir(path, 0700) != 0 && (s->is_ours || errno != EEXIST)))
+        return err_sys(
+            err,
+            "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
+            s->dir);
+    return lock_pid_file(s, err);
+}
+
+static void point_latest(const struct session *s)
+{
+    char path[300], link[300];
+
+    snprintf(path, sizeof path, "%s/.session_latest_%d", s->temp, (int)getpid());
+    snprintf(link, sizeof link, "%s/session_latest", s->temp);
+    if (symlink(s->dir, path) == 0 && rename(path, link) != 0)
+        unlink(path); /* another user's: theirs stays */
+}
+
+int session_open(struct session *s, const char *dir, struct err *err)
+{
+    struct stat st;
+
+    memset(s, 0, sizeof *s);
+    s->lock_fd = -1;
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/')
+        n--;
+    const char *slash = memrchr(dir, '/', n);
+    if (dir[0] != '/' || slash == dir || n >= sizeof s->dir
+        || (size_t)(slash - dir) >= sizeof s->temp - 1)
+        return err_set(
+            err,
+            ERR_INVALID,
+            "--session-dir must be an absolute path of less than %zu bytes in a folder of "
+            "less than %zu, not %s",
+            sizeof s->dir,
+            sizeof s->temp - 1,
+            dir);
+    snprintf(s->temp, sizeof s->temp, "%.*s", (int)(slash - dir), dir);
+    snprintf(s->dir, sizeof s->dir, "%.*s", (int)n, dir);
+    s->is_ours = mkdir(s->dir, 0700) == 0;
+    if (!s->is_ours && errno != EEXIST) {
+        err_sys(err, "make the session's folder %s", s->dir);
+        s->dir[0] = '\0';
+        return -1;
+    }
+    if (!s->is_ours
+        && (lstat(s->dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()
+            || (st.st_mode & 077) != 0)) {
+        err_set(err,
+                ERR_INVALID,
+                "%s is no folder of this user alone: choose another, or chmod 700",
+                s->dir);
+        s->dir[0] = '\0';
+        return -1;
+    }
+    if (furnish(s, err) == 0) {
+        if (s->is_ours)
+            point_latest(s);
+        return 0;
+    }
+    if (s->is_ours)
+        session_remove(s);
+    s->dir[0] = '\0';
+    return -1;
+}
+
 int session_create(struct session *s, const char *temp, struct err *err)
 {
     struct timespec t;
     struct tm tm;
-    char stamp[32], path[300], link[300];
+    char stamp[32];
 
     memset(s, 0, sizeof *s);
     s->lock_fd = -1;
@@ -72,24 +149,23 @@ int session_create(struct session *s, const char *temp, struct err *err)
             err,
             "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
             s->dir);
-    snprintf(s->logs, sizeof s->logs, "%s/logs", s->dir);
-    snprintf(path, sizeof path, "%s/sockets", s->dir);
-    if (mkdir(s->logs, 0700) != 0 || mkdir(path, 0700) != 0) {
-        err_sys(err,
-                "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
-                s->dir);
+    s->is_ours = true;
+    if (furnish(s, err) != 0) {
         session_remove(s);
         return -1;
     }
-    if (lock_pid_file(s, err) != 0) {
-        session_remove(s);
-        return -1;
-    }
-    snprintf(path, sizeof path, "%s/.session_latest_%d", temp, (int)getpid());
-    snprintf(link, sizeof link, "%s/session_latest", temp);
-    if (symlink(s->dir, path) == 0 && rename(path, link) != 0)
-        unlink(path); /* another user's: theirs stays */
+    point_latest(s);
     return 0;
+}
+
+int session_open_to_programs(const struct session *s, struct err *err)
+{
+    static const char line[] = "programs\n";
+    const ssize_t size = sizeof line - 1;
+
+    return write(s->lock_fd, line, (size_t)size) == size
+               ? 0
+               : err_sys(err, "no room for a session in %s", s->dir);
 }
 
 static void remove_session(const char *temp, const char *dir)
@@ -103,7 +179,16 @@ static void remove_session(const char *temp, const char *dir)
 
 void session_remove(struct session *s)
 {
-    remove_session(s->temp, s->dir);
+    char path[300];
+
+    if (s->is_ours) {
+        remove_session(s->temp, s->dir);
+    } else if (s->lock_fd >= 0) {
+        snprintf(path, sizeof path, "%s/sockets/raylet", s->dir);
+        unlink(path);
+        snprintf(path, sizeof path, "%s/raylet.pid", s->dir);
+        unlink(path);
+    }
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     s->lock_fd = -1;

@@ -6,16 +6,24 @@
  * private to the user, with a locked raylet.pid inside; <temp>/session_latest points to the newest.
  * A folder whose lock is free is stale.
  */
+#include <stdbool.h>
+
 #include "lib/base/err.h"
 
 struct session {
     char temp[100], dir[180], logs[200];
     int lock_fd;
+    bool is_ours; /* the folder: it is removed with the session */
 };
 
 /* temp NULL: RAY_TMPDIR, else /tmp/ray. -1 leaves nothing behind. */
 int session_create(struct session *s, const char *temp, struct err *err);
-/* Remove the folder and all in it, and session_latest if it points there. */
+/* The same in this folder, which is made if it is not there; one that is must be this user's own,
+ * and no live raylet's. */
+int session_open(struct session *s, const char *dir, struct err *err);
+/* From now on programs may come by its socket: the pid file says so, in a second line. */
+int session_open_to_programs(const struct session *s, struct err *err);
+/* What was made: the folder and all in it, and session_latest if it points there. */
 void session_remove(struct session *s);
 /* Remove stale folders of this user: of raylets that were killed. */
 void session_sweep(const struct session *s);

@@ -162,7 +162,7 @@ int store_run_greet_driver(struct process *p, struct err *err)
     fds[0] = dup(p->node->index_fd);
     fds[1] = dup(p->node->arena_fd);
     if (fds[0] < 0 || fds[1] < 0)
-        err_sys(err, "hand the driver the object store (ulimit -n)");
+        err_sys(err, "hand the program the object store (ulimit -n)");
     for (uint32_t part = 0; part < 3; part++) {
         struct wire_store_fd w = {.part = part};
         node_send_fd(p, WIRE_STORE_FD, &w, sizeof w, fds[part]);

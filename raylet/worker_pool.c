@@ -271,6 +271,11 @@ void worker_pool_drain(struct worker_pool *p, uint64_t now_ms, struct worker_poo
     pump(p, now_ms, out);
 }
 
+void worker_pool_set_keep(struct worker_pool *p, unsigned keep)
+{
+    p->config.keep = keep;
+}
+
 uint64_t worker_pool_next_deadline(const struct worker_pool *p)
 {
     struct worker_view v = view(p);

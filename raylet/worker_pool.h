@@ -90,6 +90,9 @@ void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_p
  * leased ones end when released. Drained when no worker is left in the stats. */
 void worker_pool_drain(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out);
 
+/* From now on as many idle and leased workers are kept. */
+void worker_pool_set_keep(struct worker_pool *p, unsigned keep);
+
 /* When worker_pool_on_time has something to do; UINT64_MAX: never. */
 uint64_t worker_pool_next_deadline(const struct worker_pool *p);
 void worker_pool_get_stats(const struct worker_pool *p, struct worker_pool_stats *out);

@@ -18,21 +18,27 @@
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 
-static struct process *by_token(const struct node *n, uint64_t token)
+/* The worker at this slot; NULL: none, or another job's. */
+static struct process *worker_at(const struct job *j, uint32_t slot)
 {
-    for (uint32_t s = 0; s < n->n_slots; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
-            && n->processes[s]->token == token)
-            return n->processes[s];
+    struct process *p = j->of->processes[slot];
+
+    return p != NULL && p->kind == WIRE_WORKER && p->job == j ? p : NULL;
+}
+
+static struct process *by_token(const struct job *j, uint64_t token)
+{
+    for (uint32_t s = 0; s < j->of->n_slots; s++)
+        if (worker_at(j, s) != NULL && worker_at(j, s)->token == token)
+            return worker_at(j, s);
     return NULL;
 }
 
-static struct process *by_pid(const struct node *n, int32_t pid)
+static struct process *by_pid(const struct job *j, int32_t pid)
 {
-    for (uint32_t s = 0; s < n->n_slots; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER
-            && n->processes[s]->pid == pid)
-            return n->processes[s];
+    for (uint32_t s = 0; s < j->of->n_slots; s++)
+        if (worker_at(j, s) != NULL && worker_at(j, s)->pid == pid)
+            return worker_at(j, s);
     return NULL;
 }
 
@@ -46,8 +52,9 @@ static int make_logs(struct process *p, struct err *err)
     for (int i = 0; i < 2; i++) {
         snprintf(path,
                  sizeof path,
-                 "%s/.starting-%llu.%s",
+                 "%s/.starting-%u-%llu.%s",
                  p->node->session.logs,
+                 p->job->id,
                  (unsigned long long)p->token,
                  ends[i]);
         if (worker_log_create(&p->logs[i], path, (uint32_t)i + 1, err) != 0)
@@ -56,19 +63,19 @@ static int make_logs(struct process *p, struct err *err)
     return 0;
 }
 
-static int spawn(struct node *n, uint64_t token, struct err *err)
+static int spawn(struct job *j, uint64_t token, struct err *err)
 {
     int pair[2], fds[ZYGOTE_PARTS] = {-1, -1, -1, -1};
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
         return err_sys(err, "make a socket for a worker");
     fds[0] = pair[1];
-    struct process *p = node_add_process(n, WIRE_WORKER, pair[0]);
+    struct process *p = node_add_process(j->of, WIRE_WORKER, pair[0]);
     if (p == NULL) {
-        close(pair[0]);
         close(pair[1]);
         return err_set(err, ERR_FULL, "a node has at most %d processes", BOARD_SLOTS);
     }
+    p->job = j;
     p->token = token;
     if (make_logs(p, err) != 0 || store_run_make_control(p, &fds[3], err) != 0)
         goto fail;
@@ -77,7 +84,7 @@ static int spawn(struct node *n, uint64_t token, struct err *err)
             err_sys(err, "hand a worker its log");
             goto fail;
         }
-    if (zygote_spawn(n->zygote, token, p->slot, fds, err) == 0)
+    if (zygote_spawn(j->zygote, token, p->slot, fds, err) == 0)
         return 0;
     node_free_process(p);
     return -1;
@@ -118,15 +125,15 @@ static void explain_start(struct process *p, int status)
     char last[160], how[400];
 
     if (p->refused != NULL) { /* it is cut off: its own words may be missing */
-        snprintf(p->node->why, sizeof p->node->why, "%s", p->refused);
+        snprintf(p->job->why, sizeof p->job->why, "%s", p->refused);
         return;
     }
     if (p->registered || p->pid <= 0)
         return;
     worker_log_tail(&p->logs[1], last, sizeof last);
     pool_run_describe_death(p, status, how, sizeof how);
-    snprintf(p->node->why,
-             sizeof p->node->why,
+    snprintf(p->job->why,
+             sizeof p->job->why,
              "%.120s before it could serve%s%s",
              how,
              last[0] != '\0' ? ", saying: " : "",
@@ -137,6 +144,7 @@ static void explain_start(struct process *p, int status)
 static void gone(struct process *p, int status)
 {
     struct node *n = p->node;
+    struct job *j = p->job;
     uint64_t now = loop_now_ms(), token = p->token;
 
     log_forward_read(p, true);
@@ -146,15 +154,15 @@ static void gone(struct process *p, int status)
     lease_run(n, status, p); /* the notices need the control block */
     lease_owner_died(n->leases, p->slot, now, &n->lease_actions);
     node_free_process(p);
-    worker_pool_on_exit(n->pool, token, now, &n->pool_actions);
+    worker_pool_on_exit(j->pool, token, now, &j->pool_actions);
 }
 
 /* --- the zygote's word --- */
 
 static void on_spawned(void *arg, const struct wire_spawned *w, int pidfd)
 {
-    struct node *n = arg;
-    struct process *p = by_token(n, w->token);
+    struct job *j = arg;
+    struct process *p = by_token(j, w->token);
     char id[ID_HEX_MAX], path[320];
 
     if (p == NULL || p->pid > 0) {
@@ -164,8 +172,8 @@ static void on_spawned(void *arg, const struct wire_spawned *w, int pidfd)
     }
     p->pidfd = pidfd;
     if (w->pid <= 0) {
-        snprintf(n->why,
-                 sizeof n->why,
+        snprintf(j->why,
+                 sizeof j->why,
                  "cannot fork a worker: %s; raise the limits of processes (ulimit -u), open files "
                  "(ulimit -n) or memory",
                  strerror(w->error));
@@ -178,12 +186,12 @@ static void on_spawned(void *arg, const struct wire_spawned *w, int pidfd)
     snprintf(p->log_base,
              sizeof p->log_base,
              "%s/worker-%s-%02x%02x%02x%02x-%d",
-             n->session.logs,
+             j->of->session.logs,
              id,
-             n->job & 0xff,
-             n->job >> 8 & 0xff,
-             n->job >> 16 & 0xff,
-             n->job >> 24,
+             j->number & 0xff,
+             j->number >> 8 & 0xff,
+             j->number >> 16 & 0xff,
+             j->number >> 24,
              w->pid);
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s.%s", p->log_base, i == 0 ? "out" : "err");
@@ -196,30 +204,36 @@ static void on_spawned(void *arg, const struct wire_spawned *w, int pidfd)
 
 static void on_exited(void *arg, int32_t pid, int status)
 {
-    struct node *n = arg;
-    struct process *p = pid > 0 ? by_pid(n, pid) : NULL;
+    struct job *j = arg;
+    struct process *p = pid > 0 ? by_pid(j, pid) : NULL;
 
     if (p != NULL)
         gone(p, status);
 }
 
 /* Its workers die with it by their parent-death signal, and are ours to reap. */
-static void on_zygote_died(void *arg)
+void pool_run_bury_all(struct job *j)
 {
-    struct node *n = arg;
-
-    pool_run_kill_all(n);
-    for (uint32_t s = 0; s < n->n_slots; s++) {
-        struct process *p = n->processes[s];
+    pool_run_kill_all(j);
+    for (uint32_t s = 0; s < j->of->n_slots; s++) {
+        struct process *p = worker_at(j, s);
         int status = SIGKILL;
-        if (p == NULL || p->kind != WIRE_WORKER)
+        if (p == NULL)
             continue;
         if (p->pid > 0 && waitpid(p->pid, &status, 0) != p->pid)
             status = SIGKILL;
         gone(p, status);
     }
-    zygote_sweep();
-    snprintf(n->why, sizeof n->why, "%s", zygote_why(n->zygote));
+    job_sweep(j->of);
+}
+
+static void on_zygote_died(void *arg)
+{
+    struct job *j = arg;
+
+    pool_run_bury_all(j);
+    j->zygote_gone = j->of->jobs_changed = true;
+    snprintf(j->why, sizeof j->why, "%s", zygote_why(j->zygote));
 }
 
 const struct zygote_ops pool_run_zygote_ops = {
@@ -236,31 +250,32 @@ void pool_run_kill(const struct process *p)
         return;
     if (p->pidfd >= 0)
         syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
-    else if (zygote_is_parent(p->node->zygote, p->pid))
+    else if (zygote_is_parent(p->job->zygote, p->pid))
         kill(p->pid, SIGKILL);
 }
 
-void pool_run_kill_all(struct node *n)
+void pool_run_kill_all(const struct job *j)
 {
-    for (uint32_t s = 0; s < n->n_slots; s++)
-        if (n->processes[s] != NULL && n->processes[s]->kind == WIRE_WORKER)
-            pool_run_kill(n->processes[s]);
+    for (uint32_t s = 0; s < j->of->n_slots; s++)
+        if (worker_at(j, s) != NULL)
+            pool_run_kill(worker_at(j, s));
 }
 
 /* --- what the pool decides --- */
 
-static void fail_starts(struct node *n)
+static void fail_starts(struct job *j)
 {
+    struct node *n = j->of;
     struct worker_pool_stats stats;
     struct lease_stats leases;
     char text[480];
 
-    worker_pool_get_stats(n->pool, &stats);
-    lease_get_stats(n->leases, &leases);
+    worker_pool_get_stats(j->pool, &stats);
+    lease_get_stats(n->leases, j->id, &leases);
     snprintf(text,
              sizeof text,
              "no worker can be started: %s",
-             n->why[0] != '\0' ? n->why : "the program ends before it can serve as a worker");
+             j->why[0] != '\0' ? j->why : "the program ends before it can serve as a worker");
     log_err("node",
             "workers_do_not_start",
             "n_workers=%u msg=\"%s\"",
@@ -268,30 +283,31 @@ static void fail_starts(struct node *n)
             text);
     /* while others get on it is a shortage: owners ask again; those that wait for what needs this
      * worker never would */
-    n->start_code = stats.n_idle + stats.n_leased > leases.n_blocked ? ERR_FULL : ERR_START_FAILED;
-    lease_worker_failed(n->leases, text, loop_now_ms(), &n->lease_actions);
+    j->start_code = stats.n_idle + stats.n_leased > leases.n_blocked ? ERR_FULL : ERR_START_FAILED;
+    lease_worker_failed(n->leases, j->id, text, loop_now_ms(), &n->lease_actions);
     lease_run(n, 0, NULL);
 }
 
-static void run(struct node *n, const struct worker_pool_action *a)
+static void run(struct job *j, const struct worker_pool_action *a)
 {
-    struct process *p = by_token(n, a->token);
+    struct node *n = j->of;
+    struct process *p = by_token(j, a->token);
     uint64_t now = loop_now_ms();
     struct err err;
 
     switch (a->kind) {
     case WORKER_POOL_SPAWN:
-        if (spawn(n, a->token, &err) == 0)
+        if (spawn(j, a->token, &err) == 0)
             break;
         log_err("node", "spawn_failed", "msg=\"%s\"", err.text);
-        snprintf(n->why, sizeof n->why, "%s", err.text);
-        worker_pool_on_exit(n->pool, a->token, now, &n->pool_actions);
+        snprintf(j->why, sizeof j->why, "%s", err.text);
+        worker_pool_on_exit(j->pool, a->token, now, &j->pool_actions);
         break;
     case WORKER_POOL_GRANT:
         if (p != NULL)
-            lease_worker_ready(n->leases, p->slot, now, &n->lease_actions);
+            lease_worker_ready(n->leases, j->id, p->slot, now, &n->lease_actions);
         else /* it died meanwhile */
-            worker_pool_request(n->pool, now, &n->pool_actions);
+            worker_pool_request(j->pool, now, &j->pool_actions);
         break;
     case WORKER_POOL_EXIT: {
         struct wire_exit w = {.may_stay = a->may_stay};
@@ -303,16 +319,16 @@ static void run(struct node *n, const struct worker_pool_action *a)
             pool_run_kill(p);
         break;
     case WORKER_POOL_FAIL:
-        fail_starts(n);
+        fail_starts(j);
         break;
     }
 }
 
-void pool_run(struct node *n)
+void pool_run(struct job *j)
 {
-    for (size_t i = 0; i < n->pool_actions.n; i++) { /* grows meanwhile */
-        struct worker_pool_action a = n->pool_actions.v[i];
-        run(n, &a);
+    for (size_t i = 0; i < j->pool_actions.n; i++) { /* grows meanwhile */
+        struct worker_pool_action a = j->pool_actions.v[i];
+        run(j, &a);
     }
-    n->pool_actions.n = 0;
+    j->pool_actions.n = 0;
 }

@@ -51,6 +51,8 @@ struct zygote {
     struct worker_log log;
     off_t log_start; /* where this one's output begins */
     bool is_ready;   /* said HELLO */
+    bool is_stopped; /* told to end */
+    struct loop_timer *stopping;
     unsigned n_failed;
     struct loop_timer *pause;
     struct queued *queue;
@@ -86,17 +88,26 @@ const char *zygote_why(const struct zygote *z)
 
 /* --- starting --- */
 
-/* Our environment with the mode variable; the array alone is to be freed. */
-static char **make_env(char *mode)
+/* The job's environment with the mode variable; the array alone is to be freed. */
+static char **make_env(const struct zygote_config *c, char *mode)
 {
     size_t n = 0, k = 0;
+    const char *end = c->environment != NULL ? c->environment + c->environment_size : NULL;
 
-    while (environ[n] != NULL)
+    if (c->environment == NULL)
+        while (environ[n] != NULL)
+            n++;
+    for (const char *at = c->environment; at < end; at += strlen(at) + 1)
         n++;
     char **env = xcalloc(n + 2, sizeof *env);
-    for (size_t i = 0; i < n; i++)
-        if (strncmp(environ[i], MODE, sizeof MODE - 1) != 0)
-            env[k++] = environ[i];
+    const char *at = c->environment;
+    for (size_t i = 0; i < n; i++) {
+        char *line = c->environment == NULL ? environ[i] : (char *)(uintptr_t)at;
+        if (c->environment != NULL)
+            at += strlen(at) + 1;
+        if (strncmp(line, MODE, sizeof MODE - 1) != 0)
+            env[k++] = line;
+    }
     env[k] = mode;
     return env;
 }
@@ -124,11 +135,13 @@ static int spawn(struct zygote *z, int link_fd)
              z->config.arena_fd,
              z->config.session_dir);
     snprintf(path, sizeof path, "/proc/self/fd/%d", z->config.executable_fd);
-    char **env = make_env(mode);
+    char **env = make_env(&z->config, mode);
     posix_spawn_file_actions_init(&fa);
     posix_spawnattr_init(&attr);
     for (size_t i = 0; i < sizeof keep / sizeof keep[0]; i++)
         posix_spawn_file_actions_adddup2(&fa, keep[i], keep[i]);
+    if (z->config.folder_fd >= 0)
+        posix_spawn_file_actions_addfchdir_np(&fa, z->config.folder_fd);
     posix_spawn_file_actions_adddup2(&fa, z->log.fd, STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&fa, z->log.fd, STDERR_FILENO);
     sigemptyset(&none);
@@ -239,6 +252,8 @@ int zygote_start(struct zygote *z, struct err *err)
 
     if (err == NULL)
         err = &own;
+    if (z->is_stopped)
+        return err_set(err, ERR_CANCELED, "the job has ended");
     if (z->pid > 0 || z->pause != NULL)
         return 0;
     if (start_now(z, err) == 0)
@@ -334,6 +349,12 @@ static void on_dead(struct zygote *z, const char *how)
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         continue;
     z->pid = 0;
+    if (z->is_stopped) {
+        loop_timer_end(z->stopping);
+        z->stopping = NULL;
+        z->ops->died(z->arg);
+        return;
+    }
     log_warn("zygote",
              "ended",
              "pid=%d status=0x%x ready=%d why=\"%s\"",
@@ -399,6 +420,29 @@ static void on_link(void *arg, bool readable, bool writable)
         on_dead(z, err.text);
 }
 
+static void on_late(void *arg)
+{
+    struct zygote *z = arg;
+
+    CHECK_MAGIC(z, ZYGOTE_MAGIC);
+    kill(z->pid, SIGKILL); /* its link ends with it */
+}
+
+bool zygote_stop(struct zygote *z, uint32_t end_ms)
+{
+    z->is_stopped = true;
+    loop_timer_end(z->pause);
+    z->pause = NULL;
+    drop_queue(z);
+    if (z->pid <= 0)
+        return false;
+    kill(z->pid, SIGTERM);
+    z->stopping = loop_after(z->loop, end_ms, on_late, z);
+    if (z->stopping == NULL)
+        kill(z->pid, SIGKILL);
+    return true;
+}
+
 bool zygote_end(struct zygote *z, int end_ms)
 {
     if (z->pid <= 0)
@@ -430,6 +474,7 @@ void zygote_destroy(struct zygote *z)
     CHECK_MAGIC(z, ZYGOTE_MAGIC);
     zygote_end(z, 0);
     loop_timer_end(z->pause);
+    loop_timer_end(z->stopping);
     drop_queue(z);
     worker_log_close(&z->log);
     z->magic = 0;
@@ -467,35 +512,41 @@ bool zygote_is_parent(const struct zygote *z, int32_t pid)
     return parent == getpid() || (z != NULL && parent > 0 && parent == z->pid);
 }
 
-/* What is our child keeps its number until we reap it. */
-static void kill_children(void)
+int32_t zygote_pid(const struct zygote *z)
+{
+    return z->pid;
+}
+
+/* What is our child keeps its number until we reap it. How many there were. */
+static unsigned kill_children(const int32_t *spared, size_t n_spared)
 {
     DIR *d = opendir("/proc");
     const struct dirent *e;
     pid_t self = getpid();
+    unsigned n = 0;
 
     if (d == NULL)
-        return;
+        return 0;
     while ((e = readdir(d)) != NULL) {
         pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
-        if (pid > 0 && parent_of(e->d_name) == self)
-            kill(pid, SIGKILL);
+        size_t i = 0;
+        while (i < n_spared && spared[i] != pid)
+            i++;
+        if (pid <= 0 || i < n_spared || parent_of(e->d_name) != self)
+            continue;
+        n++;
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, WNOHANG);
     }
     closedir(d);
+    return n;
 }
 
-void zygote_sweep(void)
+void zygote_sweep(const int32_t *spared, size_t n_spared)
 {
     uint64_t end_ms = loop_now_ms() + 500; /* one that does not die hangs in the kernel */
 
     /* the end of one makes its own children ours: again until there is none */
-    for (;;) {
-        pid_t pid;
-        while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-            continue;
-        if (pid < 0 || loop_now_ms() >= end_ms)
-            return; /* ECHILD: no child at all */
-        kill_children();
+    while (kill_children(spared, n_spared) > 0 && loop_now_ms() < end_ms)
         poll(NULL, 0, 1);
-    }
 }

@@ -20,8 +20,11 @@ struct zygote;
 
 struct zygote_config {
     int executable_fd, board_fd, index_fd, arena_fd; /* borrowed */
-    const char *log_path;                            /* its stdout and stderr */
-    const char *session_dir; /* borrowed; removed by a zygote that outlives us */
+    int folder_fd;                                   /* where it begins; -1: where we are */
+    const char *environment; /* strings, each with its end, environment_size bytes; NULL: ours */
+    size_t environment_size;
+    const char *log_path;    /* its stdout and stderr */
+    const char *session_dir; /* borrowed; removed by a zygote that outlives us; "": is not */
 };
 
 struct zygote_ops {
@@ -39,7 +42,10 @@ struct zygote *zygote_create(struct loop *loop,
                              const struct zygote_ops *ops,
                              void *arg,
                              struct err *err);
-/* SIGTERM, at most end_ms until it has ended its workers; true: it has, false: SIGKILLed. */
+/* Forks asked for are not made; it is told to end its workers and itself, and killed if it has not
+ * within end_ms: then it died. false: there is none, and died will not be called. */
+bool zygote_stop(struct zygote *z, uint32_t end_ms);
+/* The same, waiting for it; true: it has, false: it was killed. */
 bool zygote_end(struct zygote *z, int end_ms);
 void zygote_destroy(struct zygote *z);
 
@@ -59,8 +65,10 @@ const char *zygote_why(const struct zygote *z);
 
 /* A child of the zygote or of this process, dead or alive, not reaped. */
 bool zygote_is_parent(const struct zygote *z, int32_t pid);
-/* SIGKILL and reap all children of this process: what dead ones left behind came to us, a
- * subreaper. Not while a zygote runs. */
-void zygote_sweep(void);
+/* Its pid; 0: none runs. */
+int32_t zygote_pid(const struct zygote *z);
+/* SIGKILL and reap all children of this process but those spared: what dead ones left behind came
+ * to us, a subreaper. */
+void zygote_sweep(const int32_t *spared, size_t n_spared);
 
 #endif /* RAYLET_ZYGOTE_H */

@@ -25,7 +25,10 @@ static int measure(const struct node_config *c)
 
 int main(int argc, char **argv)
 {
-    struct node_config config = {.driver_fd = -1, .executable_fd = -1, .log_to_driver = true};
+    struct node_config config = {.driver_fd = -1,
+                                 .executable_fd = -1,
+                                 .ready_fd = -1,
+                                 .log_to_driver = true};
     bool measuring = false;
     struct err err;
 
@@ -38,7 +41,10 @@ int main(int argc, char **argv)
         return measure(&config);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* at a limit of file sizes: an error, and a sentence */
-    fcntl(config.executable_fd, F_SETFD, FD_CLOEXEC);
+    if (config.executable_fd >= 0)
+        fcntl(config.executable_fd, F_SETFD, FD_CLOEXEC);
+    if (config.ready_fd >= 0)
+        fcntl(config.ready_fd, F_SETFD, FD_CLOEXEC);
     struct loop *loop = loop_create(&err);
     struct node *node = loop != NULL ? node_create(loop, &config, &err) : NULL;
     if (node == NULL) {

@@ -14,7 +14,10 @@
 static void usage(FILE *out)
 {
     fputs(
-        "raylet: one machine's part of Ray; a program that calls ray_init starts it\n"
+        "raylet: one machine's part of Ray; a program that calls ray_init starts its own, or\n"
+        "  --standalone          serves all programs of this user that say RAY_ADDRESS=auto\n"
+        "  --session-dir=DIR     the same, in this session folder\n"
+        "  --ready-fd=N          its folder and a newline are written here when programs may come\n"
         "  --driver-fd=N         socket to the driver\n"
         "  --executable-fd=N     the driver's executable, run as workers\n"
         "  --driver-pid=N        the raylet ends with this process\n"
@@ -72,6 +75,7 @@ static int set_number(struct node_config *c, int option, const char *value)
     } numbers[] = {{'d', "--driver-fd: not a descriptor:", 0, 1 << 20, &c->driver_fd},
                    {'e', "--executable-fd: not a descriptor:", 0, 1 << 20, &c->executable_fd},
                    {'p', "--driver-pid: not a process:", 1, INT32_MAX, &c->driver_pid},
+                   {'R', "--ready-fd: not a descriptor:", 0, 1 << 20, &c->ready_fd},
                    {'c', "--num-cpus must be 1 or more, not", 1, 100000, &c->num_cpus},
                    {'x', "--dev-max-channels must be 1 or more, not", 1, 1024, &c->max_channels}};
 
@@ -98,6 +102,9 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
     static const struct option options[] = {{"driver-fd", 1, NULL, 'd'},
                                             {"executable-fd", 1, NULL, 'e'},
                                             {"driver-pid", 1, NULL, 'p'},
+                                            {"standalone", 0, NULL, 's'},
+                                            {"session-dir", 1, NULL, 'S'},
+                                            {"ready-fd", 1, NULL, 'R'},
                                             {"num-cpus", 1, NULL, 'c'},
                                             {"resource", 1, NULL, 'r'},
                                             {"object-store-memory", 1, NULL, 'o'},
@@ -109,7 +116,7 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
                                             {"version", 0, NULL, 'v'},
                                             {"help", 0, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    bool developer = false;
+    bool developer = false, standalone = false;
     int o, rc = 0;
 
     while (rc == 0 && (o = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -121,6 +128,8 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
             puts(VERSION);
         if (o == 'h' || o == 'v')
             return -1;
+        if (o == 'S')
+            c->session_dir = optarg;
         if (o == 't')
             c->temp_dir = optarg;
         else if (o == 'o')
@@ -129,6 +138,8 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
             c->log_to_driver = false;
         else if (o == 'D')
             developer = true;
+        else if (o == 's' || o == 'S')
+            standalone = true;
         else if (o == 'm')
             *measuring = true;
         else
@@ -140,6 +151,13 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
         return bad("unexpected argument", argv[optind]);
     if (c->max_channels > 0 && !developer)
         return bad("--dev-max-channels needs", "--developer");
+    if (standalone && (c->driver_fd >= 0 || c->executable_fd >= 0 || c->driver_pid > 0))
+        return bad("--standalone and --session-dir mean no driver, but there is",
+                   "--driver-fd, --executable-fd or --driver-pid");
+    if (c->session_dir != NULL && c->temp_dir != NULL)
+        return bad("--session-dir says where, leave out", "--temp-dir");
+    if (standalone)
+        return 0;
     if (c->driver_fd < 0 || c->executable_fd < 0 || c->driver_pid <= 0)
         return bad("--driver-fd, --executable-fd and --driver-pid are needed:",
                    "a program's ray_init gives them");

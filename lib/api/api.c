@@ -46,10 +46,21 @@ static int start(const ray_config *config)
         memcpy(&given, config, config->size < sizeof given ? config->size : sizeof given);
     if (given.address != NULL)
         address = given.address;
-    if (address != NULL && address[0] != '\0' && strcmp(address, "local") != 0 && !core_in_worker())
+    if (address != NULL && (address[0] == '\0' || strcmp(address, "local") == 0))
+        address = NULL;
+    if (address != NULL && strcmp(address, "auto") != 0 && strchr(address, '/') == NULL
+        && !core_in_worker())
         return api_error(RAY_EARG,
-                         "the address is %.60s (ray_config or RAY_ADDRESS), but this release runs "
-                         "clusters of one program on one machine: leave it out, or say \"local\"",
+                         "the address is %.60s (ray_config or RAY_ADDRESS), but this release joins "
+                         "clusters of this machine alone: say \"auto\", the path of a session "
+                         "folder, or \"local\" for a cluster of this program",
+                         address);
+    if (address != NULL
+        && (given.num_cpus > 0 || given.resources != NULL || given.object_store_memory > 0)
+        && !core_in_worker())
+        return api_error(RAY_EARG,
+                         "num_cpus, resources and object_store_memory are the cluster's that runs "
+                         "at %.60s: leave them out, or say \"local\" for a cluster of this program",
                          address);
     if (given.num_cpus < 0)
         return api_error(RAY_EARG, "num_cpus is %d: it must be 1 or more", given.num_cpus);
@@ -63,6 +74,7 @@ static int start(const ray_config *config)
     int rc = api_parse_resources(given.resources, c.resources, &c.n_resources);
     if (rc != RAY_OK)
         return rc;
+    c.address = address;
     c.num_cpus = given.num_cpus;
     c.temp_dir = given.temp_dir;
     c.no_log_to_driver = given.no_log_to_driver;

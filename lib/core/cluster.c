@@ -244,6 +244,10 @@ void cluster_fate(int pidfd, char *out, size_t size)
 {
     siginfo_t info = {.si_pid = 0};
 
+    if (pidfd < 0) {
+        snprintf(out, size, "closed the link");
+        return;
+    }
     await_end(pidfd, FATE_MS); /* its link may have ended a moment before itself */
     if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
         snprintf(out, size, "closed the link");

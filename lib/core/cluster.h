@@ -2,9 +2,9 @@
 #ifndef LIB_CORE_CLUSTER_H
 #define LIB_CORE_CLUSTER_H
 /*
- * The private cluster of a single program: starts the raylet that hosts it and ends it. The raylet
- * is found beside libray.so. Called without the core lock, by the thread in core_init or
- * core_shutdown.
+ * The cluster of this program. A private one: starts the raylet that hosts it and ends it; the
+ * raylet is found beside libray.so. One that runs already: finds its socket (join.c). Called
+ * without the core lock, by the thread in core_init or core_shutdown.
  */
 #include "lib/base/err.h"
 #include "lib/core/core.h"
@@ -14,12 +14,18 @@
  * (no raylet binary, no memory, fds or processes): nothing remains. */
 int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err);
 
+/* Connect to the raylet of a session of this user: at "auto" the newest that lives in temp_dir
+ * (NULL: RAY_TMPDIR, else /tmp/ray), else at that folder or socket. *link_fd as above. */
+int cluster_join(const char *address, const char *temp_dir, int *link_fd, struct err *err);
+/* What our workers are made of: executable, folder and environment, at fds[0..2]; the caller's. */
+int cluster_describe(int fds[3], struct err *err);
+
 /* Wait until the raylet has ended, at most timeout_ms, then SIGKILL it. It removes its session
  * itself. Closes pidfd. */
 void cluster_reap(int pidfd, int timeout_ms);
 
-/* Why it ended, for the error of whoever lost it: "exited with status 1", "killed by SIGKILL", "is
- * still running". */
+/* pidfd -1: "closed the link". Why it ended, for the error of whoever lost it: "exited with status
+ * 1", "killed by SIGKILL", "is still running". */
 void cluster_fate(int pidfd, char *out, size_t size);
 
 #endif /* LIB_CORE_CLUSTER_H */

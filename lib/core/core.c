@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,9 @@ struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER,
                     .epoll_fd = -1,
                     .event_fd = -1,
                     .helper_fd = -1,
-                    .store_fds = {-1, -1}};
+                    .store_fds = {-1, -1},
+                    .raylet_pidfd = -1,
+                    .life_fd = -1};
 
 __thread const char *core_call_site;
 
@@ -154,18 +157,47 @@ void core_on_welcome(const uint8_t *body, size_t size, int fd)
     core.connected = true;
 }
 
-int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
+/* Takes the fd. */
+static void send_with_fd(uint8_t type, const void *body, size_t size, int fd)
 {
-    struct wire_hello hello = {.protocol = WIRE_PROTOCOL,
-                               .kind = kind,
-                               .token = token,
-                               .pid = getpid()};
+    void *out = peer_reserve(core.raylet, type, size);
+
+    if (out == NULL) {
+        close(fd);
+        return;
+    }
+    memcpy(out, body, size);
+    peer_commit_fd(core.raylet, size, fd);
+}
+
+/* A raylet that is not ours does not know us: what workers are made of, then HELLO. */
+static void introduce(const struct wire_hello *hello, const int *made_of)
+{
+    for (uint32_t i = 0; i < WIRE_JOB_N_PARTS; i++) {
+        struct wire_job_part w = {.part = i};
+        send_with_fd(WIRE_JOB_PART, &w, sizeof w, made_of[i + 1]);
+    }
+    send_with_fd(WIRE_HELLO, hello, sizeof *hello, made_of[0]);
+}
+
+static void close_all(const int *fds)
+{
+    for (int i = 0; fds != NULL && i < 1 + WIRE_JOB_N_PARTS; i++)
+        close(fds[i]);
+}
+
+int core_connect(int fd, const struct wire_hello *who, const int *made_of, struct err *err)
+{
+    struct wire_hello hello = *who;
     struct waiter w = {.n_missing = 1};
     uint64_t deadline = core_deadline(CONNECT_MS);
 
+    hello.protocol = WIRE_PROTOCOL;
+    hello.pid = getpid();
     core_build(hello.build, sizeof hello.build);
     if (poller_init(err) != 0) {
         close(fd);
+        close_all(made_of);
         return -1;
     }
     list_init(&w.node);
@@ -175,6 +207,7 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
     if (core.raylet == NULL) {
         core_unlock();
         poller_fini();
+        close_all(made_of);
         return -1;
     }
     core.raylet->is_raylet = true;
@@ -182,11 +215,14 @@ int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err)
     core.submit = submit_create(MIN_UNITS);
     core.counters = (struct core_counters){0};
     core.borrow_actions.n = 0;
-    peer_send(core.raylet, WIRE_HELLO, &hello, sizeof hello);
+    if (made_of != NULL)
+        introduce(&hello, made_of);
+    else
+        peer_send(core.raylet, WIRE_HELLO, &hello, sizeof hello);
     while (!core.connected && core.raylet->link != NULL && clock_now_ns() < deadline)
         poller_wait(&w, deadline, NULL, 0);
     bool ok = core.connected && core.raylet->link != NULL;
-    if (!ok && core.lost.code == ERR_DIED && kind == WIRE_DRIVER) {
+    if (!ok && core.lost.code == ERR_DIED && hello.kind == WIRE_DRIVER) {
         char fate[96];
         cluster_fate(core.raylet_pidfd, fate, sizeof fate);
         err_set(
@@ -256,13 +292,58 @@ static void clear(void)
         munmap(core.board, BOARD_SLOTS * sizeof *core.board);
     core.board = NULL;
     core.n_pending = 0;
+    if (core.life_fd >= 0) /* all is unmapped */
+        close(core.life_fd);
+    core.life_fd = -1;
     core_unlock();
+}
+
+static int join(const struct core_config *config, struct err *err)
+{
+    struct wire_hello who = {.kind = WIRE_DRIVER,
+                             .flags = config->no_log_to_driver ? WIRE_HELLO_NO_LOG : 0};
+    int fd, made_of[1 + WIRE_JOB_N_PARTS] = {-1, -1, -1};
+
+    if (cluster_join(config->address, config->temp_dir, &fd, err) != 0)
+        return -1;
+    core.life_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (core.life_fd < 0 || cluster_describe(made_of, err) != 0) {
+        if (core.life_fd < 0)
+            err_sys(err, "keep the raylet's socket");
+        else
+            close(core.life_fd);
+        core.life_fd = -1;
+        close(fd);
+        return -1;
+    }
+    if (core_connect(fd, &who, made_of, err) == 0)
+        return 0;
+    clear();
+    return -1;
+}
+
+static int begin(const struct core_config *config, struct err *err)
+{
+    struct wire_hello who = {.kind = WIRE_DRIVER};
+    int fd;
+
+    core.raylet_pidfd = -1;
+    if (config->address != NULL)
+        return join(config, err);
+    if (cluster_start(config, &core.raylet_pidfd, &fd, err) != 0)
+        return -1;
+    if (core_connect(fd, &who, NULL, err) == 0)
+        return 0;
+    clear();
+    cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
+    core.raylet_pidfd = -1;
+    return -1;
 }
 
 int core_init(const struct core_config *config, struct err *err)
 {
     struct core_config defaults = {0};
-    int fd, code = CORE_OK;
+    int code = CORE_OK;
 
     if (core_is_forked()) {
         err_set(err,
@@ -275,17 +356,9 @@ int core_init(const struct core_config *config, struct err *err)
         return CORE_OK;
     start_check();
     pthread_mutex_lock(&life);
-    if (core.n_inits > 0) {
-        core.n_inits++;
-    } else if (cluster_start(config != NULL ? config : &defaults, &core.raylet_pidfd, &fd, err)
-               != 0) {
+    if (core.n_inits == 0 && begin(config != NULL ? config : &defaults, err) != 0) {
         code = CORE_ELINK;
-    } else if (core_connect(fd, WIRE_DRIVER, 0, err) != 0) {
-        clear();
-        cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
-        code = CORE_ELINK;
-    } else {
-        core.n_inits = 1;
+    } else if (core.n_inits++ == 0) {
         core_lock();
         poller_need_helper(); /* answers others, whatever the program does */
         core_unlock();
@@ -294,14 +367,16 @@ int core_init(const struct core_config *config, struct err *err)
     return code;
 }
 
-/* The raylet has ended: what it said last is read, all that is pending fails, and everybody who
- * sleeps in a call finds out and leaves. */
-static void hear_it_out(void)
+/* What the raylet said last is read, all that is pending fails, and everybody who sleeps in a call
+ * finds out and leaves. Until deadline_ns it may end the link by itself. */
+static void hear_it_out(uint64_t deadline_ns)
 {
     struct waiter w = {.n_missing = 1};
 
     list_init(&w.node);
     core_lock();
+    while (core.raylet->link != NULL && clock_now_ns() < deadline_ns)
+        poller_wait(&w, deadline_ns, NULL, 0);
     if (core.raylet->link != NULL) /* a child that the program forked may hold the other end */
         shutdown(unix_link_fd(core.raylet->link), SHUT_RDWR);
     while (core.raylet->link != NULL)
@@ -312,15 +387,20 @@ static void hear_it_out(void)
     core_unlock();
 }
 
+/* A raylet that is not ours says GOODBYE when all of the job has ended. */
 static void end(void)
 {
+    bool is_ours = core.life_fd < 0;
+
     core_lock();
     core.connected = false; /* nobody begins anything any more */
     peer_send(core.raylet, WIRE_LEAVE, NULL, 0);
     peer_flush(core.raylet);
     core_unlock();
-    cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
-    hear_it_out();
+    if (is_ours)
+        cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);
+    core.raylet_pidfd = -1;
+    hear_it_out(is_ours ? 0 : core_deadline(SHUTDOWN_MS));
     clear();
 }
 

@@ -56,6 +56,8 @@ struct core_config {
     const char *temp_dir;         /* NULL: RAY_TMPDIR, else /tmp/ray */
     bool no_log_to_driver;        /* prints of tasks stay in their files */
     uint64_t object_store_memory; /* bytes; 0: Ray's default, 30 % of what is available */
+    const char *address; /* NULL: a cluster of its own; "auto", or a session's folder or socket: the
+                          * one that runs there, and of the rest only temp_dir and no_log count */
 };
 
 /* A bound function: interned, so that equal specs give the same number. */
@@ -104,11 +106,12 @@ struct core_event {
 };
 
 /* --- process --- */
-/* Start a private cluster and connect. CORE_OK or a code with err filled; nothing remains on
- * failure. A second call while connected is CORE_OK and counts; core_shutdown undoes one. In a
- * worker it is CORE_OK. */
+/* Start a private cluster, or join the one at the address. CORE_OK or a code with err filled;
+ * nothing remains on failure. A second call while connected is CORE_OK and counts; core_shutdown
+ * undoes one. In a worker it is CORE_OK. */
 int core_init(const struct core_config *config, struct err *err);
-/* Leave; ends the private cluster and waits (<= 2 s, then SIGKILL) until nothing of it remains. */
+/* Leave; ends the private cluster, or this program's job, and waits until nothing of it remains: <=
+ * 2 s, then a private cluster is killed. */
 int core_shutdown(struct err *err);
 bool core_is_initialized(void);
 bool core_in_worker(void);

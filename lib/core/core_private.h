@@ -121,7 +121,8 @@ struct core {
     bool worker, stopping;
     unsigned n_inside; /* calls that may sleep, and values being read: the end waits for them */
     pthread_cond_t outside;
-    int raylet_pidfd;
+    int raylet_pidfd;    /* of a private cluster; -1: the cluster is not ours */
+    int life_fd;         /* of another: its raylet's socket, open as long as its memory is mapped */
     _Atomic bool forked; /* set in a forked child: the library is inert there */
     struct peer *raylet;
     struct list peers;
@@ -205,8 +206,10 @@ extern struct core core;
 /* The body of a LEASE_REQUEST for this class, kept ready: ticket and count are to be filled in. */
 uint8_t *core_class_frame(uint32_t class, size_t *size);
 void core_on_welcome(const uint8_t *body, size_t size, int fd);
-/* Connect to the raylet at the other end of fd: HELLO, and wait for WELCOME. Takes fd. */
-int core_connect(int fd, enum wire_kind kind, uint64_t token, struct err *err);
+/* Connect to the raylet at the other end of fd: HELLO with kind, token and flags, and wait for
+ * WELCOME. made_of: NULL, or what cluster_describe gave, for a raylet that is not ours. Takes all
+ * descriptors. */
+int core_connect(int fd, const struct wire_hello *who, const int *made_of, struct err *err);
 
 /* In a forked child the library is inert. */
 bool core_is_forked(void);
@@ -290,6 +293,8 @@ void peer_free(struct peer *peer);
 bool peer_read(struct peer *peer);
 void *peer_reserve(struct peer *peer, uint8_t type, size_t size);
 void peer_commit(struct peer *peer, size_t size);
+/* The same with a descriptor, which is taken. */
+void peer_commit_fd(struct peer *peer, size_t size, int fd);
 int peer_send(struct peer *peer, uint8_t type, const void *body, size_t size);
 void peer_flush(struct peer *peer);
 void peer_flush_all(void);

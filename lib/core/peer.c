@@ -137,6 +137,11 @@ void peer_end(struct peer *p, const struct err *why)
         return;
     }
     core.lost = *why;
+    if (why->code == ERR_DIED && core.connected)
+        err_set(&core.lost,
+                ERR_DIED,
+                "its link ended, so it died or was killed; begin anew with ray_shutdown and "
+                "ray_init");
     if (core.gave_up)
         err_set(&core.lost,
                 ERR_NO_MEMORY,
@@ -256,7 +261,12 @@ void *peer_reserve(struct peer *p, uint8_t type, size_t size)
 
 void peer_commit(struct peer *p, size_t size)
 {
-    unix_link_commit(p->link, size, -1);
+    peer_commit_fd(p, size, -1);
+}
+
+void peer_commit_fd(struct peer *p, size_t size, int fd)
+{
+    unix_link_commit(p->link, size, fd);
     mark_dirty(p);
 }
 

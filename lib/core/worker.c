@@ -312,7 +312,8 @@ _Noreturn void core_worker_main(const struct core_worker_setup *setup)
     close(setup->board_fd);
     close(setup->index_fd);
     close(setup->arena_fd);
-    if (core_connect(setup->link_fd, WIRE_WORKER, setup->token, &err) != 0) {
+    struct wire_hello who = {.kind = WIRE_WORKER, .token = setup->token};
+    if (core_connect(setup->link_fd, &who, NULL, &err) != 0) {
         fprintf(stderr, "ray: worker cannot join its raylet: %s\n", err.text);
         _exit(1);
     }

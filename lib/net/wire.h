@@ -16,6 +16,7 @@
  * INFO_REPLY R -> Z    SPAWN        Z -> R  SPAWNED, EXITED any       ERROR, GOODBYE, ROUTE
  *   O,W -> R  STORE_LEND, STORE_RECORD, STORE_DOORBELL
  *   R -> O,W  STORE_FD, STORE_LENT, STORE_REFUSED, STORE_RECALL, PROCESS_DEAD
+ *   driver -> R  JOB_PART, HELLO, LEAVE     R -> driver  GOODBYE: all of its job has ended
  *   any process to any other: BORROW, BORROW_ACK, BORROW_DIGEST, BORROW_COMPARED, BORROW_LIST
  *   and also: SEEN, WANT, OBJECT, OBJECT_ACK
  *   C -> R    HELLO, BOOKS_ASK, REFS_ASK              R -> C  WELCOME, BOOKS, REFS
@@ -37,7 +38,7 @@
 #include "lib/base/id.h"
 #include "lib/net/frame.h"
 
-#define WIRE_PROTOCOL      6
+#define WIRE_PROTOCOL      7
 #define WIRE_ROUTE_PROCESS 0x80000000u
 
 enum wire_type {
@@ -75,6 +76,7 @@ enum wire_type {
     WIRE_LEAVE = 61,
     WIRE_INFO = 62,
     WIRE_INFO_REPLY = 63,
+    WIRE_JOB_PART = 64,
 
     WIRE_SPAWN = 80,
     WIRE_SPAWNED = 81,
@@ -175,9 +177,21 @@ struct wire_hello {
     uint32_t kind;
     uint64_t token;
     int32_t pid;
-    uint32_t spare;
+    uint32_t flags; /* WIRE_HELLO_* */
     char build[32]; /* of libray, terminated; a worker of another build is refused with a sentence,
                      * unless the driver told none */
+} __attribute__((packed));
+#define WIRE_HELLO_NO_LOG 1u /* a driver's: prints of its tasks stay in their files */
+
+/* A driver that comes by the session's socket -> R, before its HELLO; FRAME_HAS_FD. Its HELLO has
+ * FRAME_HAS_FD as well: its executable. */
+enum wire_job_part_kind {
+    WIRE_JOB_FOLDER = 0,      /* where its workers begin */
+    WIRE_JOB_ENVIRONMENT = 1, /* a sealed memfd: strings, each with its end */
+    WIRE_JOB_N_PARTS = 2,
+};
+struct wire_job_part {
+    uint32_t part;
 } __attribute__((packed));
 
 /* R -> O,W; FRAME_HAS_FD to a driver: the board's memfd (workers have it from their zygote).

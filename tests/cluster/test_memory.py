@@ -421,7 +421,7 @@ def test_foreign_bytes_at_the_socket(cluster, raylet_socket):
         (b"\xff" * 64, b""),
         (frame(104), b"HELLO"),
         (hello(protocol + 1), b"different versions"),
-        (hello(protocol, 1), b"different versions"),
+        (hello(protocol, 1), b"serves no other"),
         (frame(1, b"short"), b"malformed HELLO"),
         (hello(protocol) + hello(protocol), b"no command sends"),
         (hello(protocol) + frame(106, b"short"), b"no command sends"),

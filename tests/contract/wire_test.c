@@ -36,7 +36,7 @@ static struct unique_id id_of(uint8_t first)
 /* clang-format off */
 #define FIELDS_hello(N, S, I)                                                                      \
     N(protocol, 1)                                                                                 \
-    N(kind, 2) N(token, 0x0102030405060708u) N(pid, -2) N(spare, 0x5a5a5a5a) S(build, "ray-c 0.1")
+    N(kind, 2) N(token, 0x0102030405060708u) N(pid, -2) N(flags, 0x5a5a5a5a) S(build, "ray-c 0.1")
 #define FIELDS_welcome(N, S, I)                                                                    \
     N(protocol, 1)                                                                                 \
     N(job, 0x01020304)                                                                             \
@@ -78,6 +78,7 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_log(N, S, I)      N(pid, 4711) N(stream, 2)
 #define FIELDS_info_reply(N, S, I)                                                                 \
     N(n_nodes, 1) N(n_workers, 2) N(n_resources, 1) N(start_ms, 1700000000000u)
+#define FIELDS_job_part(N, S, I) N(part, WIRE_JOB_ENVIRONMENT)
 #define FIELDS_info_resource(N, S, I) S(name, "accelerator") N(total, 40000) N(available, -10000)
 #define FIELDS_ref(N, S, I)           N(word, LEASE) N(counter, 42) N(owner, 5) N(index, 2)
 #define FIELDS_stored(N, S, I)        N(place, LEASE) N(offset, 8192) N(size, 1048577) N(n_refs, 3)
@@ -160,7 +161,8 @@ PART(lease_cancel) PART(lease_return) PART(lease_grant) PART(lease_canceled) PAR
 PART(worker_dead) PART(lease_begin) PART(lease_revoke) PART(exit) PART(lease_ended)
 PART(channel_end) PART(blocked)
 PART(template) PART(push) PART(arg) PART(take_back) PART(done) PART(returned) PART(bounced)
-PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(spawn) PART(spawned) PART(exited)
+PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(job_part)
+PART(spawn) PART(spawned) PART(exited)
 PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(store_refused)
 PART(record) PART(process_dead) PART(borrow) PART(borrow_digest)
 PART(borrow_compared) PART(borrow_list) PART(seen) PART(want) PART(object) PART(object_ack)
@@ -298,6 +300,9 @@ static const struct row rows[] = {
      "0100000002000000010000000068e5cf8b010000616363656c657261746f72000000000000000000"
      "00000000000000000000000000000000000000000000000000000000409c000000000000f0d8ffff"
      "ffffffff"},
+    {"JOB_PART", WIRE_JOB_PART, FRAME_HAS_FD, {P(job_part)},
+     "14000000400100000d0c0b0afeffffff"
+     "01000000"},
     {"SPAWN", WIRE_SPAWN, FRAME_HAS_FD, {P(spawn)},
      "20000000500100000d0c0b0afeffffff"
      "01ffeeddccbbaa99030000000c000000"},
@@ -419,6 +424,7 @@ static const char *name_of(enum wire_type type)
         NAME(LEAVE)
         NAME(INFO)
         NAME(INFO_REPLY)
+        NAME(JOB_PART)
         NAME(SPAWN)
         NAME(SPAWNED)
         NAME(EXITED)
@@ -536,7 +542,7 @@ END_TEST
 
 /* What travels inside bodies, and the version itself. */
 static const int numbers[][2] = {
-    {WIRE_PROTOCOL, 6},
+    {WIRE_PROTOCOL, 7},
     {WIRE_VALUE_BY_REF, 0xc0},
     {(int)WIRE_ROUTE_PROCESS, INT32_MIN},
     {WIRE_META_MASK, 0x3f},
@@ -550,6 +556,7 @@ static const int numbers[][2] = {
     {WIRE_META_RAW, 1},
     {WIRE_META_ERROR, 2},
     {WIRE_TEMPLATE_NO_RETRY, 1},
+    {WIRE_HELLO_NO_LOG, 1},
     {WIRE_BOUNCE_OLD_LEASE, 1},
     {WIRE_BOUNCE_TEMPLATE, 2},
     {FRAME_HAS_FD, 1},
@@ -602,6 +609,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         {4, 0x4a2f4340ec41f3b8u},
         {5, 0x8a86b14f768b6109u},
         {6, 0x46d1f4e36c61f0a0u},
+        {7, 0x506ab712c9811a49u},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

@@ -379,6 +379,7 @@ static void step(struct input *in)
 static void start(bool worker)
 {
     static const struct core_face face = {.lookup = lookup, .execute = execute};
+    struct wire_hello who = {.kind = WIRE_WORKER, .token = 7};
     struct err err;
     int pid, fd;
 
@@ -402,7 +403,7 @@ static void start(bool worker)
         ASSERT(core.control != MAP_FAILED); /* the core's now, which unmaps it */
         core.body_thread = pthread_self();
         cluster_start(NULL, &pid, &fd, &err);
-        ASSERT(core_connect(fd, WIRE_WORKER, 7, &err) == 0);
+        ASSERT(core_connect(fd, &who, NULL, &err) == 0);
         core.n_inits = 1;
     } else {
         ASSERT(core_init(NULL, &err) == CORE_OK);

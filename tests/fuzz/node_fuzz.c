@@ -242,8 +242,23 @@ const char *zygote_why(const struct zygote *z)
     return "";
 }
 
-void zygote_sweep(void)
+bool zygote_stop(struct zygote *z, uint32_t end_ms)
 {
+    (void)z;
+    (void)end_ms;
+    return true;
+}
+
+int32_t zygote_pid(const struct zygote *z)
+{
+    (void)z;
+    return 0;
+}
+
+void zygote_sweep(const int32_t *spared, size_t n_spared)
+{
+    (void)spared;
+    (void)n_spared;
 }
 
 bool zygote_is_parent(const struct zygote *z, int32_t pid)
@@ -419,7 +434,7 @@ static void step(struct loop *l, struct node *n, struct input *in)
     for (unsigned i = 0; i < n_workers; i++)
         listen_to_node(&workers[i]);
     lease_selfcheck(n->leases);
-    worker_pool_selfcheck(n->pool);
+    worker_pool_selfcheck(list_entry(n->jobs.next, struct job, node)->pool);
     resources_selfcheck(&n->resources);
 }
 

@@ -193,7 +193,7 @@ static void run_pool(struct node *n)
             break;
         case WORKER_POOL_GRANT:
             if (p != NULL)
-                lease_worker_ready(n->leases, p->slot, now_ms(), &n->la);
+                lease_worker_ready(n->leases, 1, p->slot, now_ms(), &n->la);
             else
                 worker_pool_request(n->pool, now_ms(), &n->pa);
             break;
@@ -205,7 +205,7 @@ static void run_pool(struct node *n)
                 process_die(p);
             break;
         case WORKER_POOL_FAIL:
-            lease_worker_failed(n->leases, "no worker", now_ms(), &n->la);
+            lease_worker_failed(n->leases, 1, "no worker", now_ms(), &n->la);
             break;
         }
     }
@@ -249,7 +249,7 @@ static void request(struct node *n, const struct sim_event *e)
 
     if (e->task == CLASS_ACCEL)
         need.units[1] = RESOURCE_UNIT;
-    lease_request(n->leases, e->slot, e->id, e->count, &need, names[e->task], now_ms(), &n->la);
+    lease_request(n->leases, 1, e->slot, e->id, e->count, &need, names[e->task], now_ms(), &n->la);
 }
 
 /* No frame is under way, no task pending, no program running. */
@@ -270,7 +270,7 @@ static void check_agreement(const struct node *n)
     struct lease_stats raylet;
     uint64_t n_leases = 0;
 
-    lease_get_stats(n->leases, &raylet);
+    lease_get_stats(n->leases, 0, &raylet);
     for (uint32_t s = 0; s < SIM_SLOTS; s++) {
         const struct process *p = n->processes[s];
         struct submit_stats owner;
@@ -312,7 +312,7 @@ static void check_end(const struct node *n)
     struct lease_stats raylet;
     struct worker_pool_stats pool;
 
-    lease_get_stats(n->leases, &raylet);
+    lease_get_stats(n->leases, 0, &raylet);
     worker_pool_get_stats(n->pool, &pool);
     for (unsigned i = 0; i < n->resources.n; i++)
         if (n->resources.available[i] != n->resources.total[i])

@@ -53,10 +53,10 @@ static const char *seen(void)
         size_t size = sizeof text - n;
         switch (a->kind) {
         case LEASE_START:
-            n += (size_t)snprintf(to, size, "%sstart", gap);
+            n += (size_t)snprintf(to, size, "%sstart%s", gap, a->job == 2 ? " of 2" : "");
             break;
         case LEASE_UNSTART:
-            n += (size_t)snprintf(to, size, "%sunstart", gap);
+            n += (size_t)snprintf(to, size, "%sunstart%s", gap, a->job == 2 ? " of 2" : "");
             break;
         case LEASE_GRANT:
             n += (size_t)snprintf(to,
@@ -127,7 +127,19 @@ static void request_set(uint32_t owner,
                         const char *name,
                         struct res_set need)
 {
-    lease_request(t, owner, ticket, count, &need, name, now, &out);
+    lease_request(t, 1, owner, ticket, count, &need, name, now, &out);
+}
+
+static void request_of(uint32_t job, uint32_t owner, uint64_t ticket, uint32_t count, int64_t cpu)
+{
+    struct res_set need = need_of(cpu, 0);
+
+    lease_request(t, job, owner, ticket, count, &need, "f", now, &out);
+}
+
+static void ready_of(uint32_t job, uint32_t worker)
+{
+    lease_worker_ready(t, job, worker, now, &out);
 }
 
 /* count leases of one CPU. */
@@ -138,7 +150,7 @@ static void request(uint32_t owner, uint64_t ticket, uint32_t count, const char 
 
 static void ready(uint32_t worker)
 {
-    lease_worker_ready(t, worker, now, &out);
+    lease_worker_ready(t, 1, worker, now, &out);
 }
 
 static void ended(uint32_t worker, uint64_t lease)
@@ -183,6 +195,7 @@ START_TEST(inv_18_each_unit_of_a_ticket_is_answered_once)
     ready(1);
     ck_assert_str_eq(seen(), "start, start, grant 10/7 lease 1 worker 1");
     lease_worker_failed(t,
+                        1,
                         "no memory",
                         now,
                         &out); /* the second one; two more cannot start either */
@@ -192,7 +205,7 @@ START_TEST(inv_18_each_unit_of_a_ticket_is_answered_once)
     ck_assert_str_eq(seen(), "unstart, canceled 10/7 x3");
     lease_cancel(t, A, 7, now, &out);
     ck_assert_str_eq(seen(), "");
-    lease_get_stats(t, &stats);
+    lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(stats.n_queued + stats.n_starting, 0);
     ck_assert_uint_eq(stats.n_leased, 1);
 }
@@ -201,7 +214,7 @@ END_TEST
 START_TEST(inv_16_resources_are_freed_on_each_way_out)
 {
     request(A, 1, 2, "f");
-    lease_worker_failed(t, "it exits at load", now, &out);
+    lease_worker_failed(t, 1, "it exits at load", now, &out);
     ck_assert_str_eq(seen(), "start, start, refused 10/1 x1, refused 10/1 x1");
     ck_assert_int_eq(r.available[0], r.total[0]);
     request(A, 2, 2, "f");
@@ -242,7 +255,7 @@ START_TEST(a_cancel_leaves_other_tickets_and_owners_alone)
     ck_assert_str_eq(seen(), "start");
     lease_cancel(t, A, 1, now, &out);
     ck_assert_str_eq(seen(), "unstart, canceled 10/1 x2, start");
-    lease_get_stats(t, &stats);
+    lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(stats.n_queued + stats.n_starting, 7);
 }
 END_TEST
@@ -289,7 +302,7 @@ START_TEST(what_can_never_fit_stays_queued_with_one_warning_that_names_what_is_m
     request_set(A, 2, 1, "big", need_of(8, 0));
     pass(10000);
     ck_assert_str_eq(seen(), "");
-    lease_get_stats(t, &stats);
+    lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(stats.n_queued, 4);
     request(A, 3, 1, "f"); /* it is passed over */
     ck_assert_str_eq(seen(), "start");
@@ -704,7 +717,7 @@ START_TEST(inv_21_calls_nested_fifty_deep_finish_on_two_cpus)
         }
         free(todo.v);
     }
-    lease_get_stats(t, &stats);
+    lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(depth, 50);
     ck_assert_uint_ge(stats.n_blocked, 50);
     /* back up: each child ends, its parent goes on and ends */
@@ -902,7 +915,7 @@ static void carry_out_pool(struct world *w, struct worker_pool_action a)
         break;
     case WORKER_POOL_GRANT:
         if (w->process[id] == ALIVE)
-            lease_worker_ready(t, id, now, &out);
+            lease_worker_ready(t, 1, id, now, &out);
         else
             worker_pool_request(w->pool, now, &w->pool_out);
         break;
@@ -910,7 +923,7 @@ static void carry_out_pool(struct world *w, struct worker_pool_action a)
     case WORKER_POOL_KILL:
         break; /* it dies when the dice say so */
     case WORKER_POOL_FAIL:
-        lease_worker_failed(t, "they fail", now, &out);
+        lease_worker_failed(t, 1, "they fail", now, &out);
         break;
     }
 }
@@ -1054,7 +1067,7 @@ START_TEST(ten_thousand_random_events_keep_each_promise)
         settle(&w);
     }
     /* nothing is stuck: when nobody dies or asks any more, all that is feasible is answered */
-    lease_get_stats(t, &stats);
+    lease_get_stats(t, 0, &stats);
     for (int round = 0; round < 2000 && stats.n_leased + stats.n_starting > 0; round++) {
         now += 100;
         for (uint32_t id = TOKEN; id < w.n_processes; id++) {
@@ -1072,7 +1085,7 @@ START_TEST(ten_thousand_random_events_keep_each_promise)
         }
         lease_on_time(t, 0, 4, now, &out);
         settle(&w);
-        lease_get_stats(t, &stats);
+        lease_get_stats(t, 0, &stats);
     }
     for (uint32_t k = 1; k < w.n_tickets; k++)
         if (!w.infeasible[k])
@@ -1082,7 +1095,7 @@ START_TEST(ten_thousand_random_events_keep_each_promise)
     settle(&w);
     for (uint32_t k = 1; k < w.n_tickets; k++)
         ck_assert_int_eq(w.owed[k], 0);
-    lease_get_stats(t, &stats);
+    lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(stats.n_queued + stats.n_starting + stats.n_leased, 0);
     for (unsigned i = 0; i < r.n; i++)
         ck_assert_int_eq(r.available[i], r.total[i]);
@@ -1090,6 +1103,103 @@ START_TEST(ten_thousand_random_events_keep_each_promise)
         ck_assert_msg(w.n_seen[kind] > 0, "action %d never came", kind);
     worker_pool_destroy(w.pool);
     free(w.pool_out.v);
+}
+END_TEST
+
+/* --- several jobs --- */
+
+START_TEST(a_worker_serves_its_own_job_alone)
+{
+    request_of(1, A, 1, 1, 1);
+    request_of(2, B, 2, 1, 1);
+    ck_assert_str_eq(seen(), "start, start of 2");
+    ready_of(2, 20);
+    ck_assert_str_eq(seen(), "grant 11/2 lease 1 worker 20");
+    ready_of(2, 21);
+    ck_assert_str_eq(seen(), "release 21"); /* though one of job 1 waits */
+    ready_of(1, 10);
+    ck_assert_str_eq(seen(), "grant 10/1 lease 2 worker 10");
+}
+END_TEST
+
+START_TEST(jobs_take_turns_however_many_owners_one_of_them_has)
+{
+    make(1);
+    for (uint32_t owner = 30; owner < 40; owner++)
+        request_of(1, owner, 1, 5, 1);
+    request_of(2, C, 2, 3, 1);
+    ck_assert_str_eq(seen(), "start");
+    ready_of(1, 1);
+    ck_assert_str_eq(seen(), "grant 30/1 lease 1 worker 1, revoke 1 worker 1 in 500");
+    for (uint64_t lease = 1; lease <= 5; lease++) {
+        bool second = lease % 2 == 0;
+        ended(second ? 2 : 1, lease);
+        ck_assert_str_eq(seen(), second ? "release 2, start" : "release 1, start of 2");
+        ready_of(second ? 1 : 2, second ? 1 : 2);
+        seen();
+    }
+}
+END_TEST
+
+START_TEST(a_job_that_waits_has_leases_of_another_make_way)
+{
+    request_of(1, A, 1, 10, 1);
+    ready_of(1, 1);
+    ready_of(1, 2);
+    seen();
+    request_of(2, C, 2, 1, 2); /* the whole node */
+    ck_assert_str_eq(seen(), "revoke 1 worker 1 in 500, revoke 2 worker 2 in 500");
+    ended(1, 1);
+    ck_assert_str_eq(seen(), "release 1"); /* kept for job 2, though job 1 could use it */
+    ended(2, 2);
+    ck_assert_str_eq(seen(), "release 2, start of 2");
+}
+END_TEST
+
+START_TEST(inv_16_starts_that_fail_are_those_of_one_job)
+{
+    struct lease_stats stats;
+
+    request_of(1, A, 1, 1, 1);
+    request_of(2, B, 2, 3, 1);
+    ck_assert_str_eq(seen(), "start, start of 2");
+    lease_worker_failed(t, 2, "its program is broken", now, &out);
+    ck_assert_str_eq(seen(), "refused 11/2 x1, start of 2");
+    lease_get_stats(t, 1, &stats);
+    ck_assert_uint_eq(stats.n_starting, 1);
+    ck_assert_uint_eq(stats.n_queued, 0);
+    lease_get_stats(t, 2, &stats);
+    ck_assert_uint_eq(stats.n_starting, 1);
+    ck_assert_uint_eq(stats.n_queued, 1);
+    ready_of(1, 1);
+    ck_assert_str_eq(seen(), "grant 10/1 lease 1 worker 1, revoke 1 worker 1 in 500");
+    lease_get_stats(t, 0, &stats);
+    ck_assert_uint_eq(stats.n_starting + stats.n_queued + stats.n_leased, 3);
+    lease_get_stats(t, 2, &stats);
+    ck_assert_uint_eq(stats.n_leased, 0);
+}
+END_TEST
+
+START_TEST(inv_12_a_job_that_ends_leaves_nothing_and_the_next_one_is_told_anew)
+{
+    request_of(2, B, 1, 1, 99);
+    ck_assert_str_eq(seen(), "warn 11");
+    request_of(2, B, 2, 1, 99); /* the same class */
+    request_of(1, A, 3, 1, 99); /* of another job it is another class */
+    ck_assert_str_eq(seen(), "warn 10");
+    request_of(2, B, 4, 3, 1);
+    ready_of(2, 20);
+    ck_assert_str_eq(seen(), "start of 2, start of 2, grant 11/4 lease 1 worker 20");
+    lease_owner_died(t, B, now, &out);
+    ck_assert_str_eq(seen(), "unstart of 2, revoke 1 worker 20 in 0");
+    lease_worker_died(t, 20, now, &out);
+    ck_assert_str_eq(seen(), "");
+    lease_job_ended(t, 2);
+    lease_job_ended(t, 2); /* and one that never asked */
+    lease_selfcheck(t);
+    ck_assert_int_eq(r.available[0], r.total[0]);
+    request_of(2, B, 1, 1, 99);
+    ck_assert_str_eq(seen(), "warn 11");
 }
 END_TEST
 
@@ -1141,6 +1251,11 @@ int main(void)
     tcase_add_test(c, there_is_no_surplus_while_something_waits_or_workers_are_blocked);
     tcase_add_test(c, the_next_deadline_lies_ahead_of_the_time_it_was_reached);
     tcase_add_test(c, leases_that_nobody_else_wants_need_no_time);
+    tcase_add_test(c, a_worker_serves_its_own_job_alone);
+    tcase_add_test(c, jobs_take_turns_however_many_owners_one_of_them_has);
+    tcase_add_test(c, a_job_that_waits_has_leases_of_another_make_way);
+    tcase_add_test(c, inv_16_starts_that_fail_are_those_of_one_job);
+    tcase_add_test(c, inv_12_a_job_that_ends_leaves_nothing_and_the_next_one_is_told_anew);
     tcase_add_loop_test(c, ten_thousand_random_events_keep_each_promise, 0, 4);
     suite_add_tcase(s, c);
     SRunner *runner = srunner_create(s);

@@ -189,6 +189,7 @@ static void join_as(bool worker)
 {
     static struct control_block control;
     static const struct core_face face = {.lookup = lookup, .execute = execute};
+    struct wire_hello who = {.kind = WIRE_WORKER, .token = 7};
     struct err err;
     int pid, fd;
 
@@ -201,7 +202,7 @@ static void join_as(bool worker)
         core.control = &control;
         core.body_thread = pthread_self();
         cluster_start(NULL, &pid, &fd, &err);
-        ck_assert_int_eq(core_connect(fd, WIRE_WORKER, 7, &err), 0);
+        ck_assert_int_eq(core_connect(fd, &who, NULL, &err), 0);
     } else {
         ck_assert_int_eq(core_init(NULL, &err), CORE_OK);
     }

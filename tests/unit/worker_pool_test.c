@@ -312,6 +312,25 @@ START_TEST(an_idle_surplus_is_retired_the_longest_idle_first)
 }
 END_TEST
 
+START_TEST(fewer_are_kept_from_now_on)
+{
+    make(4, 4, 100);
+    worker_pool_prestart(p, 4, now, &out);
+    ck_assert_str_eq(seen(), "spawn 1 spawn 2 spawn 3 spawn 4");
+    for (uint64_t token = 1; token <= 4; token++)
+        worker_pool_on_registered(p, token, now, &out);
+    ck_assert(worker_pool_next_deadline(p) == UINT64_MAX);
+    worker_pool_set_keep(p, 1); /* three other jobs came */
+    ck_assert_uint_eq(worker_pool_next_deadline(p), now + WORKER_POOL_IDLE_MS);
+    now += WORKER_POOL_IDLE_MS;
+    worker_pool_on_time(p, now, &out);
+    ck_assert_str_eq(seen(), "exit 1 exit 2 exit 3");
+    worker_pool_set_keep(p, 4);
+    request(1);
+    ck_assert_str_eq(seen(), "grant 4");
+}
+END_TEST
+
 START_TEST(a_surplus_worker_whose_objects_are_needed_stays)
 {
     make(3, 1, 100);
@@ -534,6 +553,7 @@ int main(void)
     tcase_add_test(c, inv_10_a_worker_that_is_released_twice_is_idle_once);
     tcase_add_test(c, a_worker_that_dies_in_any_state_is_forgotten);
     tcase_add_test(c, an_idle_surplus_is_retired_the_longest_idle_first);
+    tcase_add_test(c, fewer_are_kept_from_now_on);
     tcase_add_test(c, a_surplus_worker_whose_objects_are_needed_stays);
     tcase_add_test(c, one_that_was_told_to_end_and_does_not_is_killed);
     tcase_add_test(c, drain_completes_when_the_last_leased_worker_is_released);

@@ -113,20 +113,22 @@ typedef struct {
     const char *resources; /* of this node: "name=amount,name=amount" */
     const char *temp_dir;  /* for session folders: RAY_TMPDIR, else /tmp/ray */
     bool no_log_to_driver; /* prints of tasks stay in their log files */
-    const char *address;   /* RAY_ADDRESS; "local": a private cluster whatever RAY_ADDRESS says */
+    const char *address;   /* RAY_ADDRESS; "auto": the newest cluster of this user that runs on this
+                            * machine; or its session folder; "local": a private one in any case */
     uint64_t object_store_memory; /* bytes, 1 MiB or more; 30 % of the memory that is available */
 } ray_config;
 
 /* --- process --- */
-/* Starts a private cluster on this machine; it ends with ray_shutdown or with the process. NULL:
- * defaults. Calls nest: a second one only counts. In a worker: RAY_OK, it is in a cluster already.
- * Not called at all, the first submission or put calls it; if that fails, those after it fail alike
- * until ray_init is called. RAY_EARG: a field of config, or an address was given (this release runs
- * clusters of one program on one machine); RAY_ELINK: the cluster cannot be started, nothing of it
- * remains. */
+/* Starts a private cluster on this machine, which ends with ray_shutdown or with the process; with
+ * an address, joins one that runs, which stays. NULL: defaults. Calls nest: a second one only
+ * counts. In a worker: RAY_OK, it is in a cluster already. Not called at all, the first submission
+ * or put calls it; if that fails, those after it fail alike until ray_init is called. RAY_EARG: a
+ * field of config, one that is the cluster's (num_cpus, resources, object_store_memory) with an
+ * address, or an address of another machine (this release has none); RAY_ELINK: the cluster cannot
+ * be started or is not there, nothing of it remains. */
 int ray_init(const ray_config *config);
-/* Undoes one ray_init; the last one ends the cluster, and every ref, view and box with it. 0,
- * fit to return from main, or RAY_EARG: there is nothing to undo. */
+/* Undoes one ray_init; the last one ends the private cluster or leaves the other, and every ref,
+ * view and box ends with it. 0, fit to return from main, or RAY_EARG: there is nothing to undo. */
 int ray_shutdown(void);
 /* Prints ray_error() in one line: "divide (ex1.c): 7 by zero; node .., pid .., log ..". Returns 1,
  * fit to return from main. */

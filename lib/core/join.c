@@ -220,6 +220,8 @@ int cluster_describe(int fds[3], struct err *err)
     if (fds[0] < 0)
         return err_sys(err, "open this program's executable (/proc/self/exe)");
     fds[1] = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fds[1] < 0) /* it is not to be entered: nobody could begin there */
+        fds[1] = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fds[1] < 0)
         err_sys(err, "open the folder of this program");
     else

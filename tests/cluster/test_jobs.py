@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import GONE_S, build_dir, slow, wait_until
+from conftest import GONE_S, as_user, build_dir, slow, wait_until
 from test_idle import tell_the_machine
 from test_raylet import DRIVER, ERROR, GONE, HEADER, HELLO, WELCOME, frame, hello
+from test_users import ANNA, BERT
 
 JOB_PART = 64
 
@@ -599,4 +600,67 @@ def test_a_raylet_without_descriptors_says_so(cluster):
     program = raylet.driver()
     assert ask(program, "task") == "1042"
     leave(program)
+    raylet.stop()
+
+
+# --- users ---
+
+def test_two_users(cluster, public_build):
+    """Each has a cluster of its own; nobody, root neither, joins another's."""
+    def raylet_of(user):
+        program = cluster.start("/usr/bin/env", *as_user(user), public_build / "bin/raylet", "--standalone",
+                                "--ready-fd=1", "--num-cpus=1", env={"RAY_TMPDIR": public_build / "temp"})
+        return program, Path(program.expect(r"^(/.*)$").group(1))
+
+    def driver_of(user, address):
+        program = cluster.start("/usr/bin/env", *(as_user(user) if user else []), public_build / "tests/drivers/hold",
+                                env={"RAY_TMPDIR": public_build / "temp", "RAY_ADDRESS": address})
+        program.say("init 0")
+        return program
+
+    annas, session = raylet_of(ANNA)
+    berts, other = raylet_of(BERT)
+    for user, folder in ((ANNA, session), (BERT, other)):
+        program = driver_of(user, "auto")
+        program.say("session")
+        assert program.expect(r"^session (.*)$").group(1) == str(folder)
+        program.say("task")
+        program.expect(r"^ok 42$")
+        program.say("shutdown")
+        program.say("exit 0")
+        assert program.wait() == 0
+    for user, word in ((BERT, "denied"), (0, f"another user (uid {ANNA})")):
+        program = driver_of(user, session)
+        refused_hold(program, word)
+        program.say("exit 0")
+        assert program.wait() == 0
+    raylet = Raylet.__new__(Raylet)
+    raylet.session = session
+    stranger = Stranger(raylet)  # root, who does not care who the raylet is
+    stranger.introduce(public_build / "tests/drivers/hold")
+    kind, body = stranger.until(ERROR)
+    assert kind == ERROR and b"another user" in body, body
+    for program in (annas, berts):
+        os.kill(program.pid, signal.SIGTERM)
+        assert program.wait() == 0
+    cluster.all_gone()
+
+
+def refused_hold(program, word):
+    line = program.expect(r"^error \d+ signal \d+ (.*)$").group(1)
+    assert word in line, line
+
+
+# --- what holds for a cluster of one program holds here ---
+
+SCENARIOS = {"semantics": "rendezvous spread orphans nested get_many many_arguments returns waits polls error_argument "
+                          "stale bad_options bad_values prints threads watches",
+             "refs": "nested returned large pending orders held_by_others many many_views misuse owner_dies"}
+
+
+@pytest.mark.parametrize("driver", SCENARIOS)
+def test_scenarios_in_a_cluster_that_runs_already(cluster, driver):
+    raylet = Raylet(cluster, "--object-store-memory=100000000", num_cpus=5)
+    for name in SCENARIOS[driver].split():
+        cluster.run(driver, name, env={"RAY_ADDRESS": "auto"}, timeout=60)
     raylet.stop()

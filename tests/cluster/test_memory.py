@@ -448,11 +448,11 @@ def test_foreign_bytes_at_the_socket(cluster, raylet_socket):
             pytest.fail("it is never cut off")
         except (BrokenPipeError, ConnectionResetError):
             pass
-    many = [socket.socket(socket.AF_UNIX) for _ in range(16)]
+    many = [socket.socket(socket.AF_UNIX) for _ in range(64)]
     for s in many:
         s.connect(path)
     out, err = ray_memory(cluster, status=1)
-    assert "too many ray commands at once" in err, err
+    assert "too many ray commands" in err, err
     for s in many:
         s.close()
     agrees(cluster)

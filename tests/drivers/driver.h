@@ -45,9 +45,11 @@ static inline int run_scenario(const struct scenario *s, size_t n, int argc, cha
     for (size_t i = 0; i < n && argc > 1; i++) {
         if (strcmp(s[i].name, argv[1]) != 0)
             continue;
-        if (s[i].num_cpus > 0)
+        if (s[i].num_cpus > 0 && getenv("RAY_ADDRESS") == NULL)
             CHECK_CODE(ray_init(RAY_CONFIG(.num_cpus = s[i].num_cpus, .resources = s[i].resources)),
                        RAY_OK);
+        else if (s[i].num_cpus > 0)
+            CHECK_CODE(ray_init(NULL), RAY_OK);
         s[i].run(argc - 2, argv + 2);
         if (s[i].num_cpus > 0)
             CHECK_CODE(ray_shutdown(), RAY_OK);

@@ -12,7 +12,11 @@
 
 static void begin(int num_cpus)
 {
-    CHECK_CODE(ray_init(RAY_CONFIG(.num_cpus = num_cpus, .object_store_memory = STORE)), RAY_OK);
+    if (getenv("RAY_ADDRESS") != NULL)
+        CHECK_CODE(ray_init(NULL), RAY_OK);
+    else
+        CHECK_CODE(ray_init(RAY_CONFIG(.num_cpus = num_cpus, .object_store_memory = STORE)),
+                   RAY_OK);
 }
 
 static void end(void)

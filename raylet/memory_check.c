@@ -95,7 +95,9 @@ static const char *name_entry(const struct check *c,
                               const struct memory_entry *e,
                               char out[ID_HEX_MAX])
 {
-    struct task_id task = task_id_make((struct job_id){c->v->job}, e->row.owner, e->row.counter);
+    const struct memory_process *p = memory_find_process(c->v, e->row.owner);
+    struct task_id task =
+        task_id_make((struct job_id){p != NULL ? p->job : 0}, e->row.owner, e->row.counter);
     struct object_id id = object_id_make(&task, e->row.index);
 
     return name_id(&id, out);

@@ -59,7 +59,8 @@ static void add_processes(const struct node *n, struct sheet *s, struct wire_boo
         struct wire_books_process row = {.process = p->number,
                                          .kind = p->kind,
                                          .pid = p->pid,
-                                         .slot = i};
+                                         .slot = i,
+                                         .job = p->job->number};
         add_row(s, &row, sizeof row);
         w->n_processes++;
     }

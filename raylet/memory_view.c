@@ -24,11 +24,10 @@ void *memory_add(struct memory_table *t, size_t size)
     return at;
 }
 
-struct memory_view *memory_view_create(uint32_t job)
+struct memory_view *memory_view_create(void)
 {
     struct memory_view *v = xcalloc(1, sizeof *v);
 
-    v->job = job;
     return v;
 }
 
@@ -78,6 +77,7 @@ static void add_processes(struct memory_view *v, const uint8_t *at, uint32_t n)
         struct wire_books_process w;
         memcpy(&w, at + i * sizeof w, sizeof w);
         v->processes[i] = (struct memory_process){.number = w.process,
+                                                  .job = w.job,
                                                   .pid = w.pid,
                                                   .is_driver = w.kind == WIRE_DRIVER,
                                                   .is_whole = true};
@@ -426,7 +426,8 @@ static void join_ref(struct memory_view *v, struct memory_ref *r)
     const struct memory_ref *owner = is_borrowed(r) ? owner_ref(v, r) : NULL;
     bool is_stored = (r->row.flags & WIRE_ROW_STORED) != 0;
     const struct memory_use *use = is_stored ? find_use(v, r->process->number, r->row.place) : NULL;
-    struct task_id task = task_id_make((struct job_id){v->job}, r->owner_number, r->row.counter);
+    struct task_id task =
+        task_id_make((struct job_id){r->process->job}, r->owner_number, r->row.counter);
 
     r->id = object_id_make(&task, r->row.index);
     r->owner = memory_find_process(v, r->owner_number);
@@ -454,7 +455,7 @@ static void add_unanswered(struct memory_view *v)
             || e->ref != 0)
             continue;
         struct memory_ref *r = memory_add(&v->refs, sizeof *r);
-        struct task_id task = task_id_make((struct job_id){v->job}, e->row.owner, e->row.counter);
+        struct task_id task = task_id_make((struct job_id){p->job}, e->row.owner, e->row.counter);
         *r = (struct memory_ref){.process = p,
                                  .owner = p,
                                  .owner_number = p->number,

@@ -19,7 +19,7 @@ enum memory_answer {
     MEMORY_GONE,     /* has ended meanwhile */
 };
 struct memory_process {
-    uint32_t number;
+    uint32_t number, job;
     int32_t pid;
     bool is_driver, is_whole; /* whole: its table came in one page, so of one moment */
     enum memory_answer answer;
@@ -62,7 +62,7 @@ struct memory_entry {
 
 struct memory_view;
 
-struct memory_view *memory_view_create(uint32_t job);
+struct memory_view *memory_view_create(void);
 void memory_view_destroy(struct memory_view *v);
 /* The raylet's books: first. rows: the memfd's bytes. -1: malformed. */
 int memory_view_set_books(struct memory_view *v,

@@ -32,7 +32,6 @@ struct memory_table { /* of any of these */
 };
 
 struct memory_view {
-    uint32_t job;
     struct wire_books books;
     struct memory_process *processes; /* by number */
     size_t n_processes;

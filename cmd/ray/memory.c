@@ -198,7 +198,7 @@ static int ask_all(struct look *l, const uint32_t *skip, size_t n_skip, struct e
 
 static int look_at(struct look *l, const uint32_t *skip, size_t n_skip, struct err *err)
 {
-    l->view = memory_view_create(raylet_client_welcome(l->link)->job);
+    l->view = memory_view_create();
     if (wait_books(l, err) != 0 || ask_all(l, skip, n_skip, err) != 0)
         return -1;
     memory_view_join(l->view);

@@ -478,7 +478,7 @@ struct wire_books {
 struct wire_books_process {
     uint32_t process, kind; /* enum wire_kind */
     int32_t pid;
-    uint32_t slot;
+    uint32_t slot, job;
 } __attribute__((packed));
 /* An entry of the index that is not free. Of one that is only lent owner is the creator, and only
  * place and state are good. */

@@ -653,6 +653,19 @@ def refused_hold(program, word):
 
 # --- what holds for a cluster of one program holds here ---
 
+def test_ray_memory_shows_the_refs_of_all_jobs(raylet):
+    one, two = raylet.driver(), raylet.driver()
+    for program in (one, two):
+        ask(program, "put 1")
+    ray = raylet.cluster.run(build_dir() / "bin" / "ray", "memory", f"--temp-dir={raylet.cluster.temp}")
+    for program in (one, two):
+        number = facts(program)[0].to_bytes(4, "little").hex()
+        assert re.search(rf" {program.pid} +Driver .*[0-9a-f]{{40}}{number}[0-9a-f]{{8}}$", ray.out, re.M), ray.out
+    leave(one)
+    leave(two)
+
+
+
 SCENARIOS = {"semantics": "rendezvous spread orphans nested get_many many_arguments returns waits polls error_argument "
                           "stale bad_options bad_values prints threads watches",
              "refs": "nested returned large pending orders held_by_others many many_views misuse owner_dies"}

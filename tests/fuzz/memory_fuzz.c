@@ -60,7 +60,7 @@ static struct memory_view *make_view(struct input *in)
                                    .n = (uint32_t)small(in)};
         size = put(rows, size, &w, sizeof w);
     }
-    struct memory_view *v = memory_view_create((uint32_t)small(in));
+    struct memory_view *v = memory_view_create();
     ASSERT(memory_view_set_books(v, &b, rows, size + 1) == -1);
     ASSERT(memory_view_set_books(v, &b, rows, size) == 0);
     return v;

@@ -62,8 +62,8 @@ static void setup(void)
 {
     struct told *t;
 
-    processes[0] = (struct wire_books_process){DRIVER, WIRE_DRIVER, 101, 0};
-    processes[1] = (struct wire_books_process){WORKER, WIRE_WORKER, 102, 1};
+    processes[0] = (struct wire_books_process){DRIVER, WIRE_DRIVER, 101, 0, 1};
+    processes[1] = (struct wire_books_process){WORKER, WIRE_WORKER, 102, 1, 1};
     entries[0] = (struct wire_books_entry){.place = PLACE,
                                            .offset = 4096,
                                            .size = SIZE,
@@ -185,7 +185,7 @@ static void add_page(uint32_t number, const struct told *rows, uint32_t n, uint6
 
 static void begin(void)
 {
-    v = memory_view_create(1);
+    v = memory_view_create();
     ck_assert_int_eq(memory_view_set_books(v, &books, bytes, pack_books()), 0);
 }
 
@@ -326,7 +326,7 @@ START_TEST(malformed_pages)
     }
     ck_assert_int_eq(process(DRIVER)->answer, MEMORY_SILENT);
     teardown();
-    v = memory_view_create(1);
+    v = memory_view_create();
     n = pack_books();
     ck_assert_int_eq(memory_view_set_books(v, &books, bytes, n - 1), -1);
     ck_assert_int_eq(memory_view_set_books(v, &books, bytes, n + 1), -1);

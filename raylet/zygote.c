@@ -430,6 +430,8 @@ static void on_late(void *arg)
 
 bool zygote_stop(struct zygote *z, uint32_t end_ms)
 {
+    if (z->is_stopped)
+        return z->pid > 0;
     z->is_stopped = true;
     loop_timer_end(z->pause);
     z->pause = NULL;

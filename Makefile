@@ -31,7 +31,8 @@ gcs  := $(wildcard gcs/*.c)
 store_client := objstore/client.c objstore/copy.c
 objstore := $(filter-out $(store_client),$(wildcard objstore/*.c))
 lib := $(BUILD)/lib
-archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libobjstore.a
+archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libobjstore.a \
+            $(lib)/libloop.a
 libray := $(lib)/libray.so
 static := $(lib)/libray.a
 
@@ -61,7 +62,8 @@ $(BUILD)/obj/%.o: %.c
 $(lib)/libbase.a: $(call objs,$(base))
 $(lib)/libnet.a: $(call objs,$(net))
 $(lib)/libcore.a: $(call objs,$(core))
-$(lib)/libraylet.a: $(call objs,$(raylet) $(loop))
+$(lib)/libraylet.a: $(call objs,$(raylet))
+$(lib)/libloop.a: $(call objs,$(loop))
 $(lib)/libgcs.a: $(call objs,$(gcs))
 $(lib)/libobjstore.a: $(call objs,$(objstore) $(wildcard $(store_client)))
 $(archives):
@@ -87,11 +89,11 @@ $(static): $(filter-out %/start.o,$(call objs,$(api) $(core) $(wildcard $(store_
 	objcopy --wildcard --keep-global-symbol='ray_*' $(BUILD)/static/ray.o
 	$(AR) rcs $@ $(BUILD)/static/ray.o
 
-$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
 
-$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
 
@@ -110,10 +112,10 @@ $(BUILD)/tests/drivers/%: tests/drivers/%.cpp $(libray)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(CFLAGS) -Wall -Wextra -Wpedantic $(if $(filter 1,$(WERROR)),-Werror) $(SANFLAGS) -Ilib/api/include -MMD -MP -MF $@.d \
 	    -o $@ $< $(LDFLAGS) $(call user,../../lib)
-unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libnet.a $(lib)/libbase.a
+unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
-$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lpthread -lm
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lpthread -lm
 endef
 $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)

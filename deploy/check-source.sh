@@ -59,23 +59,24 @@ grep -nE '#include "gcs/' raylet/*.[ch] cmd/raylet/*.[ch] | grep -v '"gcs/client
 grep -nE '#include "(raylet|gcs|lib/net)/' lib/api/*.[ch] && finding "lib/api stands on lib/core"
 grep -nE '#include "[^/"]+"' "${sources[@]}" | grep -v '^docs/examples/' && finding "paths of includes start at the root"
 grep -ln 'event2/' "${sources[@]}" | grep -v '^lib/net/loop.c$' && finding "libevent belongs to lib/net/loop.c"
+grep -ln 'hiredis/' "${sources[@]}" | grep -vE '^(gcs/(redis_link|store_redis).c|tests/)' && finding "hiredis belongs to gcs/redis_link.c and store_redis.c"
 grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "msgpack belongs to lib/api/value.c"
 
 # Magics are unique.
 grep -hoE '^#define [A-Z_]+_MAGIC +0x[0-9a-fA-F]+' "${sources[@]}" | awk '{print tolower($3)}' | sort | uniq -d | grep . && finding "two structs share a magic"
 
 # What decides touches no socket, clock, thread or file.
-for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/worker_policy raylet/channel_table raylet/resources lib/net/frame lib/core/borrow lib/core/borrow_digest objstore/store objstore/store_check objstore/word_map; do
+for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/worker_policy raylet/channel_table raylet/resources lib/net/frame lib/core/borrow lib/core/borrow_digest objstore/store objstore/store_check objstore/word_map gcs/rows gcs/commit; do
     o=$build/obj/$m.o
     [ -f "$o" ] || { finding "$o is missing: make first"; continue; }
     nm -u "$o" | awk '{print $2}' |
-        grep -vE '^(x(malloc|calloc|realloc|strdup)|try_alloc|free|assert_fail|err_set|mem(cpy|set|move|cmp)|str(cmp|ncmp|len|nlen)|snprintf|qsort|abort|__stack_chk_fail|__(asan|ubsan|tsan)_.*|_GLOBAL_OFFSET_TABLE_|res(ources|_set)_.*|ref_table_.*|record_.*|borrow_.*|worker_policy_.*|arena_.*|word_map_.*|store_look_at_pins|__popcountdi2)$' &&
+        grep -vE '^(x(malloc|calloc|realloc|strdup)|try_alloc|free|assert_fail|err_set|mem(cpy|set|move|cmp)|str(cmp|ncmp|len|nlen)|snprintf|qsort|abort|__stack_chk_fail|__(asan|ubsan|tsan)_.*|_GLOBAL_OFFSET_TABLE_|res(ources|_set)_.*|ref_table_.*|record_.*|borrow_.*|worker_policy_.*|arena_.*|rows_.*|row_.*|value_.*|strtoull|__isoc23_strtoull|word_map_.*|store_look_at_pins|__popcountdi2)$' &&
         finding "$m calls what a deciding module must not"
 done
 
 # The archives prove the arrows: what a lower box lacks is not found in a higher one.
 defined() { nm --defined-only "$build/lib/lib$1.a" 2>/dev/null | awk 'NF == 3 && $2 ~ /[TDBRVW]/ {print $3}' | sort -u; }
-for arrow in base:net base:core base:raylet base:gcs net:core net:raylet net:gcs core:raylet core:gcs gcs:raylet gcs:core raylet:core; do
+for arrow in base:net base:core base:raylet base:gcs base:loop net:loop core:loop loop:core loop:raylet loop:gcs net:core net:raylet net:gcs core:raylet core:gcs gcs:raylet gcs:core raylet:core; do
     low=${arrow%:*} high=${arrow#*:}
     comm -12 <(nm -u "$build/lib/lib$low.a" | awk '$1 == "U" {print $2}' | sort -u | comm -23 - <(defined "$low")) \
         <(defined "$high") | grep -vE '^(__(asan|odr_asan|ubsan|tsan)|DW\.ref)' && finding "lib$low.a calls up into lib$high.a"

@@ -9,6 +9,7 @@ build=(
     make           # the build
     libevent-dev   # loop of the daemons
     libmsgpack-dev # values, in Ray's cross-language encoding
+    libhiredis-dev # Redis's protocol, where the GCS keeps its tables
     zlib1g-dev     # the word count example reads .gz
     pkg-config     # how users link
 )
@@ -18,6 +19,7 @@ test=(
     python3            # cluster tests
     python3-pytest     # cluster tests
     procps             # what runs, in the tests
+    redis-server       # the GCS's store, really
     clang-format-14    # make check-source
     clang-14           # a second compiler
     clang-tidy-14      # deploy/tidy.sh

@@ -6,7 +6,7 @@
 
 #include "lib/base/alloc.h"
 
-#define TABLE "job"
+#define TABLE "JOB"
 
 struct adding {
     struct store *store;

@@ -6,7 +6,7 @@
 
 #include "lib/base/alloc.h"
 
-#define TABLE "node"
+#define TABLE "NODE"
 
 struct getting {
     node_row_f done;

@@ -4,17 +4,21 @@
 /*
  * Where the GCS keeps its tables: rows of bytes by (table, key), and counters that only grow.
  * Asynchronous: each call completes exactly once, never before it returns, in the order of the
- * calls; destroy completes what is open with ERR_CANCELED. Loop thread. Arguments are borrowed for
- * the call, what a callback is given for the callback. Table names and keys are text; a key of at
- * most STORE_KEY_MAX and a value of at most STORE_VALUE_MAX bytes, else ERR_INVALID.
+ * calls; what it says is durable then, a read's too. Only while the store can make nothing durable
+ * (it is away) reads and refusals overtake: they are told at once what is durable, and changes are
+ * held until it is back, up to a bound, then refused with ERR_FULL. Before the rows are loaded all
+ * fails with ERR_AWAY; destroy completes what is open with ERR_CANCELED. Loop thread. Arguments are
+ * borrowed for the call, what a callback is given for the callback. Table names and keys are text;
+ * a key of at most STORE_KEY_MAX and a value of at most STORE_VALUE_MAX bytes, else ERR_INVALID.
  */
 #include <stddef.h>
 #include <stdint.h>
 
 #include "lib/base/err.h"
 
-#define STORE_KEY_MAX   120
+#define STORE_KEY_MAX   1024
 #define STORE_VALUE_MAX (1u << 20)
+#define STORE_COUNTERS  "COUNTER" /* the table of the counters */
 
 struct store;
 
@@ -45,10 +49,16 @@ struct store_ops {
     /* ERR_NOT_FOUND if there is none. */
     void (
         *remove)(struct store *s, const char *table, const char *key, store_done_f done, void *arg);
-    /* Each row of the table as it was at the call, by key, then the end. */
-    void (*scan)(struct store *s, const char *table, store_row_f row, void *arg);
+    /* Each row of the table whose key begins with prefix, by key, then the end. */
+    void (
+        *scan)(struct store *s, const char *table, const char *prefix, store_row_f row, void *arg);
     /* Add n to a counter (0 at first) and tell what it was; ERR_FULL at 2^64. Never goes back. */
     void (*count)(struct store *s, const char *name, uint64_t n, store_number_f done, void *arg);
+    /* A counter that was below `to` is `to`. */
+    void (*raise)(struct store *s, const char *name, uint64_t to, store_done_f done, void *arg);
+    /* Why calls wait or are refused just now, a sentence; "" if they do not. Until the next call.
+     */
+    const char *(*why)(struct store *s);
     void (*destroy)(struct store *s);
 };
 

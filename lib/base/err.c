@@ -106,6 +106,8 @@ const char *err_code_name(enum err_code code)
         "start failed",
         "died",
         "system error",
+        "away",
+        "denied",
     };
     return (unsigned)code < sizeof names / sizeof names[0] ? names[code] : "unknown error";
 }

@@ -24,6 +24,8 @@ enum err_code {
     ERR_START_FAILED = 11, /* a worker process cannot be started */
     ERR_DIED = 12,         /* the process at the other end is gone */
     ERR_SYSTEM = 13,       /* a system call failed; the text holds errno's */
+    ERR_AWAY = 14,         /* what it needs is away and may come back */
+    ERR_DENIED = 15,       /* no token, or a wrong one */
 };
 
 struct err {

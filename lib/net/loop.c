@@ -72,6 +72,7 @@ void loop_run(struct loop *l, loop_f turn_end, void *arg)
         }
         turn_end(arg);
     }
+    l->stop = false;
 }
 
 void loop_stop(struct loop *l)

@@ -8,6 +8,53 @@
 #include "gcs/job_table.h"
 #include "gcs/node_table.h"
 #include "gcs/store_memory.h"
+#include "gcs/store_redis.h"
+#include "tests/contract/redis_server.h"
+
+/* --- a store in Redis: each test its own namespace of one server --- */
+
+static struct redis_server server;
+static struct loop *loop;
+
+static void until_all_told(void *arg)
+{
+    struct store_redis_info info;
+
+    store_redis_run(arg);
+    store_redis_info(arg, &info);
+    if (info.state == STORE_REDIS_READY && info.stats.n_open == 0)
+        loop_stop(loop);
+}
+
+static void run_redis(struct store *store)
+{
+    until_all_told(store);
+    loop_run(loop, until_all_told, store);
+}
+
+static struct store *create_redis(void)
+{
+    static const char *const tables[] = {"t", "s", "u", "NODE", "JOB", STORE_COUNTERS, NULL};
+    static unsigned n;
+    char ns[32];
+    struct err err;
+
+    snprintf(ns, sizeof ns, "test-%d-%u", getpid(), n++);
+    loop = loop_create(&err);
+    struct store *store =
+        store_redis_create(&(struct store_redis_config){.loop = loop,
+                                                        .address = server.path,
+                                                        .ns = ns,
+                                                        .tables = tables,
+                                                        .limits = {16u << 20, 64u << 20},
+                                                        .beat_ms = 100,
+                                                        .slow_ms = 10000,
+                                                        .give_up_ms = 10000},
+                           &err);
+    ck_assert_msg(store != NULL, "%s", err.text);
+    loop_run(loop, until_all_told, store);
+    return store;
+}
 
 /* The implementations: how to make one, and to let its calls complete. */
 static const struct {
@@ -16,6 +63,7 @@ static const struct {
     void (*run)(struct store *s);
 } kinds[] = {
     {"memory", store_memory_create, store_memory_run},
+    {"redis", create_redis, run_redis},
 };
 
 static int kind;
@@ -39,6 +87,7 @@ static void teardown(void)
 {
     if (s != NULL)
         s->ops->destroy(s);
+    loop_destroy(loop);
 }
 
 static void run(void)
@@ -141,13 +190,13 @@ START_TEST(test_scans_one_table_in_order)
     put("t", "a", "1");
     put("s", "x", "-");
     put("u", "x", "-");
-    s->ops->scan(s, "t", row, NULL);
+    s->ops->scan(s, "t", "", row, NULL);
     put("t", "c", "3"); /* too late for it */
     run();
     ck_assert_str_eq(text, "a=1 b=2 ");
     ck_assert_uint_eq(n_done, 6);
     text[0] = '\0';
-    s->ops->scan(s, "none", row, NULL);
+    s->ops->scan(s, "none", "", row, NULL);
     run();
     ck_assert_str_eq(text, "");
     ck_assert_uint_eq(n_done, 7);
@@ -168,6 +217,60 @@ START_TEST(test_counters_only_grow)
     s->ops->count(s, "n", 0, counted, NULL);
     run();
     ck_assert_uint_eq(number, UINT64_MAX);
+}
+END_TEST
+
+START_TEST(test_counters_are_raised)
+{
+    s->ops->raise(s, "n", 7, done, NULL);
+    s->ops->count(s, "n", 1, counted, NULL);
+    run();
+    ck_assert_uint_eq(number, 7);
+    s->ops->raise(s, "n", 7, done, NULL); /* it is beyond */
+    s->ops->count(s, "n", 0, counted, NULL);
+    run();
+    ck_assert_uint_eq(number, 8);
+    ck_assert_uint_eq(n_done, 4);
+}
+END_TEST
+
+START_TEST(test_scans_by_prefix)
+{
+    put("t", "a", "0");
+    put("t", "ab", "1");
+    put("t", "abc", "2");
+    put("t", "ac", "3");
+    s->ops->scan(s, "t", "ab", row, NULL);
+    run();
+    ck_assert_str_eq(text, "ab=1 abc=2 ");
+}
+END_TEST
+
+START_TEST(test_keys_and_values_are_any_text_and_bytes)
+{
+    s->ops->put(s, "t", "a \r\n*$%\x01\xff", "\0\r\n$5", 5, STORE_PUT_ANY, done, NULL);
+    s->ops->put(s, "t", "", "", 0, STORE_PUT_ANY, done, NULL);
+    s->ops->scan(s, "t", "a ", row, NULL);
+    s->ops->get(s, "t", "", value, NULL);
+    run();
+    for (unsigned i = 0; i < 4; i++)
+        ck_assert_int_eq(codes[i], ERR_NONE);
+}
+END_TEST
+
+/* What a completion calls is completed as well. */
+static void put_next(void *arg, enum err_code code)
+{
+    done(arg, code);
+    if (n_done < 10)
+        s->ops->put(s, "t", "a", "1", 1, STORE_PUT_ANY, put_next, NULL);
+}
+
+START_TEST(test_completions_call_on)
+{
+    s->ops->put(s, "t", "a", "1", 1, STORE_PUT_ANY, put_next, NULL);
+    run();
+    ck_assert_uint_eq(n_done, 10);
 }
 END_TEST
 
@@ -195,7 +298,7 @@ START_TEST(test_destroy_cancels_what_is_open)
 {
     put("t", "a", "1");
     s->ops->get(s, "t", "a", value, NULL);
-    s->ops->scan(s, "t", row, NULL);
+    s->ops->scan(s, "t", "", row, NULL);
     s->ops->count(s, "n", 1, counted, NULL);
     s->ops->destroy(s);
     s = NULL;
@@ -298,6 +401,9 @@ int main(void)
 {
     int failed = 0;
 
+    signal(SIGPIPE, SIG_IGN);
+    redis_server_init(&server);
+    redis_server_start(&server);
     for (kind = 0; kind < (int)(sizeof kinds / sizeof kinds[0]); kind++) {
         Suite *suite = suite_create(kinds[kind].name);
         TCase *t = tcase_create("store");
@@ -308,6 +414,10 @@ int main(void)
         tcase_add_test(t, test_removes);
         tcase_add_test(t, test_scans_one_table_in_order);
         tcase_add_test(t, test_counters_only_grow);
+        tcase_add_test(t, test_counters_are_raised);
+        tcase_add_test(t, test_scans_by_prefix);
+        tcase_add_test(t, test_keys_and_values_are_any_text_and_bytes);
+        tcase_add_test(t, test_completions_call_on);
         tcase_add_test(t, test_bounds);
         tcase_add_test(t, test_destroy_cancels_what_is_open);
         tcase_add_test(t, test_job_numbers_are_never_given_twice);
@@ -319,5 +429,6 @@ int main(void)
         failed += srunner_ntests_failed(r);
         srunner_free(r);
     }
+    redis_server_fini(&server);
     return failed == 0 ? 0 : 1;
 }

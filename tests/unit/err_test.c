@@ -130,7 +130,9 @@ START_TEST(numbers_are_pinned_and_each_has_a_name)
                                 ERR_INFEASIBLE,
                                 ERR_START_FAILED,
                                 ERR_DIED,
-                                ERR_SYSTEM};
+                                ERR_SYSTEM,
+                                ERR_AWAY,
+                                ERR_DENIED};
     const int n = sizeof codes / sizeof codes[0];
 
     for (int i = 0; i < n; i++) {

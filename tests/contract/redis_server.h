@@ -50,6 +50,8 @@ static inline void redis_server_start(struct redis_server *s)
            "",
            "--appendonly",
            "yes",
+           "--appendfsync",
+           "always",
            "--logfile",
            "redis.log",
            (char *)NULL);

@@ -22,7 +22,7 @@ LDFLAGS += $(SANFLAGS)
 
 objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 base := $(wildcard lib/base/*.c)
-loop := lib/net/loop.c
+loop := lib/net/loop.c $(wildcard lib/net/rpc_*.c)
 net  := $(filter-out $(loop),$(wildcard lib/net/*.c))
 core := $(wildcard lib/core/*.c)
 api  := $(wildcard lib/api/*.c)
@@ -115,7 +115,7 @@ $(BUILD)/tests/drivers/%: tests/drivers/%.cpp $(libray)
 unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
-$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lpthread -lm
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lgrpc_unsecure -lgpr -lpthread -lm
 endef
 $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)

@@ -60,6 +60,8 @@ grep -nE '#include "(raylet|gcs|lib/net)/' lib/api/*.[ch] && finding "lib/api st
 grep -nE '#include "[^/"]+"' "${sources[@]}" | grep -v '^docs/examples/' && finding "paths of includes start at the root"
 grep -ln 'event2/' "${sources[@]}" | grep -v '^lib/net/loop.c$' && finding "libevent belongs to lib/net/loop.c"
 grep -ln 'hiredis/' "${sources[@]}" | grep -vE '^(gcs/(redis_link|store_redis).c|tests/)' && finding "hiredis belongs to gcs/redis_link.c and store_redis.c"
+grep -lnE '<grpc/' "${sources[@]}" | grep -v '^lib/net/rpc_' && finding "gRPC belongs to lib/net/rpc_*"
+grep -nE '#include "lib/net/rpc_private.h"' "${sources[@]}" | grep -v '^lib/net/rpc_' && finding "rpc_private.h is for lib/net/rpc_*"
 grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "msgpack belongs to lib/api/value.c"
 
 # Magics are unique.
@@ -84,6 +86,9 @@ done
 
 # The library's face.
 readelf -d "$build/lib/libray.so.1" | grep -E 'NEEDED.*(grpc|event|hiredis)' && finding "libray links a daemon's library"
+for f in "$build"/bin/*; do
+    readelf -d "$f" | grep -E 'NEEDED.*grpc\+\+' && finding "$f links gRPC's C++ library"
+done
 nm -D --defined-only "$build/lib/libray.so.1" | awk '$2 != "A" {print $3}' | grep -vE '@@?(RAY_1|RAY_CORE_PRIVATE)$' && finding "libray exports a name without a version"
 
 for std in c11 c17 c2x; do

@@ -9,6 +9,7 @@ build=(
     make           # the build
     libevent-dev   # loop of the daemons
     libmsgpack-dev # values, in Ray's cross-language encoding
+    libgrpc-dev    # between machines: C-core only
     libhiredis-dev # Redis's protocol, where the GCS keeps its tables
     zlib1g-dev     # the word count example reads .gz
     pkg-config     # how users link

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LIB_NET_RPC_PRIVATE_H
+#define LIB_NET_RPC_PRIVATE_H
+/*
+ * What rpc_bridge, rpc_server and rpc_client share; for them only.
+ */
+#include <grpc/grpc.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/net/rpc_bridge.h"
+
+struct rpc_tag;
+/* On the loop thread; ok as gRPC's event says. */
+typedef void (*rpc_tag_f)(struct rpc_tag *tag, bool ok);
+
+/* One operation under way, a part of what it belongs to. */
+struct rpc_tag {
+    struct rpc_tag *next;
+    rpc_tag_f done;
+    bool ok;
+    atomic_bool is_started; /* orders what we wrote before the start with what the bridge reads */
+};
+
+grpc_completion_queue *rpc_bridge_queue(struct rpc_bridge *b);
+/* To be called before the operation is started: returns gRPC's form of the tag. */
+void *rpc_tag_start(struct rpc_tag *tag, rpc_tag_f done);
+/* Start a batch whose end is this tag. What gRPC refuses is our bug. */
+void rpc_start(grpc_call *call, const grpc_op *ops, size_t n, struct rpc_tag *tag, rpc_tag_f done);
+/* Wait for completions and run them: for those who end. */
+void rpc_bridge_pump(struct rpc_bridge *b);
+
+/* Codes and their texts on the wire. */
+grpc_status_code rpc_status_of(enum err_code code);
+enum err_code rpc_code_of(grpc_status_code status);
+
+/* The bytes of a buffer in one piece, which is the caller's; *size is set. NULL: no memory, or they
+ * cannot be read. A message of no bytes gives a piece too. */
+uint8_t *rpc_flatten(grpc_byte_buffer *buffer, size_t *size);
+/* A message, copied. */
+grpc_byte_buffer *rpc_message(const void *bytes, size_t size);
+
+#endif /* LIB_NET_RPC_PRIVATE_H */

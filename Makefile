@@ -17,7 +17,7 @@ SANFLAGS := $(if $(filter address,$(SAN)),-fsanitize=address$(comma)undefined -f
             $(if $(filter thread,$(SAN)),-fsanitize=thread)
 
 CFLAGS ?= -O2 -g
-ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE $(CFLAGS) -fPIC -fvisibility=default $(WARN) $(SANFLAGS) -I. -Ilib/api/include -MD -MP
+ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE $(CFLAGS) -fPIC -fvisibility=default $(WARN) $(SANFLAGS) -I. -I$(BUILD)/gen -Ilib/api/include -MD -MP
 LDFLAGS += $(SANFLAGS)
 
 objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -28,11 +28,12 @@ core := $(wildcard lib/core/*.c)
 api  := $(wildcard lib/api/*.c)
 raylet := $(wildcard raylet/*.c)
 gcs  := $(wildcard gcs/*.c)
+protos := $(patsubst %.proto,%,$(wildcard proto/*.proto))
 store_client := objstore/client.c objstore/copy.c
 objstore := $(filter-out $(store_client),$(wildcard objstore/*.c))
 lib := $(BUILD)/lib
 archives := $(lib)/libbase.a $(lib)/libnet.a $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libobjstore.a \
-            $(lib)/libloop.a
+            $(lib)/libloop.a $(lib)/libproto.a
 libray := $(lib)/libray.so
 static := $(lib)/libray.a
 
@@ -42,7 +43,7 @@ drivers  := $(patsubst tests/drivers/%.c,$(BUILD)/tests/drivers/%,$(wildcard tes
             $(patsubst tests/drivers/%.cpp,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.cpp))
 fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$(BUILD)/tests/fuzz/%_fuzz,$(wildcard tests/fuzz/*_fuzz.c))
 examples := $(patsubst docs/examples/%.c,$(BUILD)/examples/%,$(wildcard docs/examples/*.c))
-bins     := $(BUILD)/bin/raylet $(if $(wildcard cmd/ray/*.c),$(BUILD)/bin/ray)
+bins     := $(BUILD)/bin/raylet $(BUILD)/bin/gcs_server $(if $(wildcard cmd/ray/*.c),$(BUILD)/bin/ray)
 parallel := $(if $(wildcard docs/examples/parallel_map/main.c),$(BUILD)/examples/parallel_map)
 sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
 plants   := $(patsubst tests/sim/plants/%.patch,$(BUILD)/tests/sim/plant_%,$(wildcard tests/sim/plants/*.patch))
@@ -55,6 +56,15 @@ all: $(bins) $(libray) $(static) $(examples) $(parallel) compile_commands.json
 examples: $(examples) $(parallel)
 tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(refs) $(bench)
 
+# Messages from proto/; only *_rpc.c and *_codec.c see them. Generated code is not ours to warn about.
+$(BUILD)/gen/proto/%.pb-c.c $(BUILD)/gen/proto/%.pb-c.h: proto/%.proto
+	@mkdir -p $(BUILD)/gen
+	protoc-c --c_out=$(BUILD)/gen $<
+.SECONDARY: $(protos:%=$(BUILD)/gen/%.pb-c.c)
+$(call objs,$(wildcard gcs/*_rpc.c gcs/*_codec.c)): | $(protos:%=$(BUILD)/gen/%.pb-c.h)
+$(BUILD)/obj/proto/%.pb-c.o: $(BUILD)/gen/proto/%.pb-c.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 $(CFLAGS) $(SANFLAGS) -fPIC -w -I$(BUILD)/gen -c $< -o $@
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c $< -o $@
@@ -65,6 +75,7 @@ $(lib)/libcore.a: $(call objs,$(core))
 $(lib)/libraylet.a: $(call objs,$(raylet))
 $(lib)/libloop.a: $(call objs,$(loop))
 $(lib)/libgcs.a: $(call objs,$(gcs))
+$(lib)/libproto.a: $(patsubst %,$(BUILD)/obj/%.pb-c.o,$(protos))
 $(lib)/libobjstore.a: $(call objs,$(objstore) $(wildcard $(store_client)))
 $(archives):
 	@mkdir -p $(@D)
@@ -89,13 +100,17 @@ $(static): $(filter-out %/start.o,$(call objs,$(api) $(core) $(wildcard $(store_
 	objcopy --wildcard --keep-global-symbol='ray_*' $(BUILD)/static/ray.o
 	$(AR) rcs $@ $(BUILD)/static/ray.o
 
-$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lprotobuf-c -lpthread
 
-$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
+$(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lpthread
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lprotobuf-c -lpthread
+
+$(BUILD)/bin/gcs_server: $(call objs,$(wildcard cmd/gcs_server/*.c)) $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lhiredis -lprotobuf-c -lgrpc_unsecure -lgpr -lpthread
 
 user = -L$(lib) -lray -Wl,-rpath,'$$ORIGIN/$(1)' -lpthread -lm
 $(BUILD)/examples/%: docs/examples/%.c $(libray)
@@ -112,10 +127,10 @@ $(BUILD)/tests/drivers/%: tests/drivers/%.cpp $(libray)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(CFLAGS) -Wall -Wextra -Wpedantic $(if $(filter 1,$(WERROR)),-Werror) $(SANFLAGS) -Ilib/api/include -MMD -MP -MF $@.d \
 	    -o $@ $< $(LDFLAGS) $(call user,../../lib)
-unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
+unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
-$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lgrpc_unsecure -lgpr -lpthread -lm
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lprotobuf-c -lgrpc_unsecure -lgpr -lpthread -lm
 endef
 $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)
@@ -123,7 +138,7 @@ $(BUILD)/tests/unit/%: tests/contract/%.c $(unit_deps)
 	$(unit_link)
 $(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(if $(FUZZ_MAIN),,$(call objs,tests/fuzz/run_corpus.c)) $(unit_deps)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) $(FUZZ_MAIN) -lmsgpackc -levent_core -lpthread -lm
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) $(FUZZ_MAIN) -lmsgpackc -levent_core -lprotobuf-c -lpthread -lm
 sim_deps = $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libobjstore.a $(lib)/libnet.a $(lib)/libbase.a
 $(BUILD)/tests/sim/sim: $(sim_deps)
 	@mkdir -p $(@D)
@@ -192,7 +207,7 @@ sources := $(base) $(loop) $(net) $(core) $(api) $(raylet) $(gcs) $(wildcard obj
            $(wildcard cmd/*/*.c docs/examples/*.c docs/examples/*/*.c tests/*/*.c tests/sim/*/*.c)
 compile_commands.json: FORCE
 	@printf '%s\n' $(sources) | awk -v q='"' 'BEGIN { printf "[" } { printf "%s\n{%sdirectory%s:%s$(CURDIR)%s,%sfile%s:%s%s%s,%scommand%s:%s%s -c %s%s}", \
-	    sep, q,q,q,q, q,q,q,$$0,q, q,q,q,"cc -std=gnu17 -D_GNU_SOURCE $(WARN) -I. -Ilib/api/include",$$0,q; sep = "," } END { print "\n]" }' > $(BUILD)/$@.new
+	    sep, q,q,q,q, q,q,q,$$0,q, q,q,q,"cc -std=gnu17 -D_GNU_SOURCE $(WARN) -I. -I$(BUILD)/gen -Ilib/api/include",$$0,q; sep = "," } END { print "\n]" }' > $(BUILD)/$@.new
 	@cmp -s $(BUILD)/$@.new $@ && rm $(BUILD)/$@.new || mv $(BUILD)/$@.new $@
 
 clean:

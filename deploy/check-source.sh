@@ -64,11 +64,16 @@ grep -lnE '<grpc/' "${sources[@]}" | grep -v '^lib/net/rpc_' && finding "gRPC be
 grep -nE '#include "lib/net/rpc_private.h"' "${sources[@]}" | grep -v '^lib/net/rpc_' && finding "rpc_private.h is for lib/net/rpc_*"
 grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "msgpack belongs to lib/api/value.c"
 
+grep -ln '"proto/.*pb-c.h"' "${sources[@]}" | grep -vE '_(rpc|codec).c$' && finding "generated messages are for *_rpc.c and *_codec.c"
+for f in $(files 'proto/*.proto'); do
+    grep -q "^$(sha256sum <"$f" | cut -d' ' -f1) $f " proto/VERSIONS || finding "$f changed: say so in proto/VERSIONS"
+done
+
 # Magics are unique.
 grep -hoE '^#define [A-Z_]+_MAGIC +0x[0-9a-fA-F]+' "${sources[@]}" | awk '{print tolower($3)}' | sort | uniq -d | grep . && finding "two structs share a magic"
 
 # What decides touches no socket, clock, thread or file.
-for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/worker_policy raylet/channel_table raylet/resources lib/net/frame lib/core/borrow lib/core/borrow_digest objstore/store objstore/store_check objstore/word_map gcs/rows gcs/commit; do
+for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/worker_pool raylet/worker_policy raylet/channel_table raylet/resources lib/net/frame lib/core/borrow lib/core/borrow_digest objstore/store objstore/store_check objstore/word_map gcs/rows gcs/commit gcs/kv; do
     o=$build/obj/$m.o
     [ -f "$o" ] || { finding "$o is missing: make first"; continue; }
     nm -u "$o" | awk '{print $2}' |

@@ -10,6 +10,8 @@ build=(
     libevent-dev   # loop of the daemons
     libmsgpack-dev # values, in Ray's cross-language encoding
     libgrpc-dev    # between machines: C-core only
+    libprotobuf-c-dev   # its messages, and the GCS's rows
+    protobuf-c-compiler # from proto/
     libhiredis-dev # Redis's protocol, where the GCS keeps its tables
     zlib1g-dev     # the word count example reads .gz
     pkg-config     # how users link
@@ -19,6 +21,7 @@ test=(
     libsubunit-dev     # check's own dependency when linking
     python3            # cluster tests
     python3-pytest     # cluster tests
+    python3-grpcio     # speaks to the GCS as Ray's tools do
     procps             # what runs, in the tests
     redis-server       # the GCS's store, really
     clang-format-14    # make check-source

@@ -2,9 +2,10 @@
 #include "gcs/node_table.h"
 
 #include <stdlib.h>
-#include <string.h>
 
+#include "gcs/node_codec.h"
 #include "lib/base/alloc.h"
+#include "lib/base/log.h"
 
 #define TABLE "NODE"
 
@@ -13,15 +14,27 @@ struct getting {
     void *arg;
 };
 
+static void put(struct store *store,
+                const struct node_row *row,
+                enum store_put how,
+                store_done_f done,
+                void *arg)
+{
+    char key[ID_HEX_MAX];
+    size_t size;
+    void *bytes = node_row_pack(row, &size);
+
+    id_hex(row->id.bytes, sizeof row->id.bytes, key);
+    store->ops->put(store, TABLE, key, bytes, size, how, done, arg);
+    free(bytes);
+}
+
 void node_table_register(struct store *store,
                          const struct node_row *row,
                          store_done_f done,
                          void *arg)
 {
-    char key[ID_HEX_MAX];
-
-    id_hex(row->id.bytes, sizeof row->id.bytes, key);
-    store->ops->put(store, TABLE, key, row, sizeof *row, STORE_PUT_NEW, done, arg);
+    put(store, row, STORE_PUT_NEW, done, arg);
 }
 
 void node_table_set_dead(struct store *store,
@@ -30,31 +43,54 @@ void node_table_set_dead(struct store *store,
                          void *arg)
 {
     struct node_row dead = *row;
-    char key[ID_HEX_MAX];
 
     dead.state = NODE_DEAD;
-    id_hex(row->id.bytes, sizeof row->id.bytes, key);
-    store->ops->put(store, TABLE, key, &dead, sizeof dead, STORE_PUT_ANY, done, arg);
+    put(store, &dead, STORE_PUT_ANY, done, arg);
 }
 
 static void got(void *arg, enum err_code code, const void *value, size_t size)
 {
     struct getting *g = arg;
-    struct node_row row = {.state = 0};
+    struct node_row row;
 
-    if (code == ERR_NONE)
-        memcpy(&row, value, size < sizeof row ? size : sizeof row);
-    row.name[sizeof row.name - 1] = '\0';
+    if (code == ERR_NONE && node_row_unpack(value, size, &row) != 0)
+        code = ERR_PROTOCOL;
     g->done(g->arg, code, code == ERR_NONE ? &row : NULL);
     free(g);
 }
 
-void node_table_get(struct store *store, const struct unique_id *id, node_row_f done, void *arg)
+static struct getting *getting(node_row_f done, void *arg)
 {
     struct getting *g = xmalloc(sizeof *g);
-    char key[ID_HEX_MAX];
 
     *g = (struct getting){.done = done, .arg = arg};
+    return g;
+}
+
+void node_table_get(struct store *store, const struct unique_id *id, node_row_f done, void *arg)
+{
+    char key[ID_HEX_MAX];
+
     id_hex(id->bytes, sizeof id->bytes, key);
-    store->ops->get(store, TABLE, key, got, g);
+    store->ops->get(store, TABLE, key, got, getting(done, arg));
+}
+
+static void scanned(void *arg, enum err_code code, const char *key, const void *value, size_t size)
+{
+    struct getting *g = arg;
+    struct node_row row;
+
+    if (key == NULL) {
+        g->done(g->arg, code, NULL);
+        free(g);
+    } else if (node_row_unpack(value, size, &row) != 0) {
+        log_err("gcs", "foreign_row", "table=" TABLE " key=%.80s", key);
+    } else {
+        g->done(g->arg, ERR_NONE, &row);
+    }
+}
+
+void node_table_scan(struct store *store, node_row_f row, void *arg)
+{
+    store->ops->scan(store, TABLE, "", scanned, getting(row, arg));
 }

@@ -8,8 +8,9 @@
  * (it is away) reads and refusals overtake: they are told at once what is durable, and changes are
  * held until it is back, up to a bound, then refused with ERR_FULL. Before the rows are loaded all
  * fails with ERR_AWAY; destroy completes what is open with ERR_CANCELED. Loop thread. Arguments are
- * borrowed for the call, what a callback is given for the callback. Table names and keys are text;
- * a key of at most STORE_KEY_MAX and a value of at most STORE_VALUE_MAX bytes, else ERR_INVALID.
+ * borrowed for the call, what a callback is given for the callback. A callback may be NULL. Table
+ * names and keys are text; a key of at most STORE_KEY_MAX and a value of at most STORE_VALUE_MAX
+ * bytes, else ERR_INVALID.
  */
 #include <stddef.h>
 #include <stdint.h>

@@ -222,6 +222,8 @@ static void on_received(struct rpc_tag *tag, bool ok)
     c->is_held = true;
     c->server->n_held++;
     c->method->handler(c->arg, c);
+    free(c->request); /* many may wait for long; its tags are out still, so it is there */
+    c->request = NULL;
 }
 
 /* The value of a key that is there once; NULL if not. Keys come in lower case. */

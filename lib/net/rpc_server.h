@@ -54,7 +54,7 @@ void rpc_server_start(struct rpc_server *s, const char *cluster_hex, const char 
 void rpc_server_destroy(struct rpc_server *s);
 void rpc_server_stats(const struct rpc_server *s, struct rpc_server_stats *out);
 
-/* The request, until the answer. */
+/* The request, until the handler returns. */
 const uint8_t *rpc_call_request(const struct rpc_call *call, size_t *size);
 /* Tell when the caller has gone before it was answered (it died, canceled, its deadline passed):
  * the call is to be answered all the same. */

@@ -9,6 +9,7 @@
 #include "gcs/node_table.h"
 #include "gcs/store_memory.h"
 #include "gcs/store_redis.h"
+#include "lib/base/log.h"
 #include "tests/contract/redis_server.h"
 
 /* --- a store in Redis: each test its own namespace of one server --- */
@@ -378,6 +379,40 @@ static void on_node(void *arg, enum err_code code, const struct node_row *given)
         found = *given;
 }
 
+static struct job_row found_job;
+static unsigned n_rows;
+
+static void on_job_row(void *arg,
+                       enum err_code code,
+                       uint32_t number_of,
+                       const struct job_row *given)
+{
+    (void)number_of;
+    done(arg, code);
+    if (given != NULL)
+        found_job = *given;
+}
+
+static void count_node(void *arg, enum err_code code, const struct node_row *given)
+{
+    if (given != NULL)
+        n_rows++;
+    else
+        done(arg, code);
+}
+
+static void count_job(void *arg,
+                      enum err_code code,
+                      uint32_t number_of,
+                      const struct job_row *given)
+{
+    (void)number_of;
+    if (given != NULL)
+        n_rows++;
+    else
+        done(arg, code);
+}
+
 /* INV-6: death is final. */
 START_TEST(test_a_dead_node_does_not_register_again)
 {
@@ -394,6 +429,68 @@ START_TEST(test_a_dead_node_does_not_register_again)
     run();
     ck_assert_int_eq(codes[3], ERR_EXISTS);
     ck_assert_uint_eq(found.state, NODE_DEAD);
+}
+END_TEST
+
+/* What a table's row holds comes back; what is none of ours is an error or passed over. */
+START_TEST(test_rows_of_nodes_and_jobs)
+{
+    struct node_row n = {.id.bytes = {1},
+                         .state = NODE_ALIVE,
+                         .pid = 7,
+                         .start_ms = 5,
+                         .n_cpus = 4,
+                         .name = "a",
+                         .address = "10.0.0.1",
+                         .hostname = "host",
+                         .socket = "/tmp/s",
+                         .node_port = 1,
+                         .object_port = 65535,
+                         .is_head = 1,
+                         .n_resources = 2,
+                         .resources = {{"CPU", 4}, {"GPU", 0.5}}};
+    struct job_row j = {.start_ms = 1, .driver_pid = 7, .entry = "program"};
+    char hex[ID_HEX_MAX];
+
+    node_table_register(s, &n, done, NULL);
+    node_table_get(s, &n.id, on_node, NULL);
+    run();
+    ck_assert_mem_eq(&found, &n, sizeof n);
+    struct unique_id foreign = {.bytes = {2}};
+    id_hex(foreign.bytes, sizeof foreign.bytes, hex);
+    put("NODE", hex, "no row at all \xff");
+    put("JOB", "00000001", "no row at all \xff");
+    node_table_get(s, &foreign, on_node, NULL);
+    run();
+    ck_assert_int_eq(codes[4], ERR_PROTOCOL);
+    job_table_put(s, 2, &j, done, NULL);
+    job_table_get(s, 1, on_job_row, NULL);
+    job_table_get(s, 2, on_job_row, NULL);
+    run();
+    ck_assert_int_eq(codes[6], ERR_PROTOCOL);
+    ck_assert_int_eq(codes[7], ERR_NONE);
+    ck_assert_mem_eq(&found_job, &j, sizeof j);
+    log_threshold = LOG_LEVEL_BROKEN;
+    n_rows = 0;
+    node_table_scan(s, count_node, NULL);
+    job_table_scan(s, count_job, NULL);
+    run();
+    ck_assert_uint_eq(n_rows, 2);
+    ck_assert_uint_eq(n_done, 10);
+}
+END_TEST
+
+START_TEST(test_what_somebody_holds_is_not_given_again)
+{
+    job_table_hold(s, 41, 1000, done, NULL);
+    job_table_hold(s, 40, 10, done, NULL);
+    job_table_next(s, on_job, NULL);
+    run();
+    ck_assert_uint_eq(job, 42);
+    job_table_take_processes(s, 41, 1, on_block, NULL);
+    run();
+    ck_assert_uint_eq(first, 1001);
+    ck_assert_uint_eq(n_done, 4);
 }
 END_TEST
 
@@ -423,6 +520,8 @@ int main(void)
         tcase_add_test(t, test_job_numbers_are_never_given_twice);
         tcase_add_test(t, test_process_numbers_come_in_blocks);
         tcase_add_test(t, test_a_dead_node_does_not_register_again);
+        tcase_add_test(t, test_rows_of_nodes_and_jobs);
+        tcase_add_test(t, test_what_somebody_holds_is_not_given_again);
         suite_add_tcase(suite, t);
         SRunner *r = srunner_create(suite);
         srunner_run_all(r, CK_NORMAL);

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef GCS_SERVER_H
+#define GCS_SERVER_H
+/*
+ * The GCS as a server: the store, the tables' services and their port, which lets calls in when all
+ * rows are loaded (INV-4). Loop thread.
+ */
+#include "gcs/store_redis.h"
+#include "lib/base/auth_token.h"
+#include "lib/net/loop.h"
+
+#define GCS_PROTOCOL 1 /* of proto/gcs_link.proto */
+
+struct gcs_server;
+
+struct gcs_server_config {
+    struct loop *loop;   /* borrowed */
+    const char *address; /* IP:PORT, port 0 for any */
+    const char *redis;   /* HOST:PORT or a path; NULL: rows in memory, which end with the process */
+    const char *redis_username, *redis_password; /* NULL: none */
+    const char *ns;                              /* the cluster's part of Redis */
+    const struct auth_token *token;
+    size_t held_bytes; /* changes that wait for Redis, at most */
+    /* It serves: port, cluster id in hex, incarnation. */
+    void (*on_ready)(void *arg, int port, const char *cluster, uint64_t incarnation);
+    /* It never will, or another GCS took over: a sentence. */
+    void (*on_end)(void *arg, const char *why);
+    void *arg;
+};
+
+struct gcs_server *gcs_server_create(const struct gcs_server_config *config, struct err *err);
+/* At each turn's end. */
+void gcs_server_run(struct gcs_server *g);
+/* Open calls fail; what was answered is durable. NULL is fine. */
+void gcs_server_destroy(struct gcs_server *g);
+
+#endif /* GCS_SERVER_H */

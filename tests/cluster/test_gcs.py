@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gcs_server on a real Redis, spoken to in gRPC by another implementation: what it keeps, and what it survives."""
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+
+from conftest import build_dir, slow, wait_until
+
+TOKEN = "test-token"
+NODE = "/ray.rpc.NodeInfoGcsService/"
+JOB = "/ray.rpc.JobInfoGcsService/"
+KV = "/ray.rpc.InternalKVGcsService/"
+LINK = "/ray.c.GcsLink/"
+
+
+def message(*fields):
+    """A protobuf message of (number, value): int, bytes, str."""
+    def varint(n):
+        out = b""
+        while n > 0x7F:
+            out += bytes([n & 0x7F | 0x80])
+            n >>= 7
+        return out + bytes([n])
+    out = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        else:
+            data = value.encode() if isinstance(value, str) else value
+            out += varint(number << 3 | 2) + varint(len(data)) + data
+    return out
+
+
+def parse(data):
+    """{number: [values]} of a message."""
+    def varint():
+        nonlocal at
+        n = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            n |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return n
+    at, fields = 0, {}
+    while at < len(data):
+        tag = varint()
+        kind = tag & 7
+        if kind == 0:
+            value = varint()
+        elif kind == 1:
+            value = struct.unpack("<d", data[at:at + 8])[0]
+            at += 8
+        else:
+            n = varint()
+            value = data[at:at + n]
+            at += n
+        fields.setdefault(tag >> 3, []).append(value)
+    return fields
+
+
+def first(data, number, default=b""):
+    return parse(data).get(number, [default])[0]
+
+
+class Gcs:
+    """A gcs_server, a redis-server and a way to call them; each may be killed and started again."""
+
+    def __init__(self):
+        self.dir = Path(tempfile.mkdtemp(prefix="ray-gcs-", dir="/tmp"))
+        self.redis_path = self.dir / "redis.sock"
+        self.server = self.redis = None
+        self.port = 0
+        self.n_logs = 0
+        self.channels = []
+        self.default = None  # a channel; one for each start, since the first call on one that broke may fail
+
+    def start_redis(self):
+        self.redis = subprocess.Popen(
+            ["redis-server", "--port", "0", "--unixsocket", self.redis_path, "--dir", self.dir, "--save", "",
+             "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL)
+
+    def spawn(self, *arguments, redis=True):
+        """A gcs_server; (process, the pipe it says on that it is ready)."""
+        ready, writer = os.pipe()
+        self.n_logs += 1
+        store = [f"--redis={self.redis_path}"] if redis else []
+        process = subprocess.Popen(
+            [build_dir() / "bin/gcs_server", f"--address=127.0.0.1:{self.port}", f"--ready-fd={writer}", *store, *arguments],
+            pass_fds=[writer], env=dict(os.environ, RAY_AUTH_TOKEN=TOKEN),
+            stderr=open(self.dir / f"gcs-{self.n_logs}.log", "wb"))
+        os.close(writer)
+        return process, os.fdopen(ready, "rb")
+
+    def start(self, *arguments, redis=True):
+        self.server, ready = self.spawn(*arguments, redis=redis)
+        with ready:
+            line = ready.readline().split()
+        assert line[:1] == [b"ready"], self.log()
+        self.port = int(line[1])
+        self.default = self.channel()
+        self.cluster, self.incarnation = line[2].decode(), int(line[3])
+        return self
+
+    def log(self, n=None):
+        return (self.dir / f"gcs-{n or self.n_logs}.log").read_text()
+
+    def kill(self, process):
+        process.kill()
+        process.wait()
+
+    def channel(self):
+        channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", options=[
+            ("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)])
+        self.channels.append(channel)
+        return channel
+
+    def call(self, method, request=b"", timeout=20, metadata=(("authorization", f"Bearer {TOKEN}"),), wait=True,
+             channel=None):
+        if channel is None:
+            channel = self.default
+        return channel.unary_unary(method)(request, timeout=timeout * slow(), metadata=metadata, wait_for_ready=wait)
+
+    def error(self, *args, **options):
+        with pytest.raises(grpc.RpcError) as caught:
+            self.call(*args, **options)
+        return caught.value.code(), caught.value.details()
+
+    # what the tests ask
+
+    def next_job(self, **options):
+        return first(self.call(JOB + "GetNextJobID", **options), 2, 0)
+
+    def put(self, key, value, ns="", overwrite=1, **options):
+        return first(self.call(KV + "InternalKVPut", message((1, key), (2, value), (3, overwrite), (4, ns)), **options),
+                     2, 0)
+
+    def get(self, key, ns="", **options):
+        reply = self.call(KV + "InternalKVGet", message((1, key), (2, ns)), **options)
+        return None if first(first(reply, 1), 1, 0) == 17 else first(reply, 2)
+
+    def register(self, number, **options):
+        info = message((1, bytes([number] * 28)), (2, "10.0.0.1"), (5, 1000 + number), (12, f"node{number}"),
+                       (23, 5), (11, message((1, "CPU")) + b"\x11" + struct.pack("<d", 4.0)))
+        return self.call(NODE + "RegisterNode", message((1, info)), **options)
+
+    def nodes(self):
+        """{number: is it alive}"""
+        reply = self.call(NODE + "GetAllNodeInfo")
+        return {first(n, 1)[0]: first(n, 7, 0) == 0 for n in parse(reply).get(2, [])}
+
+    def close(self):
+        for channel in self.channels:
+            channel.close()
+        for process in (self.server, self.redis):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+        logs = "".join(f.read_text(errors="replace") for f in self.dir.glob("gcs-*.log"))
+        shutil.rmtree(self.dir)
+        for word in ("level=broken", "Sanitizer", "runtime error"):
+            assert word not in logs, logs
+
+
+@pytest.fixture
+def gcs():
+    g = Gcs()
+    yield g
+    g.close()
+
+
+@pytest.fixture
+def served(gcs):
+    gcs.start_redis()
+    return gcs.start()
+
+
+# --- what it keeps ---
+
+def test_nodes(served):
+    assert len(first(served.call(NODE + "GetClusterId"), 2)) == 28
+    served.register(1)
+    served.register(2)
+    served.register(1)  # its first answer may have been lost
+    assert served.nodes() == {1: True, 2: True}
+    alive = served.call(NODE + "CheckAlive", message((1, "10.0.0.1:1001"), (1, "10.0.0.1:9"), (1, b"\2" * 28), (1, b"\3" * 28)))
+    assert first(alive, 3) == b"\1\0\1\0"
+    served.call(NODE + "UnregisterNode", message((1, bytes([1] * 28))))
+    served.call(NODE + "UnregisterNode", message((1, bytes([1] * 28))))
+    assert served.nodes() == {1: False, 2: True}
+    code, text = served.error(NODE + "RegisterNode", message((1, message((1, bytes([1] * 28)), (2, "10.0.0.1")))))
+    assert code == grpc.StatusCode.ALREADY_EXISTS and "declared dead" in text
+    node = [n for n in parse(served.call(NODE + "GetAllNodeInfo"))[2] if first(n, 1)[0] == 2][0]
+    assert first(node, 12) == b"node2" and first(first(node, 11), 2) == 4.0
+
+
+def test_jobs(served):
+    assert served.next_job() == 1
+    reply = served.call(JOB + "AddJob", message((1, message((5, 77), (9, "wordcount")))))
+    assert first(reply, 100) == b"\x02\0\0\0"
+    served.call(JOB + "AddJob", message((1, message((1, b"\x09\0\0\0"), (9, "of an older head")))))
+    assert served.next_job() == 10
+    served.call(JOB + "MarkJobFinished", message((1, b"\x02\0\0\0")))
+    jobs = {first(j, 1)[0]: (first(j, 2, 0), first(j, 9)) for j in parse(served.call(JOB + "GetAllJobInfo"))[2]}
+    assert jobs == {2: (1, b"wordcount"), 9: (0, b"of an older head")}
+    assert served.error(JOB + "MarkJobFinished", message((1, b"\x63\0\0\0")))[0] == grpc.StatusCode.NOT_FOUND
+    blocks = [served.call(LINK + "TakeProcesses", message((1, 2), (2, 256))) for _ in range(3)]
+    assert [first(b, 1) for b in blocks] == [1, 257, 513]
+
+
+def test_keys_and_values(served):
+    odd = bytes(range(256))
+    assert served.put("a", "1") == 1
+    assert served.put("a", "2") == 0
+    assert served.put("a", "3", overwrite=0) == 0
+    assert served.get("a") == b"2"
+    assert served.get("a", ns="n") is None
+    served.put(odd, odd, ns=":%@")
+    served.put("", "", ns="empty")
+    assert served.get(odd, ns=":%@") == odd
+    assert served.get("", ns="empty") == b""
+    for key in ("fun:1", "fun:2", "fun:10", "other"):
+        served.put(key, key, ns="n")
+    keys = parse(served.call(KV + "InternalKVKeys", message((1, "fun:1"), (2, "n"))))[2]
+    assert keys == [b"fun:1", b"fun:10"]
+    assert parse(served.call(KV + "InternalKVKeys", message((2, ":%@"))))[2] == [odd]
+    many = served.call(KV + "InternalKVMultiGet", message((1, "fun:2"), (1, "none"), (1, "other"), (2, "n")))
+    assert [(first(e, 1), first(e, 2)) for e in parse(many)[2]] == [(b"fun:2", b"fun:2"), (b"other", b"other")]
+    assert first(served.call(KV + "InternalKVExists", message((1, "fun:2"), (2, "n"))), 2, 0) == 1
+    assert first(served.call(KV + "InternalKVDel", message((1, "fun:"), (2, "n"), (3, 1))), 2, 0) == 3
+    assert first(served.call(KV + "InternalKVDel", message((1, "fun:"), (2, "n"))), 2, 0) == 0
+    assert first(served.call(KV + "InternalKVExists", message((1, "other"), (2, "n"))), 2, 0) == 1
+
+
+# --- who is let in ---
+
+def test_every_call_wants_the_token(served):
+    methods = [NODE + "GetClusterId", KV + "InternalKVGet", LINK + "Hello", "/grpc.health.v1.Health/Check", "/no.Such/Method"]
+    right = ("authorization", f"Bearer {TOKEN}")
+    for metadata in ([], [("authorization", "Bearer x")], [("authorization", f"bearer {TOKEN}")],
+                     [("authorization", TOKEN)], [("authorization", f"Bearer {TOKEN}x")], [right, right],
+                     [("authorization", "Bearer ")], [("x-ray-authorization", f"Bearer {TOKEN}")]):
+        for method in methods:
+            code, text = served.error(method, metadata=metadata)
+            assert code == grpc.StatusCode.UNAUTHENTICATED and "RAY_AUTH_TOKEN" in text and TOKEN not in text
+    assert served.error("/no.Such/Method")[0] == grpc.StatusCode.UNIMPLEMENTED
+    assert served.call("/grpc.health.v1.Health/Check", metadata=[right]) == message((1, 1))
+    assert TOKEN not in served.log()
+
+
+def test_two_clusters_and_versions_do_not_mix(served):
+    right = ("authorization", f"Bearer {TOKEN}")
+    served.call(NODE + "GetClusterId", metadata=[right, ("ray_cluster_id", served.cluster)])
+    assert served.error(NODE + "GetClusterId",
+                        metadata=[right, ("ray_cluster_id", "00" * 28)])[0] == grpc.StatusCode.UNAUTHENTICATED
+    hello = served.call(LINK + "Hello", message((1, 1), (3, bytes.fromhex(served.cluster))))
+    assert first(hello, 3).hex() == served.cluster and first(hello, 4) == served.incarnation
+    assert served.error(LINK + "Hello", message((1, 1), (3, b"\0" * 28)))[0] == grpc.StatusCode.UNAUTHENTICATED
+    code, text = served.error(LINK + "Hello", message((1, 7), (2, "of tomorrow")))
+    assert code == grpc.StatusCode.FAILED_PRECONDITION and "of tomorrow" in text
+
+
+def test_requests_that_are_none(served):
+    for method in (NODE + "RegisterNode", NODE + "UnregisterNode", JOB + "AddJob", JOB + "MarkJobFinished"):
+        assert served.error(method)[0] == grpc.StatusCode.INVALID_ARGUMENT
+    for service, names in ((NODE, ("RegisterNode", "CheckAlive")), (KV, ("InternalKVGet", "InternalKVPut", "InternalKVKeys")),
+                           (LINK, ("Hello", "TakeProcesses"))):
+        for name in names:
+            assert served.error(service + name, b"\xff" * 40)[0] == grpc.StatusCode.INVALID_ARGUMENT
+    assert served.error(KV + "InternalKVPut", message((1, "k" * 2000), (2, "v")))[0] == grpc.StatusCode.INVALID_ARGUMENT
+    code, text = served.error(KV + "InternalKVPut", message((1, "k"), (2, b"v" * (1 << 20) + b"v"), (3, 1)))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT and "1048576" in text
+    assert served.error(KV + "InternalKVPut",
+                        message((1, "k"), (2, b"v" * (9 << 20))))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert served.nodes() == {}
+
+
+# --- what it survives ---
+
+def test_whatever_is_killed_rows_are_back_and_no_number_is_given_twice(served):
+    numbers, stop = [], threading.Event()
+    seed = random.Random(3)
+
+    def ask():
+        channel = served.channel()
+        while not stop.is_set():
+            try:
+                numbers.append(served.next_job(channel=channel, timeout=1))
+            except grpc.RpcError:
+                pass
+    asker = threading.Thread(target=ask)
+    asker.start()
+    incarnation = served.incarnation
+    for round_ in range(1, 7):
+        n = len(numbers)
+        wait_until(lambda: len(numbers) > n + seed.randrange(20), 30 * slow())  # pylint: disable=cell-var-from-loop
+        served.register(round_)
+        served.put(f"key{round_}", f"{round_}")
+        if round_ % 3 != 1:
+            served.kill(served.redis)
+        if round_ % 3 != 2:
+            served.kill(served.server)
+        if served.redis.poll() is not None:
+            served.start_redis()
+        if served.server.poll() is not None:
+            served.start()
+            assert served.incarnation == incarnation + 1
+            incarnation += 1
+        assert served.nodes() == {i: True for i in range(1, round_ + 1)}
+        assert [served.get(f"key{i}") for i in range(1, round_ + 1)] == [b"%d" % i for i in range(1, round_ + 1)]
+    stop.set()
+    asker.join()
+    assert len(numbers) > 6 and len(set(numbers)) == len(numbers)
+
+
+def test_redis_away(served):
+    served.put("a", "1")
+    served.kill(served.redis)
+    assert served.get("a") == b"1"
+    code, _ = served.error(KV + "InternalKVPut", message((1, "a"), (2, "2"), (3, 1)), timeout=0.2)
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert served.get("a") == b"1"
+    wait_until(lambda: str(served.redis_path).encode() in first(served.call(LINK + "Hello", message((1, 1))), 6), 10 * slow())
+    future = served.default.unary_unary(JOB + "GetNextJobID").future(
+        b"", timeout=60, metadata=[("authorization", f"Bearer {TOKEN}")])
+    served.start_redis()
+    assert first(future.result(), 2) == 1
+    assert served.get("a") == b"2"  # held, and done when it was back
+
+
+def test_what_waits_for_redis_is_bounded(gcs):
+    gcs.start_redis()
+    gcs.start("--held-bytes=100000")
+    gcs.kill(gcs.redis)
+    calls = [gcs.channel().unary_unary(KV + "InternalKVPut").future(
+        message((1, f"k{i}"), (2, b"v" * 20000), (3, 1)), timeout=60, wait_for_ready=True,
+        metadata=[("authorization", f"Bearer {TOKEN}")]) for i in range(10)]
+    wait_until(lambda: sum(c.done() for c in calls) >= 6, 20 * slow())
+    refused = [c for c in calls if c.done()]
+    for c in refused:
+        assert c.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and str(gcs.redis_path) in c.details()
+    gcs.start_redis()
+    assert all(c.code() == grpc.StatusCode.OK for c in calls if c not in refused)
+
+
+def test_an_older_file_while_the_gcs_was_dead(served):
+    """Nobody but the nodes knows the numbers then: they say so in their first message."""
+    served.next_job()
+    served.kill(served.server)
+    served.kill(served.redis)
+    shutil.copytree(served.dir / "appendonlydir", served.dir / "saved")
+    served.start_redis()
+    served.start()
+    for expected in (2, 3, 4):
+        assert served.next_job() == expected
+    served.call(LINK + "TakeProcesses", message((1, 4), (2, 256)))
+    served.kill(served.server)
+    served.kill(served.redis)
+    shutil.rmtree(served.dir / "appendonlydir")
+    (served.dir / "saved").rename(served.dir / "appendonlydir")
+    served.start_redis()
+    served.start()
+    served.call(LINK + "Hello", message((1, 1), (6, message((1, 3), (2, 5))), (6, message((1, 4), (2, 256)))))
+    assert served.next_job() == 5
+    assert first(served.call(LINK + "TakeProcesses", message((1, 4), (2, 1))), 1) == 257
+
+
+def test_a_second_gcs_takes_over(served):
+    served.put("a", "1")
+    former, former_log = served.server, served.n_logs
+    served.port = 0
+    served.start()
+    assert former.wait(20 * slow()) == 1
+    assert "taken this cluster over" in served.log(former_log)
+    assert served.get("a") == b"1"
+
+
+def test_a_client_that_does_not_read(served):
+    """Stopped with answers on their way: others are served, and the server's memory stays bounded."""
+    served.put("big", b"v" * (1 << 20))
+    client = subprocess.Popen(["/usr/bin/python3", "-c", f"""
+import grpc, sys
+channel = grpc.insecure_channel("127.0.0.1:{served.port}", options=[("grpc.enable_http_proxy", 0)])
+call = channel.unary_unary("{KV}InternalKVGet")
+ask = lambda: call.future({message((1, "big"))!r}, metadata=[("authorization", "Bearer {TOKEN}")])
+ask().result()
+print("connected", flush=True)
+sys.stdin.readline()
+calls = [ask() for _ in range(900)]
+print("asked", flush=True)
+sys.stdin.readline()
+"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert client.stdout.readline() == b"connected\n"
+        client.stdin.write(b"\n")
+        client.stdin.flush()
+        assert client.stdout.readline() == b"asked\n"
+        client.send_signal(signal.SIGSTOP)
+        for i in range(50):
+            served.put("small", str(i))
+            assert served.get("small") == str(i).encode()
+        rss = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{served.server.pid}/status").read_text())[1])
+        if slow() == 1:
+            assert rss < 1100 << 10  # 900 answers of a MiB, at most
+        client.kill()
+    finally:
+        client.kill()
+        client.wait()
+    assert served.get("small") == b"49"
+
+
+def test_garbage_on_the_port(served):
+    seed = random.Random(7)
+    for i in range(30):
+        with socket.create_connection(("127.0.0.1", served.port)) as s:
+            head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" if i % 2 else b""
+            try:
+                s.sendall(head + seed.randbytes(seed.randrange(1, 5000)))
+            except OSError:
+                pass  # it hung up already
+    assert served.nodes() == {}
+
+
+def test_sigterm_ends_it_with_calls_open(served):
+    served.kill(served.redis)
+    calls = [served.channel().unary_unary(JOB + "GetNextJobID").future(
+        b"", timeout=60, wait_for_ready=True, metadata=[("authorization", f"Bearer {TOKEN}")]) for _ in range(5)]
+    wait_until(lambda: "away" in served.log(), 10 * slow())
+    served.get("a")
+    served.server.send_signal(signal.SIGTERM)
+    assert served.server.wait(20 * slow()) == 0
+    for c in calls:
+        assert c.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+
+
+# --- starting ---
+
+def test_it_waits_for_a_redis_that_is_not_there_yet(gcs):
+    gcs.server, ready = gcs.spawn()
+    wait_until(lambda: "event=away" in gcs.log(), 10 * slow())
+    gcs.start_redis()
+    with ready:
+        assert ready.readline().startswith(b"ready ")
+
+
+def test_nothing_is_served_before_all_rows_are_loaded(served):
+    """INV-4"""
+    for i in range(1, 20):
+        served.register(i)
+    served.kill(served.server)
+    served.redis.send_signal(signal.SIGSTOP)
+    served.server, ready = served.spawn()
+    channel = served.channel()
+    code, _ = served.error(NODE + "GetAllNodeInfo", timeout=0.3, channel=channel)
+    assert code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    future = channel.unary_unary(NODE + "GetAllNodeInfo").future(
+        b"", timeout=60, wait_for_ready=True, metadata=[("authorization", f"Bearer {TOKEN}")])
+    served.redis.send_signal(signal.SIGCONT)
+    with ready:
+        assert ready.readline().startswith(b"ready ")
+    assert len(parse(future.result())[2]) == 19
+
+
+def refused(gcs, *arguments, redis=True):
+    gcs.server, ready = gcs.spawn(*arguments, redis=redis)
+    with ready:
+        assert ready.readline() == b""
+    assert gcs.server.wait(20 * slow()) in (1, 2)
+    return gcs.log()
+
+
+def test_it_says_why_it_does_not_start(gcs):
+    gcs.start_redis()
+    gcs.start()
+    assert "is the port taken" in refused(gcs, "--memory", redis=False)
+    gcs.port = 0
+    assert "either --redis" in refused(gcs, redis=False)
+    assert "either --redis" in refused(gcs, "--memory")
+    assert "HOST:PORT" in refused(gcs, "--redis=nonsense", redis=False)
+    assert "number is wanted" in refused(gcs, "--held-bytes=many")
+    assert "letters, digits" in refused(gcs, "--namespace=a b")
+    subprocess.run(["redis-cli", "-s", gcs.redis_path, "SET", "RAYother@NODE", "1"], check=True, stdout=subprocess.DEVNULL)
+    assert "no table of ours" in refused(gcs, "--namespace=other")
+
+
+def test_no_token_no_server(gcs):
+    environment = {"PATH": os.environ["PATH"], "HOME": str(gcs.dir)}
+    ended = subprocess.run([build_dir() / "bin/gcs_server", "--memory", "--address=127.0.0.1:0"], env=environment,
+                           stderr=subprocess.PIPE, timeout=20 * slow(), check=False)
+    assert ended.returncode == 2 and b"RAY_AUTH_TOKEN" in ended.stderr
+
+
+def test_in_memory(gcs):
+    gcs.start("--memory", redis=False)
+    assert gcs.next_job() == 1
+    gcs.put("a", "1")
+    assert gcs.get("a") == b"1"

@@ -62,7 +62,8 @@ int redis_address_parse(const char *text, struct redis_address *out, struct err 
                        ERR_INVALID,
                        "Redis's address must be HOST:PORT or the path of a socket, not \"%.200s\"",
                        text);
-    memcpy(a.host, text, (size_t)(colon - text));
+    bool in_brackets = text[0] == '[' && colon[-1] == ']'; /* IPv6 */
+    memcpy(a.host, text + in_brackets, (size_t)(colon - text) - 2 * in_brackets);
     a.port = (uint16_t)port;
     *out = a;
     return 0;
@@ -170,8 +171,8 @@ void redis_link_command(struct redis_link *l,
         at += snprintf(at, 16, "$%zu\r\n", sizes[i]);
         memcpy(at, parts[i], sizes[i]);
         at += sizes[i];
-        memcpy(at, "\r\n", 2);
-        at += 2;
+        *at++ = '\r';
+        *at++ = '\n';
     }
     l->out_size = (size_t)(at - l->out);
     l->n_asked++;

@@ -23,6 +23,7 @@ static unsigned n_done, n_failed;
 static enum err_code last_code;
 static char text[2048], why[400];
 static uint64_t number;
+static const char *password;
 
 static void on_state(void *arg, enum store_redis_state state, const char *sentence)
 {
@@ -37,6 +38,7 @@ static struct store *open_store(void)
     struct store *opened =
         store_redis_create(&(struct store_redis_config){.loop = loop,
                                                         .address = server.path,
+                                                        .password = password,
                                                         .ns = "x",
                                                         .tables = tables,
                                                         .limits = {20000, 1u << 20},
@@ -535,6 +537,13 @@ START_TEST(test_a_password)
     wait_for(is_idle);
     raw("CONFIG SET requirepass secret");
     expect_refused("NOAUTH");
+    password = "wrong";
+    expect_refused("WRONGPASS");
+    password = "secret";
+    restart_store();
+    wait_for(is_idle);
+    put("a", "1");
+    expect_rows("a=1 ");
 }
 END_TEST
 

@@ -83,7 +83,7 @@ done
 
 # The archives prove the arrows: what a lower box lacks is not found in a higher one.
 defined() { nm --defined-only "$build/lib/lib$1.a" 2>/dev/null | awk 'NF == 3 && $2 ~ /[TDBRVW]/ {print $3}' | sort -u; }
-for arrow in base:net base:core base:raylet base:gcs base:loop net:loop core:loop loop:core loop:raylet loop:gcs net:core net:raylet net:gcs core:raylet core:gcs gcs:raylet gcs:core raylet:core; do
+for arrow in base:net base:core base:raylet base:gcs base:loop net:loop core:loop loop:core loop:raylet loop:gcs proto:gcs proto:net net:core net:raylet net:gcs core:raylet core:gcs gcs:raylet gcs:core raylet:core; do
     low=${arrow%:*} high=${arrow#*:}
     comm -12 <(nm -u "$build/lib/lib$low.a" | awk '$1 == "U" {print $2}' | sort -u | comm -23 - <(defined "$low")) \
         <(defined "$high") | grep -vE '^(__(asan|odr_asan|ubsan|tsan)|DW\.ref)' && finding "lib$low.a calls up into lib$high.a"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """gcs_server on a real Redis, spoken to in gRPC by another implementation: what it keeps, and what it survives."""
+import ctypes
 import os
 import random
 import re
@@ -82,6 +83,10 @@ def read_line(pipe):
         return pipe.readline() if select.select([pipe], [], [], 30 * slow())[0] else b"(nothing)"
 
 
+def die_with_us():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Gcs:
     """A gcs_server, a redis-server and a way to call them; each may be killed and started again."""
 
@@ -89,6 +94,7 @@ class Gcs:
         self.dir = Path(tempfile.mkdtemp(prefix="ray-gcs-", dir="/tmp"))
         self.redis_path = self.dir / "redis.sock"
         self.server = self.redis = None
+        self.processes = []  # all that were started
         self.port = 0
         self.n_logs = 0
         self.channels = []
@@ -97,7 +103,8 @@ class Gcs:
     def start_redis(self):
         self.redis = subprocess.Popen(
             ["redis-server", "--port", "0", "--unixsocket", self.redis_path, "--dir", self.dir, "--save", "",
-             "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL)
+             "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL, preexec_fn=die_with_us)
+        self.processes.append(self.redis)
 
     def spawn(self, *arguments, redis=True):
         """A gcs_server; (process, the pipe it says on that it is ready)."""
@@ -107,8 +114,9 @@ class Gcs:
         process = subprocess.Popen(
             [build_dir() / "bin/gcs_server", f"--address=127.0.0.1:{self.port}", f"--ready-fd={writer}", *store, *arguments],
             pass_fds=[writer], env=dict(os.environ, RAY_AUTH_TOKEN=TOKEN),
-            stderr=open(self.dir / f"gcs-{self.n_logs}.log", "wb"))
+            stderr=open(self.dir / f"gcs-{self.n_logs}.log", "wb"), preexec_fn=die_with_us)
         os.close(writer)
+        self.processes.append(process)
         return process, os.fdopen(ready, "rb")
 
     def start(self, *arguments, redis=True):
@@ -171,10 +179,12 @@ class Gcs:
     def close(self):
         for channel in self.channels:
             channel.close()
-        for process in (self.server, self.redis):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
+        for process in self.processes:
+            if process.poll() is None:
+                is_redis = process.args[0] == "redis-server"
+                process.send_signal(signal.SIGKILL if is_redis else signal.SIGTERM)
+                status = process.wait(30 * slow())
+                assert is_redis or status == 0, self.log()  # the leak checker is content, too
         logs = "".join(f.read_text(errors="replace") for f in self.dir.glob("gcs-*.log"))
         shutil.rmtree(self.dir)
         for word in ("level=broken", "Sanitizer", "runtime error"):

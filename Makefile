@@ -69,6 +69,10 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c $< -o $@
 
+# gRPC is opened when it is needed, never linked (lib/net/rpc_library.h): by the name in the library that the headers came with.
+grpc_name = $(or $(shell readelf -d $$($(CC) -print-file-name=libgrpc_unsecure.so) | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p'),$(error install libgrpc-dev))
+$(BUILD)/obj/lib/net/rpc_library.o: ALL_CFLAGS += -DRPC_LIBRARY='"$(grpc_name)"'
+
 $(lib)/libbase.a: $(call objs,$(base))
 $(lib)/libnet.a: $(call objs,$(net))
 $(lib)/libcore.a: $(call objs,$(core))
@@ -110,7 +114,7 @@ $(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)
 
 $(BUILD)/bin/gcs_server: $(call objs,$(wildcard cmd/gcs_server/*.c)) $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libbase.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lhiredis -lprotobuf-c -lgrpc_unsecure -lgpr -lpthread
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lhiredis -lprotobuf-c -lpthread
 
 user = -L$(lib) -lray -Wl,-rpath,'$$ORIGIN/$(1)' -lpthread -lm
 $(BUILD)/examples/%: docs/examples/%.c $(libray)
@@ -130,7 +134,7 @@ $(BUILD)/tests/drivers/%: tests/drivers/%.cpp $(libray)
 unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
-$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lprotobuf-c -lgrpc_unsecure -lgpr -lpthread -lm
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lprotobuf-c -lpthread -lm
 endef
 $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)

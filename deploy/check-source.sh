@@ -92,7 +92,7 @@ done
 # The library's face.
 readelf -d "$build/lib/libray.so.1" | grep -E 'NEEDED.*(grpc|event|hiredis)' && finding "libray links a daemon's library"
 for f in "$build"/bin/*; do
-    readelf -d "$f" | grep -E 'NEEDED.*grpc\+\+' && finding "$f links gRPC's C++ library"
+    readelf -d "$f" | grep -E 'NEEDED.*grpc' && finding "$f links gRPC, which lib/net/rpc_library opens when it is needed"
 done
 nm -D --defined-only "$build/lib/libray.so.1" | awk '$2 != "A" {print $3}' | grep -vE '@@?(RAY_1|RAY_CORE_PRIVATE)$' && finding "libray exports a name without a version"
 

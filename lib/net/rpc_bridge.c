@@ -7,9 +7,6 @@
 #include "lib/net/rpc_bridge.h"
 
 #include <errno.h>
-#include <grpc/byte_buffer.h>
-#include <grpc/byte_buffer_reader.h>
-#include <grpc/support/log.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -57,7 +54,7 @@ static void *wait_for_completions(void *arg)
 
     for (;;) {
         grpc_event e =
-            grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+            grpc.completion_queue_next(b->queue, grpc.inf_future(GPR_CLOCK_MONOTONIC), NULL);
         if (e.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         if (e.type != GRPC_OP_COMPLETE)
@@ -119,16 +116,19 @@ void rpc_bridge_pump(struct rpc_bridge *b)
 
 struct rpc_bridge *rpc_bridge_create(struct loop *loop, struct err *err)
 {
-    struct rpc_bridge *b = xcalloc(1, sizeof *b);
+    struct rpc_bridge *b;
     sigset_t all, before;
 
+    if (rpc_library_open(err) != 0)
+        return NULL;
+    b = xcalloc(1, sizeof *b);
     b->magic = RPC_BRIDGE_MAGIC;
-    gpr_set_log_function(on_log);
-    gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
+    grpc.set_log_function(on_log);
+    grpc.set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the loop thread's */
-    grpc_init();
-    b->queue = grpc_completion_queue_create_for_next(NULL);
+    grpc.init();
+    b->queue = grpc.completion_queue_create_for_next(NULL);
     b->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (b->bell < 0)
         err_sys(err, "make an eventfd");
@@ -145,9 +145,9 @@ struct rpc_bridge *rpc_bridge_create(struct loop *loop, struct err *err)
     loop_unwatch(b->watch);
     if (b->bell >= 0)
         close(b->bell);
-    grpc_completion_queue_shutdown(b->queue);
-    grpc_completion_queue_destroy(b->queue);
-    grpc_shutdown_blocking();
+    grpc.completion_queue_shutdown(b->queue);
+    grpc.completion_queue_destroy(b->queue);
+    grpc.shutdown_blocking();
     free(b);
     return NULL;
 }
@@ -157,13 +157,13 @@ void rpc_bridge_destroy(struct rpc_bridge *b)
     if (b == NULL)
         return;
     CHECK_MAGIC(b, RPC_BRIDGE_MAGIC);
-    grpc_completion_queue_shutdown(b->queue);
+    grpc.completion_queue_shutdown(b->queue);
     pthread_join(b->thread, NULL);
     run_completed(b);
     loop_unwatch(b->watch);
     close(b->bell);
-    grpc_completion_queue_destroy(b->queue);
-    grpc_shutdown_blocking();
+    grpc.completion_queue_destroy(b->queue);
+    grpc.shutdown_blocking();
     b->magic = 0;
     free(b);
 }
@@ -184,7 +184,7 @@ void *rpc_tag_start(struct rpc_tag *tag, rpc_tag_f done)
 
 void rpc_start(grpc_call *call, const grpc_op *ops, size_t n, struct rpc_tag *tag, rpc_tag_f done)
 {
-    grpc_call_error rc = grpc_call_start_batch(call, ops, n, rpc_tag_start(tag, done), NULL);
+    grpc_call_error rc = grpc.call_start_batch(call, ops, n, rpc_tag_start(tag, done), NULL);
 
     ASSERT(rc == GRPC_CALL_OK);
 }
@@ -236,33 +236,33 @@ enum err_code rpc_code_of(grpc_status_code status)
 
 uint8_t *rpc_flatten(grpc_byte_buffer *buffer, size_t *size)
 {
-    size_t room = grpc_byte_buffer_length(buffer), n = 0;
+    size_t room = grpc.byte_buffer_length(buffer), n = 0;
     uint8_t *bytes = try_alloc(NULL, room + 1);
     grpc_byte_buffer_reader reader;
     grpc_slice slice;
 
-    if (bytes == NULL || !grpc_byte_buffer_reader_init(&reader, buffer)) {
+    if (bytes == NULL || !grpc.byte_buffer_reader_init(&reader, buffer)) {
         free(bytes);
         return NULL;
     }
-    while (grpc_byte_buffer_reader_next(&reader, &slice)) {
+    while (grpc.byte_buffer_reader_next(&reader, &slice)) {
         size_t k = GRPC_SLICE_LENGTH(slice);
         if (k > room - n)
             k = room - n;
         memcpy(bytes + n, GRPC_SLICE_START_PTR(slice), k);
         n += k;
-        grpc_slice_unref(slice);
+        grpc.slice_unref(slice);
     }
-    grpc_byte_buffer_reader_destroy(&reader);
+    grpc.byte_buffer_reader_destroy(&reader);
     *size = n;
     return bytes;
 }
 
 grpc_byte_buffer *rpc_message(const void *bytes, size_t size)
 {
-    grpc_slice slice = grpc_slice_from_copied_buffer(bytes, size);
-    grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
+    grpc_slice slice = grpc.slice_from_copied_buffer(bytes, size);
+    grpc_byte_buffer *buffer = grpc.raw_byte_buffer_create(&slice, 1);
 
-    grpc_slice_unref(slice);
+    grpc.slice_unref(slice);
     return buffer;
 }

@@ -5,9 +5,6 @@
  */
 #include "lib/net/rpc_client.h"
 
-#include <grpc/grpc_security.h>
-#include <grpc/support/alloc.h>
-#include <grpc/support/time.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,9 +83,9 @@ struct rpc_client *rpc_client_create(const struct rpc_client_config *config)
         number(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
     };
     const grpc_channel_args list = {.num_args = sizeof args / sizeof args[0], .args = args};
-    grpc_channel_credentials *plain = grpc_insecure_credentials_create();
-    c->channel = grpc_channel_create(config->address, plain, &list);
-    grpc_channel_credentials_release(plain);
+    grpc_channel_credentials *plain = grpc.insecure_credentials_create();
+    c->channel = grpc.channel_create(config->address, plain, &list);
+    grpc.channel_credentials_release(plain);
     return c;
 }
 
@@ -105,8 +102,8 @@ static void see_incarnation(struct rpc_client *c, const grpc_metadata_array *fir
     for (size_t i = 0; i < first->count; i++) {
         const grpc_metadata *m = &first->metadata[i];
         size_t n = GRPC_SLICE_LENGTH(m->value);
-        if (grpc_slice_str_cmp(m->key, "ray-incarnation") != 0 || n >= sizeof c->incarnation
-            || grpc_slice_str_cmp(m->value, c->incarnation) == 0)
+        if (grpc.slice_str_cmp(m->key, "ray-incarnation") != 0 || n >= sizeof c->incarnation
+            || grpc.slice_str_cmp(m->value, c->incarnation) == 0)
             continue;
         memcpy(c->incarnation, GRPC_SLICE_START_PTR(m->value), n);
         c->incarnation[n] = '\0';
@@ -158,14 +155,14 @@ static void on_end(struct rpc_tag *tag, bool ok)
     int rc = outcome(r, &bytes, &size, &err);
     r->reply(r->arg, rc == 0 ? NULL : &err, bytes, size);
     free(bytes);
-    grpc_metadata_array_destroy(&r->first);
-    grpc_metadata_array_destroy(&r->last);
+    grpc.metadata_array_destroy(&r->first);
+    grpc.metadata_array_destroy(&r->last);
     for (size_t i = 0; i < r->n_sent; i++)
-        grpc_slice_unref(r->sent[i].value);
-    grpc_slice_unref(r->details);
+        grpc.slice_unref(r->sent[i].value);
+    grpc.slice_unref(r->details);
     if (r->message != NULL)
-        grpc_byte_buffer_destroy(r->message);
-    grpc_call_unref(r->call);
+        grpc.byte_buffer_destroy(r->message);
+    grpc.call_unref(r->call);
     free(r);
 }
 
@@ -173,8 +170,8 @@ static void on_end(struct rpc_tag *tag, bool ok)
 
 static grpc_metadata metadata(const char *key, const char *value)
 {
-    return (grpc_metadata){.key = grpc_slice_from_static_string(key),
-                           .value = grpc_slice_from_copied_string(value)};
+    return (grpc_metadata){.key = grpc.slice_from_static_string(key),
+                           .value = grpc.slice_from_copied_string(value)};
 }
 
 static void start(struct rpc_request *r, const void *bytes, bool wait)
@@ -203,7 +200,7 @@ static void start(struct rpc_request *r, const void *bytes, bool wait)
     ops[5].data.recv_status_on_client.status = &r->status;
     ops[5].data.recv_status_on_client.status_details = &r->details;
     rpc_start(r->call, ops, 6, &r->tag, on_end);
-    grpc_byte_buffer_destroy(message);
+    grpc.byte_buffer_destroy(message);
 }
 
 void rpc_client_call(struct rpc_client *c,
@@ -224,23 +221,24 @@ void rpc_client_call(struct rpc_client *c,
                               .reply = reply,
                               .arg = arg,
                               .is_too_much = size > c->config.max_open_bytes - c->open_bytes};
-    grpc_metadata_array_init(&r->first);
-    grpc_metadata_array_init(&r->last);
-    r->details = grpc_empty_slice();
+    grpc.metadata_array_init(&r->first);
+    grpc.metadata_array_init(&r->last);
+    r->details = grpc.empty_slice();
     list_append(&c->calls, &r->node);
     c->n_open++;
     c->open_bytes += r->is_too_much ? 0 : size;
-    r->call = grpc_channel_create_call(
-        c->channel,
-        NULL,
-        GRPC_PROPAGATE_DEFAULTS,
-        rpc_bridge_queue(c->bridge),
-        grpc_slice_from_static_string(path),
-        NULL,
-        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN)),
-        NULL);
+    r->call =
+        grpc.channel_create_call(c->channel,
+                                 NULL,
+                                 GRPC_PROPAGATE_DEFAULTS,
+                                 rpc_bridge_queue(c->bridge),
+                                 grpc.slice_from_static_string(path),
+                                 NULL,
+                                 grpc.time_add(grpc.now(GPR_CLOCK_MONOTONIC),
+                                               grpc.time_from_millis(timeout_ms, GPR_TIMESPAN)),
+                                 NULL);
     if (r->is_too_much) /* its end comes by the same way */
-        grpc_call_cancel(r->call, NULL);
+        grpc.call_cancel(r->call, NULL);
     start(r, bytes, wait);
 }
 
@@ -251,10 +249,10 @@ void rpc_client_destroy(struct rpc_client *c)
     CHECK_MAGIC(c, RPC_CLIENT_MAGIC);
     c->is_ending = true;
     list_for_each(at, &c->calls)
-        grpc_call_cancel(list_entry(at, struct rpc_request, node)->call, NULL);
+        grpc.call_cancel(list_entry(at, struct rpc_request, node)->call, NULL);
     while (c->n_open > 0)
         rpc_bridge_pump(c->bridge);
-    grpc_channel_destroy(c->channel);
+    grpc.channel_destroy(c->channel);
     c->magic = 0;
     free(c);
 }

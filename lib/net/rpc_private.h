@@ -4,12 +4,12 @@
 /*
  * What rpc_bridge, rpc_server and rpc_client share; for them only.
  */
-#include <grpc/grpc.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "lib/net/rpc_bridge.h"
+#include "lib/net/rpc_library.h"
 
 struct rpc_tag;
 /* On the loop thread; ok as gRPC's event says. */

@@ -8,8 +8,6 @@
  */
 #include "lib/net/rpc_server.h"
 
-#include <grpc/grpc_security.h>
-#include <grpc/support/alloc.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -83,13 +81,13 @@ static struct rpc_call *call_of(struct rpc_tag *tag, size_t offset)
 
 static void free_call(struct rpc_call *c)
 {
-    grpc_metadata_array_destroy(&c->metadata);
-    grpc_call_details_destroy(&c->details);
+    grpc.metadata_array_destroy(&c->metadata);
+    grpc.call_details_destroy(&c->details);
     if (c->message != NULL)
-        grpc_byte_buffer_destroy(c->message);
-    grpc_slice_unref(c->text);
+        grpc.byte_buffer_destroy(c->message);
+    grpc.slice_unref(c->text);
     if (c->call != NULL)
-        grpc_call_unref(c->call);
+        grpc.call_unref(c->call);
     free(c->request);
     c->magic = 0;
     free(c);
@@ -146,8 +144,8 @@ static void send_answer(struct rpc_call *c, grpc_status_code status, const void 
         c->server->n_held--;
     }
     memset(ops, 0, sizeof ops);
-    c->stamp.key = grpc_slice_from_static_string("ray-incarnation");
-    c->stamp.value = grpc_slice_from_static_string(c->server->stamp);
+    c->stamp.key = grpc.slice_from_static_string("ray-incarnation");
+    c->stamp.value = grpc.slice_from_static_string(c->server->stamp);
     ops[n].op = GRPC_OP_SEND_INITIAL_METADATA;
     ops[n].data.send_initial_metadata.metadata = &c->stamp;
     ops[n++].data.send_initial_metadata.count = 1;
@@ -162,7 +160,7 @@ static void send_answer(struct rpc_call *c, grpc_status_code status, const void 
     c->n_out++;
     rpc_start(c->call, ops, n, &c->sent, on_sent);
     if (message != NULL)
-        grpc_byte_buffer_destroy(message);
+        grpc.byte_buffer_destroy(message);
 }
 
 void rpc_call_reply(struct rpc_call *c, const void *bytes, size_t size)
@@ -180,8 +178,8 @@ void rpc_call_reply(struct rpc_call *c, const void *bytes, size_t size)
 
 static void refuse(struct rpc_call *c, grpc_status_code status, const char *text)
 {
-    grpc_slice_unref(c->text);
-    c->text = grpc_slice_from_copied_string(text);
+    grpc.slice_unref(c->text);
+    c->text = grpc.slice_from_copied_string(text);
     send_answer(c, status, NULL, 0);
 }
 
@@ -213,7 +211,7 @@ static void on_received(struct rpc_tag *tag, bool ok)
         return;
     }
     c->request = rpc_flatten(c->message, &c->request_size);
-    grpc_byte_buffer_destroy(c->message);
+    grpc.byte_buffer_destroy(c->message);
     c->message = NULL;
     if (c->request == NULL) {
         refuse(c, GRPC_STATUS_RESOURCE_EXHAUSTED, "no memory for the request");
@@ -233,7 +231,7 @@ static const grpc_slice *find_metadata(const struct rpc_call *c, const char *key
 
     for (size_t i = 0; i < c->metadata.count; i++) {
         const grpc_metadata *m = &c->metadata.metadata[i];
-        if (grpc_slice_str_cmp(m->key, key) != 0)
+        if (grpc.slice_str_cmp(m->key, key) != 0)
             continue;
         if (found != NULL)
             return NULL;
@@ -264,9 +262,9 @@ static bool let_in(struct rpc_call *c)
     if (!has_token(c)) {
         s->n_denied++;
         if ((s->n_denied & (s->n_denied - 1)) == 0) { /* the 1st, 2nd, 4th, 8th ... */
-            char *peer = grpc_call_get_peer(c->call);
+            char *peer = grpc.call_get_peer(c->call);
             log_warn("rpc", "denied", "peer=%s n=%" PRIu64, peer, s->n_denied);
-            gpr_free(peer);
+            grpc.free(peer);
         }
         refuse(c,
                GRPC_STATUS_UNAUTHENTICATED,
@@ -274,7 +272,7 @@ static bool let_in(struct rpc_call *c)
                "it to ~/.ray/auth_token (`ray get-auth-token` on the head prints it)");
         return false;
     }
-    if (cluster != NULL && s->cluster[0] != '\0' && grpc_slice_str_cmp(*cluster, s->cluster) != 0) {
+    if (cluster != NULL && s->cluster[0] != '\0' && grpc.slice_str_cmp(*cluster, s->cluster) != 0) {
         s->n_denied++;
         refuse(c, GRPC_STATUS_UNAUTHENTICATED, "this is another cluster than the caller's");
         return false;
@@ -286,7 +284,7 @@ static bool find_method(struct rpc_call *c)
 {
     for (const struct service *v = c->server->services; v != NULL; v = v->next)
         for (const struct rpc_method *m = v->methods; m->path != NULL; m++)
-            if (grpc_slice_str_cmp(c->details.method, m->path) == 0) {
+            if (grpc.slice_str_cmp(c->details.method, m->path) == 0) {
                 c->method = m;
                 c->arg = v->arg;
                 return true;
@@ -339,12 +337,12 @@ static void wait_for_calls(struct rpc_server *s)
         struct rpc_call *c = xcalloc(1, sizeof *c);
         c->magic = RPC_CALL_MAGIC;
         c->server = s;
-        c->text = grpc_slice_from_static_string("");
-        grpc_call_details_init(&c->details);
-        grpc_metadata_array_init(&c->metadata);
+        c->text = grpc.slice_from_static_string("");
+        grpc.call_details_init(&c->details);
+        grpc.metadata_array_init(&c->metadata);
         c->n_out++;
         s->n_waiting++;
-        grpc_call_error rc = grpc_server_request_call(s->server,
+        grpc_call_error rc = grpc.server_request_call(s->server,
                                                       &c->call,
                                                       &c->details,
                                                       &c->metadata,
@@ -397,11 +395,11 @@ static grpc_server *create_server(struct rpc_server *s)
         number(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1), /* none */
         {.type = GRPC_ARG_POINTER,
          .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
-         .value.pointer = {.p = s->quota, .vtable = grpc_resource_quota_arg_vtable()}},
+         .value.pointer = {.p = s->quota, .vtable = grpc.resource_quota_arg_vtable()}},
     };
     const grpc_channel_args list = {.num_args = sizeof args / sizeof args[0], .args = args};
 
-    return grpc_server_create(&list, NULL);
+    return grpc.server_create(&list, NULL);
 }
 
 struct rpc_server *rpc_server_create(const struct rpc_server_config *config, struct err *err)
@@ -421,15 +419,15 @@ struct rpc_server *rpc_server_create(const struct rpc_server_config *config, str
         s->config.max_calls = 4096;
     if (s->config.keepalive_ms == 0)
         s->config.keepalive_ms = 10000;
-    s->quota = grpc_resource_quota_create("rpc_server");
-    grpc_resource_quota_resize(s->quota, s->config.max_memory_bytes);
+    s->quota = grpc.resource_quota_create("rpc_server");
+    grpc.resource_quota_resize(s->quota, s->config.max_memory_bytes);
     s->server = create_server(s);
-    grpc_server_register_completion_queue(s->server, rpc_bridge_queue(s->bridge), NULL);
-    grpc_server_credentials *plain = grpc_insecure_server_credentials_create();
+    grpc.server_register_completion_queue(s->server, rpc_bridge_queue(s->bridge), NULL);
+    grpc_server_credentials *plain = grpc.insecure_server_credentials_create();
     const char *at = config->address; /* servers do not know the word ipv4 */
     s->port =
-        grpc_server_add_http2_port(s->server, strncmp(at, "ipv4:", 5) == 0 ? at + 5 : at, plain);
-    grpc_server_credentials_release(plain);
+        grpc.server_add_http2_port(s->server, strncmp(at, "ipv4:", 5) == 0 ? at + 5 : at, plain);
+    grpc.server_credentials_release(plain);
     if (s->port == 0) {
         err_set(err,
                 ERR_EXISTS,
@@ -460,7 +458,7 @@ void rpc_server_start(struct rpc_server *s, const char *cluster_hex, const char 
     CHECK_MAGIC(s, RPC_SERVER_MAGIC);
     snprintf(s->cluster, sizeof s->cluster, "%s", cluster_hex);
     snprintf(s->stamp, sizeof s->stamp, "%s", stamp);
-    grpc_server_start(s->server);
+    grpc.server_start(s->server);
     s->is_started = true;
     wait_for_calls(s);
 }
@@ -482,14 +480,14 @@ void rpc_server_destroy(struct rpc_server *s)
     CHECK_MAGIC(s, RPC_SERVER_MAGIC);
     ASSERT(s->n_held == 0);
     s->is_ending = true;
-    grpc_server_shutdown_and_notify(s->server,
+    grpc.server_shutdown_and_notify(s->server,
                                     rpc_bridge_queue(s->bridge),
                                     rpc_tag_start(&s->ended, on_ended));
-    grpc_server_cancel_all_calls(s->server);
+    grpc.server_cancel_all_calls(s->server);
     while (!s->has_ended || s->n_open > 0 || s->n_waiting > 0)
         rpc_bridge_pump(s->bridge);
-    grpc_server_destroy(s->server);
-    grpc_resource_quota_unref(s->quota);
+    grpc.server_destroy(s->server);
+    grpc.resource_quota_unref(s->quota);
     while (s->services != NULL) {
         struct service *v = s->services;
         s->services = v->next;

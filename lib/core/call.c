@@ -542,7 +542,11 @@ static uint8_t *put_return(const struct given *g, uint8_t *at)
         a = (struct wire_arg){.size = (uint32_t)reply.failure_size, .meta = WIRE_META_ERROR};
         bytes = reply.failure;
     } else if (g->is_stored) {
-        stored = (struct wire_stored){g->extent.place, g->extent.offset, g->size, g->n_refs};
+        stored = (struct wire_stored){.place = g->extent.place,
+                                      .offset = g->extent.offset,
+                                      .size = g->size,
+                                      .n_refs = g->n_refs,
+                                      .node = core.welcome.node_number};
         a = (struct wire_arg){.size = sizeof stored, .meta = g->meta | WIRE_VALUE_STORED};
         bytes = &stored;
     } else if (g->n_refs > 0) {

@@ -117,7 +117,11 @@ size_t refs_put_value(const struct record *r, uint8_t *out)
         bytes = error;
     } else if (is_stored) {
         const struct ref_stored *s = &r->u.stored;
-        stored = (struct wire_stored){s->place, s->offset, s->size, s->n_refs};
+        stored = (struct wire_stored){.place = s->place,
+                                      .offset = s->offset,
+                                      .size = s->size,
+                                      .n_refs = s->n_refs,
+                                      .node = core.welcome.node_number};
         a = (struct wire_arg){.size = sizeof stored, .meta = r->meta | WIRE_VALUE_STORED};
         bytes = &stored;
     } else {

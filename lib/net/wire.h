@@ -2,10 +2,11 @@
 #ifndef LIB_NET_WIRE_H
 #define LIB_NET_WIRE_H
 /*
- * What frames say between the processes of one machine. Hot bodies are packed structs that grow
- * only at the end: a receiver takes the fields it knows and ignores what follows; one shorter than
- * its first version is malformed. Numbers are never reused. Who sends what (R raylet, O owner: a
- * driver or worker, W worker, Z zygote):
+ * What frames say between the processes of one cluster; those of other machines come and go by way
+ * of the raylets (docs/design/several-machines.md), as they are. Hot bodies are packed structs that
+ * grow only at the end: a receiver takes the fields it knows and ignores what follows; one shorter
+ * than its first version is malformed. Numbers are never reused. Who sends what (R raylet, O owner:
+ * a driver or worker, W worker, Z zygote):
  *
  *   O,W -> R  HELLO        R -> O,W  WELCOME          first frames of every link
  *   O -> R    LEASE_REQUEST, LEASE_CANCEL, LEASE_RETURN
@@ -16,6 +17,8 @@
  * INFO_REPLY R -> Z    SPAWN        Z -> R  SPAWNED, EXITED any       ERROR, GOODBYE, ROUTE
  *   O,W -> R  STORE_LEND, STORE_RECORD, STORE_DOORBELL
  *   R -> O,W  STORE_FD, STORE_LENT, STORE_REFUSED, STORE_RECALL, PROCESS_DEAD
+ *   O,W -> R  STORE_PULL, STORE_PULL_CANCEL, STORE_FREE_AT
+ *   R -> O,W  STORE_PULLED, STORE_PULL_FAILED
  *   driver -> R  JOB_PART, HELLO, LEAVE     R -> driver  GOODBYE: all of its job has ended
  *   any process to any other: BORROW, BORROW_ACK, BORROW_DIGEST, BORROW_COMPARED, BORROW_LIST
  *   and also: SEEN, WANT, OBJECT, OBJECT_ACK
@@ -25,7 +28,9 @@
  *
  * Owner and worker talk on a direct channel (a socketpair made by the raylet, its ends in GRANT and
  * BEGIN), or, when the fd could not be delivered, over their raylet links on a route bound by
- * ROUTE; the bodies are the same. Any two processes may talk over the route WIRE_ROUTE_PROCESS +
+ * ROUTE; the bodies are the same. Of a pair on two machines that route is WIRE_ROUTE_PROCESS with a
+ * role and the other's process number: WIRE_ROUTE_OWNER at the lease's owner, WIRE_ROUTE_WORKER at
+ * its worker. Any two processes may talk over the route WIRE_ROUTE_PROCESS +
  * process number, which needs no binding since process numbers are never used again: the raylet
  * puts the sender's number in its place, or answers PROCESS_DEAD. On a direct channel GOODBYE is
  * the last frame of each end: the owner's, after CHANNEL_END and the end of its leases there, and
@@ -38,8 +43,12 @@
 #include "lib/base/id.h"
 #include "lib/net/frame.h"
 
-#define WIRE_PROTOCOL      7
+#define WIRE_PROTOCOL      8
 #define WIRE_ROUTE_PROCESS 0x80000000u
+#define WIRE_ROUTE_OWNER   0x40000000u /* the end that has this route owns the leases */
+#define WIRE_ROUTE_WORKER  0x20000000u /* it is the worker */
+#define WIRE_ROUTE_NUMBER  0x0fffffffu /* process numbers have 28 bits */
+#define WIRE_SLOT_NONE     UINT32_MAX /* of a process of another machine: it is on no board of ours */
 
 enum wire_type {
     WIRE_HELLO = 1,
@@ -104,6 +113,12 @@ enum wire_type {
     WIRE_BORROW_DIGEST = 116,
     WIRE_BORROW_COMPARED = 117,
     WIRE_BORROW_LIST = 118,
+
+    WIRE_STORE_PULL = 119,
+    WIRE_STORE_PULLED = 120,
+    WIRE_STORE_PULL_FAILED = 121,
+    WIRE_STORE_PULL_CANCEL = 122,
+    WIRE_STORE_FREE_AT = 123,
 };
 
 /* One type always travels in one class, so that the parts of a long message never mix with others
@@ -124,7 +139,8 @@ static inline enum frame_class wire_class(uint8_t type)
     case WIRE_WANT:
     case WIRE_OBJECT:
     case WIRE_OBJECT_ACK:
-    case WIRE_PROCESS_DEAD: /* behind what the raylet passed on from it */
+    case WIRE_PROCESS_DEAD: /* these two behind what the raylet passed on from it */
+    case WIRE_WORKER_DEAD:
         return FRAME_CALLS;
     case WIRE_LOG:
     case WIRE_REFS:
@@ -158,6 +174,8 @@ static inline bool wire_is_raylets(uint8_t type)
     case WIRE_STORE_RECALL:
     case WIRE_PROCESS_DEAD:
     case WIRE_REFS_ASK:
+    case WIRE_STORE_PULLED:
+    case WIRE_STORE_PULL_FAILED:
         return true;
     default:
         return false;
@@ -205,7 +223,8 @@ struct wire_welcome {
     uint64_t wake_ns; /* measured; 0: not yet */
     struct unique_id cluster, node, worker;
     char build[32];
-    uint32_t slot; /* of this process on the board */
+    uint32_t slot;        /* of this process on the board */
+    uint32_t node_number; /* of this node in the cluster (D14); 0: it has none, being alone */
 } __attribute__((packed));
 
 /* any -> any: typed refusal; followed by the sentence (not terminated). The sender closes the link.
@@ -252,7 +271,8 @@ struct wire_lease_grant {
     int32_t pid;
     uint32_t process;
     struct unique_id worker;
-    uint32_t slot; /* of the worker on the machine's board */
+    uint32_t slot; /* of the worker on the machine's board, or WIRE_SLOT_NONE */
+    uint32_t node; /* number of the worker's node */
 } __attribute__((packed));
 struct wire_lease_canceled {
     uint64_t ticket;
@@ -265,19 +285,22 @@ struct wire_lease_refused {
 } __attribute__((packed));
 
 /* R -> O, after waitpid: the lease is over. started: the worker's mask (see control_block.h), valid
- * for this lease if mask_lease == lease. Followed by the sentence, which names how it died and its
- * log. */
+ * for this lease if mask_lease == lease; of another lease, nothing of this one has started.
+ * Followed by the sentence, which names how it died and its log. */
 struct wire_worker_dead {
     uint64_t lease, mask_lease, started;
     int32_t pid, wait_status;
 } __attribute__((packed));
+/* mask_lease: its node is lost, and nobody can say: all that was pushed counts as started. */
+#define WIRE_MASK_UNKNOWN UINT64_MAX
 
 /* R -> W. FRAME_HAS_FD as in GRANT, for the worker's end. */
 struct wire_lease_begin {
     uint64_t lease;
-    uint32_t owner_process, owner_slot;
+    uint32_t owner_process, owner_slot; /* slot: as GRANT's, of the owner */
     int32_t owner_pid;
     struct unique_id owner;
+    uint32_t node; /* number of the owner's node */
 } __attribute__((packed));
 /* R -> W: end the lease as soon as it is idle; when grace_ms have passed, return what is not
  * started and end it after the body that runs. */
@@ -318,29 +341,41 @@ struct wire_push {
     uint64_t counter; /* task number of the owner: TaskID = (owner's process, counter) */
     uint16_t template;
     uint8_t slot;  /* in the window, 0..63 */
-    uint8_t phase; /* 0 or 1: value of the slot's started bit that means "this task" */
+    uint8_t phase; /* 0 or 1: value of the slot's started bit that means "this task"; and flags */
     uint16_t n_args;
     uint16_t attempt;
 } __attribute__((packed));
+#define WIRE_PUSH_ELSEWHERE 2u /* phase: some arguments lie in the stores of other nodes */
 struct wire_arg {
     uint32_t size;
     uint8_t meta; /* enum wire_meta, and the flags below */
 } __attribute__((packed));
 /* A value: an argument, a return, an object. Behind the header, if flagged, u32 n and n of
  * wire_ref, which size does not count; then size bytes: the value, or a wire_stored that says where
- * it is. The refs inside a stored value lie behind its data in the arena. */
+ * it is. The refs inside a stored value lie behind its data in the arena; of one that is not in the
+ * store of the receiver's node, or may not be, they are in the frame as well. */
+#define WIRE_VALUE_INNER  0x20 /* with STORED: its refs are here, too */
 #define WIRE_VALUE_REFS   0x40
 #define WIRE_VALUE_STORED 0x80
 #define WIRE_VALUE_BY_REF 0xc0 /* of an argument: a wire_ref, whose value is wanted */
-#define WIRE_META_MASK    0x3f
+#define WIRE_META_MASK    0x1f
 struct wire_ref {
     uint64_t word;         /* of the owner's own table */
     uint64_t counter;      /* ObjectID = (owner, counter, index) */
     uint32_t owner, index; /* process number */
 } __attribute__((packed));
+/* What an object is in any store: its owner's number for it, and the attempt that made it. */
+struct wire_key {
+    uint64_t counter;
+    uint32_t owner, index; /* process number; of the return */
+    uint16_t attempt;
+} __attribute__((packed));
 struct wire_stored {
     uint64_t place, offset, size; /* objstore/layout.h */
     uint32_t n_refs;
+    uint32_t node; /* number of the one whose store that is */
+    struct wire_key key;
+    uint64_t copy; /* place of a copy in the store of the receiver's node that may be there; or 0 */
 } __attribute__((packed));
 enum wire_meta {
     WIRE_META_XLANG = 0, /* msgpack */
@@ -419,6 +454,43 @@ struct wire_store_lent {
 /* Followed by the sentence. */
 struct wire_store_refused {
     uint64_t ticket;
+} __attribute__((packed));
+/* O,W -> R: bring this object of another node's store into ours. Answered once, PULLED or
+ * PULL_FAILED; behind a PULL_CANCEL perhaps not at all. */
+enum wire_pull {
+    WIRE_PULL_GET = 0,      /* somebody waits for the bytes */
+    WIRE_PULL_WAIT = 1,     /* somebody waits for it to be here */
+    WIRE_PULL_ARGUMENT = 2, /* a task that is to run here needs it */
+};
+struct wire_store_pull {
+    uint64_t ticket; /* of the sender; never 0, never used again */
+    struct wire_key key;
+    uint32_t node; /* that has it */
+    uint64_t size;
+    uint32_t n_refs;
+    uint8_t priority; /* enum wire_pull */
+} __attribute__((packed));
+/* It is in this machine's store, to be pinned by its place; until somebody does, it may be gone
+ * again. */
+struct wire_store_pulled {
+    uint64_t ticket, place, offset, size;
+    uint32_t n_refs;
+} __attribute__((packed));
+/* Followed by the sentence, which names the node. */
+struct wire_store_pull_failed {
+    uint64_t ticket;
+    uint32_t code; /* enum err_code: FULL: the store here; else it cannot be had */
+} __attribute__((packed));
+struct wire_store_pull_cancel {
+    uint64_t ticket;
+} __attribute__((packed));
+/* O,W -> R: its owner, the sender, needs it no more; it was made in that node's store. As FREE and
+ * ABORT of the ring, for other nodes. */
+struct wire_store_free_at {
+    struct wire_key key;
+    uint32_t node;
+    uint8_t is_abort; /* 1: all that this attempt of the task made, whatever the index: no word of
+                       * it came */
 } __attribute__((packed));
 /* R -> O,W: that process is reaped; nothing of it comes after this. */
 struct wire_process_dead {
@@ -540,6 +612,7 @@ struct wire_refs_row {
 #define WIRE_ROW_REGISTERED 8u  /* BORROWED: the owner was told */
 #define WIRE_ROW_ARGUMENT   16u /* inside an argument of the body that runs there */
 #define WIRE_ROW_TASK       32u /* a task makes or made it, else it was put */
+#define WIRE_ROW_ELSEWHERE  64u /* STORED on another node: place is that of a copy here, or 0 */
 enum wire_row_status {
     WIRE_ROW_PENDING = 0, /* borrowed: not known here */
     WIRE_ROW_ARGS = 1,    /* its task waits for arguments */

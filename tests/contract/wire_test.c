@@ -42,7 +42,7 @@ static struct unique_id id_of(uint8_t first)
     N(job, 0x01020304)                                                                             \
     N(process, 7)                                                                                  \
     N(n_cpus, 4) N(wake_ns, 20000) I(cluster, 0x10) I(node, 0x40) I(worker, 0x70)                  \
-        S(build, "ray-c 0.1") N(slot, 0x3ff)
+        S(build, "ray-c 0.1") N(slot, 0x3ff) N(node_number, 0x01020305)
 #define FIELDS_error(N, S, I) N(code, 2)
 #define FIELDS_route(N, S, I) N(route, 0x21222324) N(peer_process, 9) N(lease, LEASE) I(peer, 0x30)
 #define FIELDS_lease_request(N, S, I)                                                              \
@@ -51,14 +51,16 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_lease_cancel(N, S, I) N(ticket, TICKET)
 #define FIELDS_lease_return(N, S, I) N(lease, LEASE)
 #define FIELDS_lease_grant(N, S, I)                                                                \
-    N(ticket, TICKET) N(lease, LEASE) N(pid, 4711) N(process, 5) I(worker, 0x70) N(slot, 6)
+    N(ticket, TICKET) N(lease, LEASE) N(pid, 4711) N(process, 5) I(worker, 0x70) N(slot, 6)   \
+        N(node, 9)
 #define FIELDS_lease_canceled(N, S, I) N(ticket, TICKET) N(count, 2)
 #define FIELDS_lease_refused(N, S, I)  N(ticket, TICKET) N(count, 2) N(code, 11)
 #define FIELDS_worker_dead(N, S, I)                                                                \
     N(lease, LEASE)                                                                                \
     N(mask_lease, LEASE + 1) N(started, 0x8000000000000001u) N(pid, 4711) N(wait_status, 9)
 #define FIELDS_lease_begin(N, S, I)                                                                \
-    N(lease, LEASE) N(owner_process, 8) N(owner_slot, 0) N(owner_pid, 4712) I(owner, 0x90)
+    N(lease, LEASE) N(owner_process, 8) N(owner_slot, 0) N(owner_pid, 4712) I(owner, 0x90)         \
+        N(node, 9)
 #define FIELDS_lease_revoke(N, S, I) N(lease, LEASE) N(grace_ms, 500)
 #define FIELDS_channel_end(N, S, I)  I(worker, 0x70)
 #define FIELDS_exit(N, S, I) N(may_stay, 1)
@@ -81,7 +83,18 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_job_part(N, S, I) N(part, WIRE_JOB_ENVIRONMENT)
 #define FIELDS_info_resource(N, S, I) S(name, "accelerator") N(total, 40000) N(available, -10000)
 #define FIELDS_ref(N, S, I)           N(word, LEASE) N(counter, 42) N(owner, 5) N(index, 2)
-#define FIELDS_stored(N, S, I)        N(place, LEASE) N(offset, 8192) N(size, 1048577) N(n_refs, 3)
+#define KEY(N)                                                                                     \
+    N(key.counter, 42) N(key.owner, 5) N(key.index, 2) N(key.attempt, 3)
+#define FIELDS_stored(N, S, I)                                                                     \
+    N(place, LEASE) N(offset, 8192) N(size, 1048577) N(n_refs, 3) N(node, 9) KEY(N)                \
+        N(copy, LEASE + 1)
+#define FIELDS_store_pull(N, S, I)                                                                 \
+    N(ticket, TICKET) KEY(N) N(node, 9) N(size, 1048577) N(n_refs, 3) N(priority, WIRE_PULL_ARGUMENT)
+#define FIELDS_store_pulled(N, S, I)                                                               \
+    N(ticket, TICKET) N(place, LEASE) N(offset, 8192) N(size, 1048577) N(n_refs, 3)
+#define FIELDS_store_pull_failed(N, S, I) N(ticket, TICKET) N(code, 11)
+#define FIELDS_store_pull_cancel(N, S, I) N(ticket, TICKET)
+#define FIELDS_store_free_at(N, S, I)     KEY(N) N(node, 9) N(is_abort, 1)
 #define FIELDS_store_fd(N, S, I)      N(part, 2)
 #define FIELDS_store_lend(N, S, I)    N(ticket, TICKET) N(need, 4096) N(want, 65536) N(n_places, 9)
 #define FIELDS_store_lent(N, S, I)    N(ticket, TICKET) N(offset, 8192) N(size, 65536) N(n_places, 1)
@@ -168,6 +181,8 @@ PART(record) PART(process_dead) PART(borrow) PART(borrow_digest)
 PART(borrow_compared) PART(borrow_list) PART(seen) PART(want) PART(object) PART(object_ack)
 PART(books) PART(books_process) PART(books_entry) PART(books_use) PART(refs_ask) PART(refs)
 PART(refs_row) PART(refs_item)
+PART(store_pull) PART(store_pulled) PART(store_pull_failed) PART(store_pull_cancel)
+PART(store_free_at)
     /* clang-format on */
 
     struct part {
@@ -202,12 +217,12 @@ static const struct row rows[] = {
      "01000000020000000807060504030201feffffff5a5a5a5a7261792d6320302e3100000000000000"
      "00000000000000000000000000000000"},
     {"WELCOME", WIRE_WELCOME, FRAME_HAS_FD, {P(welcome), TEXT("/tmp/session\0head\0/tmp/worker\0")},
-     "be000000020100000d0c0b0afeffffff"
+     "c2000000020100000d0c0b0afeffffff"
      "01000000040302010700000004000000204e000000000000101112131415161718191a1b1c1d1e1f"
      "202122232425262728292a2b404142434445464748494a4b4c4d4e4f505152535455565758595a5b"
      "707172737475767778797a7b7c7d7e7f808182838485868788898a8b7261792d6320302e31000000"
-     "0000000000000000000000000000000000000000ff0300002f746d702f73657373696f6e00686561"
-     "64002f746d702f776f726b657200"},
+     "0000000000000000000000000000000000000000ff030000050302012f746d702f73657373696f6e"
+     "0068656164002f746d702f776f726b657200"},
     {"ERROR", WIRE_ERROR, 0, {P(error), TEXT("malformed HELLO")},
      "23000000030000000d0c0b0afeffffff"
      "020000006d616c666f726d65642048454c4c4f"},
@@ -229,9 +244,9 @@ static const struct row rows[] = {
      "18000000120000000d0c0b0afeffffff"
      "8877665544332211"},
     {"LEASE_GRANT", WIRE_LEASE_GRANT, FRAME_HAS_FD, {P(lease_grant)},
-     "48000000130100000d0c0b0afeffffff"
+     "4c000000130100000d0c0b0afeffffff"
      "01ffeeddccbbaa9988776655443322116712000005000000707172737475767778797a7b7c7d7e7f"
-     "808182838485868788898a8b06000000"},
+     "808182838485868788898a8b0600000009000000"},
     {"LEASE_CANCELED", WIRE_LEASE_CANCELED, 0, {P(lease_canceled)},
      "1c000000140000000d0c0b0afeffffff"
      "01ffeeddccbbaa9902000000"},
@@ -243,9 +258,9 @@ static const struct row rows[] = {
      "88776655443322118977665544332211010000000000008067120000090000006b696c6c65642062"
      "79207369676e616c2039002f746d702f772e657272"},
     {"LEASE_BEGIN", WIRE_LEASE_BEGIN, FRAME_HAS_FD, {P(lease_begin)},
-     "40000000170100000d0c0b0afeffffff"
+     "44000000170100000d0c0b0afeffffff"
      "8877665544332211080000000000000068120000909192939495969798999a9b9c9d9e9fa0a1a2a3"
-     "a4a5a6a7a8a9aaab"},
+     "a4a5a6a7a8a9aaab09000000"},
     {"LEASE_REVOKE", WIRE_LEASE_REVOKE, 0, {P(lease_revoke)},
      "1c000000180000000d0c0b0afeffffff"
      "8877665544332211f4010000"},
@@ -369,9 +384,10 @@ static const struct row rows[] = {
      "18000000730000000d0c0b0afeffffff"
      "0000040000000000"},
     {"OBJECT", WIRE_OBJECT, 0, {P(object), P(arg), P(stored), P(ref)},
-     "51000000720000000d0c0b0afeffffff"
+     "6f000000720000000d0c0b0afeffffff"
      "88776655443322110300000001887766554433221100200000000000000100100000000000030000"
-     "0088776655443322112a000000000000000500000002000000"},
+     "00090000002a0000000000000005000000020000000300897766554433221188776655443322112a"
+     "000000000000000500000002000000"},
     {"BORROW_DIGEST", WIRE_BORROW_DIGEST, 0, {P(borrow_digest)},
      "29000000740000000d0c0b0afeffffff"
      "0700000006000000030000000000000001ffeeddccbbaa9901"},
@@ -382,6 +398,22 @@ static const struct row rows[] = {
      "31000000760000000d0c0b0afeffffff"
      "08000000010000000100000002000000887766554433221101"
      "0100000002000000"},
+    {"STORE_PULL", WIRE_STORE_PULL, 0, {P(store_pull)},
+     "3b000000770000000d0c0b0afeffffff"
+     "01ffeeddccbbaa992a00000000000000050000000200000003000900000001001000000000000300"
+     "000002"},
+    {"STORE_PULLED", WIRE_STORE_PULLED, 0, {P(store_pulled)},
+     "34000000780000000d0c0b0afeffffff"
+     "01ffeeddccbbaa9988776655443322110020000000000000010010000000000003000000"},
+    {"STORE_PULL_FAILED", WIRE_STORE_PULL_FAILED, 0, {P(store_pull_failed), TEXT("node 9 is dead")},
+     "2a000000790000000d0c0b0afeffffff"
+     "01ffeeddccbbaa990b0000006e6f646520392069732064656164"},
+    {"STORE_PULL_CANCEL", WIRE_STORE_PULL_CANCEL, 0, {P(store_pull_cancel)},
+     "180000007a0000000d0c0b0afeffffff"
+     "01ffeeddccbbaa99"},
+    {"STORE_FREE_AT", WIRE_STORE_FREE_AT, 0, {P(store_free_at)},
+     "270000007b0000000d0c0b0afeffffff"
+     "2a00000000000000050000000200000003000900000001"},
 };
 /* clang-format on */
 #define N_ROWS (sizeof rows / sizeof rows[0])
@@ -449,6 +481,11 @@ static const char *name_of(enum wire_type type)
         NAME(BORROW_DIGEST)
         NAME(BORROW_COMPARED)
         NAME(BORROW_LIST)
+        NAME(STORE_PULL)
+        NAME(STORE_PULLED)
+        NAME(STORE_PULL_FAILED)
+        NAME(STORE_PULL_CANCEL)
+        NAME(STORE_FREE_AT)
     }
     return NULL;
 }
@@ -542,10 +579,20 @@ END_TEST
 
 /* What travels inside bodies, and the version itself. */
 static const int numbers[][2] = {
-    {WIRE_PROTOCOL, 7},
+    {WIRE_PROTOCOL, 8},
     {WIRE_VALUE_BY_REF, 0xc0},
     {(int)WIRE_ROUTE_PROCESS, INT32_MIN},
-    {WIRE_META_MASK, 0x3f},
+    {WIRE_ROUTE_OWNER, 0x40000000},
+    {WIRE_ROUTE_WORKER, 0x20000000},
+    {WIRE_ROUTE_NUMBER, 0x0fffffff},
+    {(int)WIRE_SLOT_NONE, -1},
+    {(int)WIRE_MASK_UNKNOWN, -1},
+    {WIRE_META_MASK, 0x1f},
+    {WIRE_VALUE_INNER, 0x20},
+    {WIRE_PUSH_ELSEWHERE, 2},
+    {WIRE_PULL_GET, 0},
+    {WIRE_PULL_WAIT, 1},
+    {WIRE_PULL_ARGUMENT, 2},
     {WIRE_VALUE_REFS, 0x40},
     {WIRE_VALUE_STORED, 0x80},
     {WIRE_DRIVER, 1},
@@ -568,15 +615,15 @@ static const int numbers[][2] = {
 
 /* What rows of BOOKS and REFS say. */
 static const int row_numbers[][2] = {
-    {WIRE_USE_PIN, 1},        {WIRE_USE_HOLD, 2},      {WIRE_USE_LENT, 3},
-    {WIRE_REFS_OK, 0},        {WIRE_REFS_GONE, 1},     {WIRE_REFS_BUSY, 2},
-    {WIRE_ROW_BORROWED, 1},   {WIRE_ROW_STORED, 2},    {WIRE_ROW_HIDDEN, 4},
-    {WIRE_ROW_REGISTERED, 8}, {WIRE_ROW_ARGUMENT, 16}, {WIRE_ROW_TASK, 32},
-    {WIRE_ROW_PENDING, 0},    {WIRE_ROW_ARGS, 1},      {WIRE_ROW_QUEUED, 2},
-    {WIRE_ROW_PUSHED, 3},     {WIRE_ROW_READY, 4},     {WIRE_ROW_FAILED, 5},
-    {WIRE_ROW_FREED, 6},      {WIRE_ITEM_INSIDE, 1},   {WIRE_ITEM_ARGUMENT, 2},
-    {WIRE_ITEM_REPLY, 3},     {WIRE_ITEM_BODY, 4},     {WIRE_ITEM_BORROWER, 5},
-    {WIRE_ITEM_LEAVING, 6},
+    {WIRE_USE_PIN, 1},        {WIRE_USE_HOLD, 2},       {WIRE_USE_LENT, 3},
+    {WIRE_REFS_OK, 0},        {WIRE_REFS_GONE, 1},      {WIRE_REFS_BUSY, 2},
+    {WIRE_ROW_BORROWED, 1},   {WIRE_ROW_STORED, 2},     {WIRE_ROW_HIDDEN, 4},
+    {WIRE_ROW_REGISTERED, 8}, {WIRE_ROW_ARGUMENT, 16},  {WIRE_ROW_TASK, 32},
+    {WIRE_ROW_PENDING, 0},    {WIRE_ROW_ARGS, 1},       {WIRE_ROW_QUEUED, 2},
+    {WIRE_ROW_PUSHED, 3},     {WIRE_ROW_READY, 4},      {WIRE_ROW_FAILED, 5},
+    {WIRE_ROW_FREED, 6},      {WIRE_ITEM_INSIDE, 1},    {WIRE_ITEM_ARGUMENT, 2},
+    {WIRE_ITEM_REPLY, 3},     {WIRE_ITEM_BODY, 4},      {WIRE_ITEM_BORROWER, 5},
+    {WIRE_ITEM_LEAVING, 6},   {WIRE_ROW_ELSEWHERE, 64},
 };
 #define N_ROW_NUMBERS (sizeof row_numbers / sizeof row_numbers[0])
 
@@ -610,6 +657,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         {5, 0x8a86b14f768b6109u},
         {6, 0x46d1f4e36c61f0a0u},
         {7, 0xe1f9f5cf46d8229eu},
+        {8, 0x2983f85bb9c8d94bu},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

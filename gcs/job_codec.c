@@ -30,7 +30,8 @@ int job_row_of_message(const struct Ray__Rpc__JobTableData *m, uint32_t *job, st
 {
     struct job_row row = {.start_ms = m->start_time,
                           .end_ms = m->end_time,
-                          .driver_pid = (int32_t)m->driver_pid};
+                          .driver_pid = (int32_t)m->driver_pid,
+                          .node = m->node_number};
 
     *job = 0;
     if (m->job_id.len > 0 && job_id_of_bytes(m->job_id.data, m->job_id.len, job) != 0)
@@ -54,6 +55,7 @@ void *job_row_pack(uint32_t job, const struct job_row *row, size_t *size)
     m.is_dead = r.end_ms != 0;
     m.timestamp = (int64_t)(r.end_ms != 0 ? r.end_ms : r.start_ms) / 1000;
     m.driver_pid = r.driver_pid;
+    m.node_number = r.node;
     m.start_time = r.start_ms;
     m.end_time = r.end_ms;
     m.entrypoint = r.entry;

@@ -12,6 +12,7 @@
 struct job_row {
     uint64_t start_ms, end_ms; /* wall clock; end 0: runs */
     int32_t driver_pid;
+    uint32_t node;           /* number of the driver's; 0: nobody knows */
     char entry[128];         /* name of the driver's program */
     char driver_address[64]; /* of its machine */
 };

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gcs/job_table.h"
 #include "gcs/message_codec.h"
+#include "gcs/process_table.h"
 #include "gcs/server_private.h"
 #include "lib/base/alloc.h"
 #include "proto/gcs_link.pb-c.h"
@@ -101,6 +101,25 @@ static void on_taken(void *arg, enum err_code code, uint32_t first, uint32_t n)
     free(a);
 }
 
+static void take_for_node(struct gcs_server *g,
+                          struct rpc_call *call,
+                          const Ray__C__TakeProcessesRequest *m)
+{
+    const struct node_sync_row *row = NULL;
+    struct unique_id id;
+
+    if (m->node_id.len == sizeof id.bytes) {
+        memcpy(id.bytes, m->node_id.data, sizeof id.bytes);
+        row = node_sync_find(g->sync, &id);
+    }
+    if (row == NULL)
+        rpc_call_fail(call, ERR_NOT_FOUND, "no such node is registered");
+    else if (row->state == NODE_SYNC_DEAD)
+        rpc_call_fail(call, ERR_EXISTS, "this node was declared dead (%s)", row->death);
+    else
+        process_table_take(g->store, &id, row->number, m->n, on_taken, asking(g, call));
+}
+
 static void on_take_processes(void *arg, struct rpc_call *call)
 {
     struct gcs_server *g = arg;
@@ -108,10 +127,12 @@ static void on_take_processes(void *arg, struct rpc_call *call)
 
     if (m == NULL)
         return;
-    if (m->job == 0 || m->n == 0 || m->n > 1u << 16)
-        rpc_call_fail(call, ERR_INVALID, "1 to 65536 numbers of a job at once");
-    else
+    if (m->n == 0 || m->n > PROCESS_BLOCK_MAX || (m->job == 0) != (m->node_id.len > 0))
+        rpc_call_fail(call, ERR_INVALID, "1 to 65536 numbers of a job, or for a node, at once");
+    else if (m->job > 0)
         job_table_take_processes(g->store, m->job, m->n, on_taken, asking(g, call));
+    else
+        take_for_node(g, call, m);
     ray__c__take_processes_request__free_unpacked(m, NULL);
 }
 

@@ -15,6 +15,7 @@ int node_row_of_message(const struct Ray__Rpc__GcsNodeInfo *m, struct node_row *
     struct node_row row = {.state = m->state == RAY__RPC__GCS_NODE_INFO__GCS_NODE_STATE__ALIVE
                                         ? NODE_ALIVE
                                         : NODE_DEAD,
+                           .number = m->number,
                            .pid = m->pid,
                            .start_ms = m->start_time_ms,
                            .end_ms = m->end_time_ms,
@@ -54,6 +55,7 @@ void *node_row_pack(const struct node_row *row, size_t *size)
     m.node_id = (ProtobufCBinaryData){sizeof r.id.bytes, r.id.bytes};
     m.state = r.state == NODE_ALIVE ? RAY__RPC__GCS_NODE_INFO__GCS_NODE_STATE__ALIVE
                                     : RAY__RPC__GCS_NODE_INFO__GCS_NODE_STATE__DEAD;
+    m.number = r.number;
     m.pid = r.pid;
     m.start_time_ms = r.start_ms;
     m.end_time_ms = r.end_ms;

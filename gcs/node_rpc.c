@@ -6,7 +6,7 @@
 
 #include "gcs/message_codec.h"
 #include "gcs/node_codec.h"
-#include "gcs/node_table.h"
+#include "gcs/process_table.h"
 #include "gcs/server_private.h"
 #include "lib/base/alloc.h"
 #include "proto/gcs.pb-c.h"
@@ -24,28 +24,92 @@ static void on_get_cluster_id(void *arg, struct rpc_call *call)
 
 /* --- register --- */
 
+/* A node that asks again, its first answer lost or its row, is the same (INV-30): look for its row,
+ * else number it and write one. */
 struct registering {
     struct asking asking;
     struct node_row row;
+    bool is_again; /* the row came to be while its number was asked for */
 };
 
-static void reply_registered(struct rpc_call *call)
+static void reply_registered(struct rpc_call *call, uint32_t number)
 {
     Ray__Rpc__GcsStatus fine = RAY__RPC__GCS_STATUS__INIT;
     Ray__Rpc__RegisterNodeReply reply = RAY__RPC__REGISTER_NODE_REPLY__INIT;
 
     reply.status = &fine;
+    reply.number = number;
     message_reply(call, &reply.base);
 }
 
-/* It is there: a node that asks again, its first answer lost, is the same and alive (INV-30). */
-static void on_registered_before(void *arg, enum err_code code, const struct node_row *row)
+static void end_registering(struct registering *r, enum err_code code)
+{
+    if (code != ERR_NONE) {
+        gcs_fail(r->asking.server, r->asking.call, code, "register the node");
+    } else {
+        gcs_sync_add(r->asking.server, &r->row);
+        reply_registered(r->asking.call, r->row.number);
+    }
+    free(r);
+}
+
+static void look_for_row(struct registering *r);
+
+static void on_registered(void *arg, enum err_code code)
 {
     struct registering *r = arg;
 
-    if (code != ERR_NONE)
-        gcs_fail(r->asking.server, r->asking.call, code, "register the node");
-    else if (row->state != NODE_ALIVE)
+    if (code == ERR_EXISTS && !r->is_again && r->asking.server->store != NULL) {
+        r->is_again = true;
+        look_for_row(r);
+    } else {
+        end_registering(r, code);
+    }
+}
+
+static void write_row(struct registering *r, enum err_code code)
+{
+    struct store *store = r->asking.server->store;
+
+    if (code == ERR_NONE && store == NULL)
+        code = ERR_CANCELED;
+    if (code == ERR_NONE)
+        node_table_register(store, &r->row, on_registered, r);
+    else
+        end_registering(r, code);
+}
+
+static void on_node_numbered(void *arg, enum err_code code, uint32_t first, uint32_t n)
+{
+    struct registering *r = arg;
+
+    (void)n;
+    r->row.number = first;
+    write_row(r, code);
+}
+
+static void on_number_held(void *arg, enum err_code code)
+{
+    write_row(arg, code);
+}
+
+static void on_looked(void *arg, enum err_code code, const struct node_row *row)
+{
+    struct registering *r = arg;
+    struct store *store = r->asking.server->store;
+
+    if (code == ERR_NOT_FOUND && !r->is_again && store != NULL) {
+        if (r->row.number > 0) /* of a time that this GCS does not know any more */
+            job_table_hold(store, 0, r->row.number, on_number_held, r);
+        else
+            process_table_take(store, &r->row.id, 0, 1, on_node_numbered, r);
+        return;
+    }
+    if (code != ERR_NONE) {
+        end_registering(r, code);
+        return;
+    }
+    if (row->state != NODE_ALIVE)
         rpc_call_fail(r->asking.call,
                       ERR_EXISTS,
                       "this node was declared dead (%s): start it again, as a new one",
@@ -54,26 +118,13 @@ static void on_registered_before(void *arg, enum err_code code, const struct nod
              || row->pid != r->row.pid)
         rpc_call_fail(r->asking.call, ERR_EXISTS, "another node has this id");
     else
-        reply_registered(r->asking.call);
+        reply_registered(r->asking.call, row->number);
     free(r);
 }
 
-static void on_registered(void *arg, enum err_code code)
+static void look_for_row(struct registering *r)
 {
-    struct registering *r = arg;
-
-    if (code == ERR_EXISTS) {
-        struct store *store = r->asking.server->store;
-        if (store != NULL) {
-            node_table_get(store, &r->row.id, on_registered_before, r);
-            return;
-        }
-    }
-    if (code != ERR_NONE)
-        gcs_fail(r->asking.server, r->asking.call, code, "register the node");
-    else
-        reply_registered(r->asking.call);
-    free(r);
+    node_table_get(r->asking.server->store, &r->row.id, on_looked, r);
 }
 
 static void on_register(void *arg, struct rpc_call *call)
@@ -86,14 +137,14 @@ static void on_register(void *arg, struct rpc_call *call)
     if (m == NULL)
         return;
     if (m->node_info == NULL || node_row_of_message(m->node_info, &row) != 0
-        || unique_id_is_nil(&row.id)) {
+        || unique_id_is_nil(&row.id) || row.number >= JOB_PROCESSES_MAX) {
         rpc_call_fail(call, ERR_INVALID, "a node needs an id of %d bytes", ID_UNIQUE_SIZE);
     } else {
         struct registering *r = xmalloc(sizeof *r);
         row.state = NODE_ALIVE;
         row.end_ms = 0;
         *r = (struct registering){.asking = {.server = g, .call = call}, .row = row};
-        node_table_register(g->store, &row, on_registered, r);
+        look_for_row(r);
     }
     ray__rpc__register_node_request__free_unpacked(m, NULL);
 }
@@ -114,22 +165,6 @@ static void on_unregistered(void *arg, enum err_code code)
     free(a);
 }
 
-static void on_found_to_unregister(void *arg, enum err_code code, const struct node_row *row)
-{
-    struct asking *a = arg;
-
-    if (code != ERR_NONE) {
-        on_unregistered(a, code);
-    } else if (row->state == NODE_DEAD) {
-        on_unregistered(a, ERR_NONE);
-    } else {
-        struct node_row dead = *row;
-        dead.end_ms = gcs_wall_ms();
-        snprintf(dead.death, sizeof dead.death, "it said good-bye");
-        node_table_set_dead(a->server->store, &dead, on_unregistered, a);
-    }
-}
-
 static void on_unregister(void *arg, struct rpc_call *call)
 {
     struct gcs_server *g = arg;
@@ -143,7 +178,7 @@ static void on_unregister(void *arg, struct rpc_call *call)
         rpc_call_fail(call, ERR_INVALID, "a node's id has %d bytes", ID_UNIQUE_SIZE);
     } else {
         memcpy(id.bytes, m->node_id.data, sizeof id.bytes);
-        node_table_get(g->store, &id, on_found_to_unregister, asking(g, call));
+        gcs_bury_node(g, &id, "it said good-bye", on_unregistered, asking(g, call));
     }
     ray__rpc__unregister_node_request__free_unpacked(m, NULL);
 }

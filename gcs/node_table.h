@@ -5,10 +5,8 @@
  * The nodes of the cluster, one row each. A node id names one incarnation: a raylet that starts
  * again is a new node, and a dead one never comes back (INV-6). Completions as in store.h.
  */
+#include "gcs/node_view.h"
 #include "gcs/store.h"
-#include "lib/base/id.h"
-
-#define NODE_RESOURCES_MAX 32
 
 enum node_state {
     NODE_ALIVE = 1,
@@ -22,7 +20,8 @@ struct node_resource {
 
 struct node_row {
     struct unique_id id;
-    uint32_t state; /* enum node_state */
+    uint32_t number; /* a process number of its own; 0: not yet */
+    uint32_t state;  /* enum node_state */
     int32_t pid;
     uint64_t start_ms, end_ms; /* wall clock; end 0: alive */
     uint32_t n_cpus;

@@ -16,7 +16,7 @@
 #define TOTAL_BYTES      (1u << 30) /* of all rows */
 #define MESSAGE_MAX      (8u << 20)
 
-static const char *const tables[] = {"NODE", "JOB", KV_TABLE, STORE_COUNTERS, NULL};
+static const char *const tables[] = {"NODE", "JOB", "PROCESS", KV_TABLE, STORE_COUNTERS, NULL};
 
 uint64_t gcs_wall_ms(void)
 {
@@ -59,6 +59,8 @@ static void open_port(struct gcs_server *g)
     g->is_ready = true;
     id_hex(g->cluster.bytes, sizeof g->cluster.bytes, cluster);
     snprintf(incarnation, sizeof incarnation, "%" PRIu64, g->incarnation);
+    gcs_end_jobs_of_dead(g);
+    gcs_sync_start(g);
     rpc_server_start(g->rpc, cluster, incarnation);
     log_info("gcs",
              "ready",
@@ -67,6 +69,19 @@ static void open_port(struct gcs_server *g)
              cluster,
              incarnation);
     g->config.on_ready(g->config.arg, rpc_server_port(g->rpc), cluster, g->incarnation);
+}
+
+/* The nodes that there are, before anybody is answered. */
+static void on_node(void *arg, enum err_code code, const struct node_row *row)
+{
+    struct gcs_server *g = arg;
+
+    if (row != NULL)
+        gcs_sync_add(g, row);
+    else if (code == ERR_NONE)
+        open_port(g);
+    if (row == NULL)
+        g->is_loading = false;
 }
 
 static void on_state(void *arg, enum store_redis_state state, const char *why)
@@ -79,8 +94,10 @@ static void on_state(void *arg, enum store_redis_state state, const char *why)
         store_redis_info(g->store, &info);
         g->cluster = info.cluster;
         g->incarnation = info.epoch;
-        if (!g->is_ready)
-            open_port(g);
+        if (!g->is_ready && !g->is_loading) {
+            g->is_loading = true;
+            node_table_scan(g->store, on_node, g);
+        }
         return;
     case STORE_REDIS_REFUSED:
         if (!g->is_ready)
@@ -123,6 +140,7 @@ struct gcs_server *gcs_server_create(const struct gcs_server_config *config, str
 
     g->magic = GCS_SERVER_MAGIC;
     g->config = *config;
+    gcs_sync_init(g);
     g->bridge = rpc_bridge_create(config->loop, err);
     if (g->bridge == NULL)
         goto fail;
@@ -137,6 +155,7 @@ struct gcs_server *gcs_server_create(const struct gcs_server_config *config, str
     rpc_server_add(g->rpc, gcs_job_methods, g);
     rpc_server_add(g->rpc, gcs_kv_methods, g);
     rpc_server_add(g->rpc, gcs_link_methods, g);
+    rpc_server_add(g->rpc, gcs_sync_methods, g);
     g->store = create_store(g, err);
     if (g->store == NULL)
         goto fail;
@@ -174,6 +193,7 @@ void gcs_server_destroy(struct gcs_server *g)
     g->store = NULL;
     if (store != NULL)
         store->ops->destroy(store);
+    gcs_sync_fini(g);
     rpc_server_destroy(g->rpc);
     rpc_bridge_destroy(g->bridge);
     g->magic = 0;

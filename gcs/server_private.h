@@ -4,6 +4,8 @@
 /*
  * What the services (*_rpc.c) share: for them and server.c only.
  */
+#include "gcs/node_sync.h"
+#include "gcs/node_table.h"
 #include "gcs/server.h"
 #include "lib/net/rpc_server.h"
 
@@ -13,9 +15,14 @@ struct gcs_server {
     struct rpc_bridge *bridge;
     struct rpc_server *rpc;
     struct store *store;
-    bool is_ready, is_redis;
+    bool is_ready, is_loading, is_redis;
     struct unique_id cluster;
     uint64_t incarnation;
+    /* node_sync_rpc.c */
+    struct node_sync *sync;
+    struct list held; /* NodeSync calls that wait for news, the oldest first */
+    struct loop_timer *tick, *flush;
+    uint64_t flushed_ms, next_flush_ms;
 };
 
 /* A call that waits for the store. */
@@ -25,11 +32,33 @@ struct asking {
 };
 
 extern const struct rpc_method gcs_node_methods[], gcs_job_methods[], gcs_kv_methods[],
-    gcs_link_methods[];
+    gcs_link_methods[], gcs_sync_methods[];
 
 struct asking *asking(struct gcs_server *g, struct rpc_call *call);
 /* Fail the call as the store said, with its reason; what names the thing in the sentence. */
 void gcs_fail(struct gcs_server *g, struct rpc_call *call, enum err_code code, const char *what);
 uint64_t gcs_wall_ms(void);
+
+/* --- node_sync_rpc.c --- */
+void gcs_sync_init(struct gcs_server *g);
+/* Held calls fail. After gcs_sync_init only. */
+void gcs_sync_fini(struct gcs_server *g);
+/* From now on silence counts. */
+void gcs_sync_start(struct gcs_server *g);
+/* A node's row, durable: found at the start, or registered, which is news. */
+void gcs_sync_add(struct gcs_server *g, const struct node_row *row);
+/* Its death is durable: others are told, and it. */
+void gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const char *why);
+
+/* --- node_death.c --- */
+/* The node dies, for good: durable first, then told to the others, and jobs whose driver was there
+ * end. One that is dead is fine; ERR_NOT_FOUND: there is none. */
+void gcs_bury_node(struct gcs_server *g,
+                   const struct unique_id *id,
+                   const char *why,
+                   store_done_f done,
+                   void *arg);
+/* Jobs that a former GCS did not come to end: their driver's node is dead. */
+void gcs_end_jobs_of_dead(struct gcs_server *g);
 
 #endif /* GCS_SERVER_PRIVATE_H */

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -98,6 +99,7 @@ class Gcs:
         self.port = 0
         self.n_logs = 0
         self.channels = []
+        self.simulated = []  # nodes
         self.default = None  # a channel; one for each start, since the first call on one that broke may fail
 
     def start_redis(self):
@@ -177,8 +179,12 @@ class Gcs:
         return {first(n, 1)[0]: first(n, 7, 0) == 0 for n in parse(reply).get(2, [])}
 
     def close(self):
+        for node in self.simulated:
+            node.stopped.set()
         for channel in self.channels:
             channel.close()
+        for node in self.simulated:
+            node.stop()
         for process in self.processes:
             if process.poll() is None:
                 is_redis = process.args[0] == "redis-server"
@@ -189,6 +195,58 @@ class Gcs:
         shutil.rmtree(self.dir)
         for word in ("level=broken", "Sanitizer", "runtime error"):
             assert word not in logs, logs
+
+
+class Node:
+    """A simulated node: registers, then calls NodeSync again and again as a raylet does."""
+
+    def __init__(self, gcs, mark, start=True):
+        self.gcs, self.id = gcs, bytes([mark] * 28)
+        self.number = first(gcs.register(mark), 100, 0)
+        self.report = self.incarnation = self.version = self.n_calls = 0
+        self.cpus = 40000
+        self.views = {}  # number: (is it alive, available CPUs in 1/10000, death)
+        self.death = None
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.live)
+        self.channel = gcs.channel()
+        gcs.simulated.append(self)
+        if start:
+            self.thread.start()
+
+    def ask(self, **options):
+        self.report += 1
+        cpu = message((1, "CPU"), (2, 40000), (3, self.cpus))
+        return self.gcs.call(LINK + "NodeSync", message(
+            (1, message((1, self.id), (14, cpu))), (2, self.report), (3, self.incarnation), (4, self.version)),
+            channel=self.channel, **options)
+
+    def take(self, reply):
+        m = parse(reply)
+        if 5 in m:
+            self.death = m[5][0].decode()
+            return
+        for view in map(parse, m.get(3, [])):
+            resources = {first(r, 1): first(r, 3, 0) for r in view.get(14, [])}
+            self.views[view[2][0]] = (4 not in view, resources.get(b"CPU"), view.get(12, [b""])[0].decode())
+        if 6 not in m:
+            self.incarnation, self.version = m[1][0], first(reply, 2, 0)
+        self.n_calls += 1
+
+    def live(self):
+        while not self.stopped.is_set() and self.death is None:
+            try:
+                self.take(self.ask(timeout=30, wait=True))
+            except (grpc.RpcError, ValueError):  # the GCS was killed, or the test has ended
+                self.stopped.wait(0.05)
+
+    def stop(self):
+        self.stopped.set()
+        if self.thread.is_alive():
+            self.thread.join()
+
+    def sees(self, other):
+        return self.views.get(other.number, (None, None, None))
 
 
 @pytest.fixture
@@ -323,7 +381,7 @@ def test_whatever_is_killed_rows_are_back_and_no_number_is_given_twice(served):
     for round_ in range(1, 7):
         n = len(numbers)
         wait_until(lambda: len(numbers) > n + seed.randrange(20), 30 * slow())  # pylint: disable=cell-var-from-loop
-        served.register(round_)
+        Node(served, round_)
         served.put(f"key{round_}", f"{round_}")
         if round_ % 3 != 1:
             served.kill(served.redis)
@@ -460,6 +518,155 @@ def test_sigterm_ends_it_with_calls_open(served):
     assert served.server.wait(20 * slow()) == 0
     for c in calls:
         assert c.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+
+
+# --- the life of nodes ---
+
+def alive(*nodes):
+    """Each sees all others alive."""
+    return all(n.death is None and n.sees(o)[0] for n in nodes for o in nodes if n is not o)
+
+
+def test_nodes_have_numbers_that_are_located(served):
+    a, b = Node(served, 1, start=False), Node(served, 2, start=False)
+    assert a.number > 0 and b.number > 0 and a.number != b.number
+    assert first(served.register(1), 100) == a.number  # again: the same
+
+    def take(node, n):
+        return first(served.call(LINK + "TakeProcesses", message((2, n), (3, node.id))), 1)
+
+    def locate(process):
+        reply = served.call(LINK + "Locate", message((1, process)))
+        return first(reply, 1)[0], first(reply, 2)
+    blocks = [(a, take(a, 256)), (b, take(b, 65536)), (a, take(a, 65536)), (b, take(b, 1))]
+    served.kill(served.server)
+    served.start()
+    blocks.append((b, take(b, 256)))
+    for i, (node, at) in enumerate(blocks):
+        assert locate(at) == (node.id[0], node.number)
+        assert i == 0 or locate(at - 1) == (blocks[i - 1][0].id[0], blocks[i - 1][0].number)
+        assert locate(node.number) == (node.id[0], node.number)
+    assert blocks[-1][1] == max(at for _, at in blocks)
+    assert served.error(LINK + "Locate", message((1, blocks[-1][1] + 256)))[0] == grpc.StatusCode.NOT_FOUND
+    assert served.error(LINK + "Locate", message((1, 1 << 28)))[0] == grpc.StatusCode.INVALID_ARGUMENT
+    assert served.error(LINK + "TakeProcesses", message((2, 1), (3, bytes(28))))[0] == grpc.StatusCode.NOT_FOUND
+    assert served.error(LINK + "TakeProcesses", message((2, 1)))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_nodes_hear_of_each_other(served):
+    a, b = Node(served, 1), Node(served, 2)
+    wait_until(lambda: alive(a, b), 10 * slow())
+    assert a.sees(b) == (True, 40000, "")
+    b.cpus = 5000
+    wait_until(lambda: a.sees(b)[1] == 5000, 10 * slow())
+    c = Node(served, 3)
+    wait_until(lambda: alive(a, b, c), 10 * slow())
+    b.stop()
+    served.call(NODE + "UnregisterNode", message((1, b.id)))
+    wait_until(lambda: a.sees(b) == (False, None, "it said good-bye"), 10 * slow())
+    assert a.number not in a.views  # nobody is told of himself
+    d = Node(served, 4)
+    wait_until(lambda: alive(a, c, d), 10 * slow())
+    assert b.number not in d.views  # a new node has nothing to do with the dead
+    assert first(b.ask(), 5).decode() == "it said good-bye"
+    assert first(served.call(LINK + "Locate", message((1, b.number))), 3).decode() == "it said good-bye"
+
+
+def test_a_call_without_news_is_held(served):
+    a, began = Node(served, 1), time.monotonic()
+    wait_until(lambda: a.n_calls >= 3, 20 * slow())
+    assert time.monotonic() - began > 2.5  # three times a second
+
+
+def test_news_of_many_nodes_come_in_bounded_replies(served):
+    """Each view is as large as its strings may be, and the replies stay below a bound."""
+    calls = []
+    for i in range(1, 250):
+        info = message((1, bytes([i] * 28)), (2, "a" * 63), (8, "h" * 63), (12, "n" * 63), (23, 5),
+                       *((11, message((1, f"resource-{i}-{k}")) + b"\x11" + struct.pack("<d", 4.0)) for k in range(10)))
+        calls.append(served.default.unary_unary(NODE + "RegisterNode").future(
+            message((1, info)), timeout=60, metadata=[("authorization", f"Bearer {TOKEN}")]))
+    numbers = {first(c.result(), 100) for c in calls}
+    assert len(numbers) == 249
+    a, sizes = Node(served, 250, start=False), []
+    while numbers - set(a.views):
+        reply = a.ask()
+        sizes.append(len(reply))
+        more = first(reply, 4, 0)
+        a.take(reply)
+        assert more or not numbers - set(a.views)
+    assert len(sizes) > 1 and max(sizes) < 70000
+
+
+def test_a_silent_node_is_dead_for_good(served):
+    a, b = Node(served, 1), Node(served, 2)
+    reply = served.call(JOB + "AddJob", message((1, message((9, "there"), (100, b.number)))))
+    served.call(JOB + "AddJob", message((1, message((9, "here"), (100, a.number)))))
+    wait_until(lambda: alive(a, b), 10 * slow())
+    b.stop()
+    wait_until(lambda: a.sees(b)[0] is False, 20 * slow())
+    assert "said nothing for 6 s" in a.sees(b)[2]
+    assert served.nodes() == {1: True, 2: False}
+    assert "said nothing for 6 s" in first(b.ask(), 5).decode()
+    code, text = served.error(NODE + "RegisterNode", message((1, message((1, b.id), (2, "10.0.0.1")))))
+    assert code == grpc.StatusCode.ALREADY_EXISTS and "said nothing" in text
+
+    def ended():
+        return {first(j, 9).decode(): first(j, 2, 0) for j in parse(served.call(JOB + "GetAllJobInfo"))[2]}
+    wait_until(lambda: ended() == {"there": 1, "here": 0}, 10 * slow())
+    assert first(reply, 100) == b"\x01\0\0\0"
+    served.kill(served.server)  # its death is in Redis
+    served.start()
+    assert served.nodes() == {1: True, 2: False}
+    assert "said nothing for 6 s" in first(b.ask(), 5).decode()
+
+
+def test_a_gcs_that_was_away_kills_no_node(served):
+    """Killed and started again, then stopped for longer than the silence that means death."""
+    nodes = [Node(served, i) for i in (1, 2, 3)]
+    wait_until(lambda: alive(*nodes), 10 * slow())
+    dead = Node(served, 9)
+    dead.stop()
+    for _ in range(2):
+        served.kill(served.server)
+        served.start()
+    wait_until(lambda: all(n.incarnation == served.incarnation for n in nodes), 20 * slow())
+    wait_until(lambda: all(n.sees(dead)[0] is False for n in nodes), 20 * slow())  # silence counts from its start
+    served.server.send_signal(signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        served.server.wait(10)
+    served.server.send_signal(signal.SIGCONT)
+    n = [node.n_calls for node in nodes]
+    wait_until(lambda: all(node.n_calls > k + 8 for node, k in zip(nodes, n)), 30 * slow())  # eight seconds of life
+    assert alive(*nodes)
+    assert served.nodes() == {1: True, 2: True, 3: True, 9: False}
+
+
+def test_a_node_whose_row_was_lost_registers_again_with_its_number(served):
+    a = Node(served, 1, start=False)
+    served.kill(served.server)
+    served.kill(served.redis)
+    shutil.rmtree(served.dir / "appendonlydir")
+    served.start_redis()
+    served.start()
+    assert first(a.ask(), 6) == 1
+    info = message((1, a.id), (2, "10.0.0.1"), (5, 1001), (23, 5), (102, a.number + 1000))
+    assert first(served.call(NODE + "RegisterNode", message((1, info))), 100) == a.number + 1000
+    assert Node(served, 2, start=False).number == a.number + 1001
+
+
+def test_a_death_is_told_when_redis_has_it(served):
+    a, b = Node(served, 1), Node(served, 2)
+    wait_until(lambda: alive(a, b), 10 * slow())
+    served.kill(served.redis)
+    b.stop()
+    with pytest.raises(grpc.RpcError):  # not as long as it could be forgotten
+        served.call(NODE + "UnregisterNode", message((1, b.id)), timeout=0.5)
+    n = a.n_calls
+    wait_until(lambda: a.n_calls > n + 2, 20 * slow())
+    assert a.sees(b)[0] is True
+    served.start_redis()
+    wait_until(lambda: a.sees(b)[0] is False, 30 * slow())
 
 
 # --- starting ---

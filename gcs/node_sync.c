@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gcs/node_sync.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+
+#define BUCKETS 1024
+
+struct node_sync {
+    struct node_sync_row *buckets[BUCKETS];
+    struct list by_version, by_heard; /* by_heard: of living ones, the most silent first */
+    uint64_t version;
+    uint64_t listened_ms, last_ms; /* time that counts; when it was measured, 0: never */
+};
+
+static unsigned bucket_of(const struct unique_id *id)
+{
+    uint32_t h = 2166136261u;
+
+    for (size_t i = 0; i < sizeof id->bytes; i++)
+        h = (h ^ id->bytes[i]) * 16777619u;
+    return h % BUCKETS;
+}
+
+struct node_sync *node_sync_create(void)
+{
+    struct node_sync *s = xcalloc(1, sizeof *s);
+
+    list_init(&s->by_version);
+    list_init(&s->by_heard);
+    return s;
+}
+
+void node_sync_destroy(struct node_sync *s)
+{
+    if (s == NULL)
+        return;
+    list_for_each_safe(at, &s->by_version)
+    {
+        struct node_sync_row *row = list_entry(at, struct node_sync_row, by_version);
+        free(row->view);
+        free(row->death);
+        free(row->packed);
+        free(row);
+    }
+    free(s);
+}
+
+static void changed(struct node_sync *s, struct node_sync_row *row)
+{
+    row->version = ++s->version;
+    if (row->view != NULL)
+        row->view->version = row->version;
+    list_remove(&row->by_version);
+    list_append(&s->by_version, &row->by_version);
+    free(row->packed);
+    row->packed = NULL;
+}
+
+static void heard(struct node_sync *s, struct node_sync_row *row)
+{
+    row->heard_ms = s->listened_ms;
+    list_remove(&row->by_heard);
+    list_append(&s->by_heard, &row->by_heard);
+}
+
+struct node_sync_row *node_sync_find(const struct node_sync *s, const struct unique_id *id)
+{
+    for (struct node_sync_row *row = s->buckets[bucket_of(id)]; row != NULL; row = row->next)
+        if (unique_id_eq(&row->id, id))
+            return row;
+    return NULL;
+}
+
+struct node_sync_row *node_sync_find_number(const struct node_sync *s, uint32_t number)
+{
+    list_for_each(at, &s->by_version)
+    {
+        struct node_sync_row *row = list_entry(at, struct node_sync_row, by_version);
+        if (row->number == number)
+            return row;
+    }
+    return NULL;
+}
+
+struct node_sync_row *node_sync_add(struct node_sync *s, const struct node_view *v)
+{
+    struct node_sync_row *row = node_sync_find(s, &v->id);
+    unsigned b = bucket_of(&v->id);
+
+    if (row != NULL)
+        return row;
+    row = xcalloc(1, sizeof *row);
+    row->id = v->id;
+    row->number = v->number;
+    row->view = xmalloc(sizeof *row->view);
+    *row->view = *v;
+    list_init(&row->by_version);
+    list_init(&row->by_heard);
+    row->next = s->buckets[b];
+    s->buckets[b] = row;
+    if (v->is_alive) {
+        changed(s, row);
+        heard(s, row);
+    } else {
+        node_sync_set_dead(s, row, v->death);
+    }
+    return row;
+}
+
+static bool says_the_same(const struct node_view *a, const struct node_view *b)
+{
+    if (a->is_draining != b->is_draining || a->n_waiting != b->n_waiting
+        || a->n_resources != b->n_resources)
+        return false;
+    for (uint32_t i = 0; i < a->n_resources; i++)
+        if (strcmp(a->resources[i].name, b->resources[i].name) != 0
+            || a->resources[i].total != b->resources[i].total
+            || a->resources[i].available != b->resources[i].available)
+            return false;
+    return true;
+}
+
+void node_sync_report(struct node_sync *s,
+                      struct node_sync_row *row,
+                      const struct node_view *said,
+                      uint64_t report)
+{
+    struct node_view *v = row->view;
+
+    if (row->state != NODE_SYNC_ALIVE)
+        return;
+    heard(s, row);
+    if (report <= row->report)
+        return;
+    row->report = report;
+    if (says_the_same(v, said))
+        return;
+    v->is_draining = said->is_draining;
+    v->n_waiting = said->n_waiting;
+    v->n_resources = said->n_resources;
+    memcpy(v->resources, said->resources, said->n_resources * sizeof said->resources[0]);
+    changed(s, row);
+}
+
+bool node_sync_set_dying(struct node_sync_row *row)
+{
+    if (row->state != NODE_SYNC_ALIVE)
+        return false;
+    row->state = NODE_SYNC_DYING;
+    list_remove(&row->by_heard);
+    return true;
+}
+
+void node_sync_revive(struct node_sync *s, struct node_sync_row *row)
+{
+    if (row->state != NODE_SYNC_DYING)
+        return;
+    row->state = NODE_SYNC_ALIVE;
+    heard(s, row);
+}
+
+void node_sync_set_dead(struct node_sync *s, struct node_sync_row *row, const char *why)
+{
+    struct node_view *v = row->view;
+
+    if (row->state == NODE_SYNC_DEAD)
+        return;
+    row->state = NODE_SYNC_DEAD;
+    row->death = xstrdup(why);
+    list_remove(&row->by_heard);
+    v->is_alive = false;
+    v->n_resources = v->n_waiting = 0;
+    if (v->death != why) {
+        size_t n = strnlen(why, sizeof v->death - 1);
+        memcpy(v->death, why, n);
+        v->death[n] = '\0';
+    }
+    changed(s, row);
+}
+
+void node_sync_shrink(struct node_sync_row *row)
+{
+    if (row->state != NODE_SYNC_DEAD || row->packed == NULL)
+        return;
+    free(row->view);
+    row->view = NULL;
+}
+
+void node_sync_on_time(struct node_sync *s, uint64_t now_ms)
+{
+    uint64_t step = s->last_ms != 0 && now_ms > s->last_ms ? now_ms - s->last_ms : 0;
+
+    if (step > 2 * NODE_SYNC_TICK_MS)
+        step = 2 * NODE_SYNC_TICK_MS;
+    s->listened_ms += step;
+    s->last_ms = now_ms;
+}
+
+struct node_sync_row *node_sync_find_silent(const struct node_sync *s)
+{
+    if (list_empty(&s->by_heard))
+        return NULL;
+    struct node_sync_row *row = list_entry(s->by_heard.next, struct node_sync_row, by_heard);
+    return s->listened_ms - row->heard_ms >= NODE_SYNC_SILENCE_MS ? row : NULL;
+}
+
+uint64_t node_sync_version(const struct node_sync *s)
+{
+    return s->version;
+}
+
+struct node_sync_row *node_sync_after(const struct node_sync *s, uint64_t version)
+{
+    const struct list *at = &s->by_version;
+
+    while (at->prev != &s->by_version
+           && list_entry(at->prev, struct node_sync_row, by_version)->version > version)
+        at = at->prev;
+    return at != &s->by_version ? list_entry(at, struct node_sync_row, by_version) : NULL;
+}
+
+struct node_sync_row *node_sync_next(const struct node_sync *s, const struct node_sync_row *row)
+{
+    const struct list *at = row->by_version.next;
+
+    return at != &s->by_version ? list_entry(at, struct node_sync_row, by_version) : NULL;
+}

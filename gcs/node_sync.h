@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef GCS_NODE_SYNC_H
+#define GCS_NODE_SYNC_H
+/*
+ * Which nodes live, what each said of itself last, and in which order that changed. Silence is
+ * counted in time during which the GCS listened: that it was stopped or slow kills no node. Pure:
+ * memory only, the clock comes in.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gcs/node_view.h"
+#include "lib/base/list.h"
+
+#define NODE_SYNC_TICK_MS    250  /* node_sync_on_time is called this often */
+#define NODE_SYNC_SILENCE_MS 6000 /* a node that says nothing so long is dead */
+
+struct node_sync;
+
+enum node_sync_state {
+    NODE_SYNC_ALIVE,
+    NODE_SYNC_DYING, /* its death is decided and will be told once it is durable */
+    NODE_SYNC_DEAD,
+};
+
+/* A node; read only, but packed is the caller's to fill: bytes of the view, freed when that
+ * changes. */
+struct node_sync_row {
+    struct list by_version, by_heard; /* by_heard: of living ones */
+    struct node_sync_row *next;       /* of the same bucket */
+    struct unique_id id;
+    uint32_t number;
+    enum node_sync_state state;
+    uint64_t version, heard_ms, report;
+    struct node_view *view; /* a dead one's too, until it is packed */
+    char *death;            /* why; NULL: it lives */
+    void *packed;
+    size_t packed_size;
+    void *arg; /* the caller's */
+};
+
+struct node_sync *node_sync_create(void);
+void node_sync_destroy(struct node_sync *s); /* NULL is fine */
+
+/* Registered, heard of now; death is that of v unless it is alive. One that is known stays as it
+ * is. */
+struct node_sync_row *node_sync_add(struct node_sync *s, const struct node_view *v);
+/* NULL: not known. */
+struct node_sync_row *node_sync_find(const struct node_sync *s, const struct unique_id *id);
+struct node_sync_row *node_sync_find_number(const struct node_sync *s, uint32_t number);
+/* A living node's word of itself: amounts, n_waiting, is_draining. A report that is not newer than
+ * the last counts as a heartbeat alone. */
+void node_sync_report(struct node_sync *s,
+                      struct node_sync_row *row,
+                      const struct node_view *said,
+                      uint64_t report);
+/* Its death is being written; true: it lived. */
+bool node_sync_set_dying(struct node_sync_row *row);
+/* It could not be written: alive, heard of now. */
+void node_sync_revive(struct node_sync *s, struct node_sync_row *row);
+/* For good; again is fine. */
+void node_sync_set_dead(struct node_sync *s, struct node_sync_row *row, const char *why);
+/* What packed was made of is not needed any more: of a dead row. */
+void node_sync_shrink(struct node_sync_row *row);
+
+/* Each NODE_SYNC_TICK_MS; one that comes late adds no more than two of them to any silence. */
+void node_sync_on_time(struct node_sync *s, uint64_t now_ms);
+/* A living node that is silent for too long; NULL: there is none. */
+struct node_sync_row *node_sync_find_silent(const struct node_sync *s);
+
+/* Of the last change. */
+uint64_t node_sync_version(const struct node_sync *s);
+/* The first row that changed after that version, then the next of each; NULL: no more. */
+struct node_sync_row *node_sync_after(const struct node_sync *s, uint64_t version);
+struct node_sync_row *node_sync_next(const struct node_sync *s, const struct node_sync_row *row);
+
+#endif /* GCS_NODE_SYNC_H */

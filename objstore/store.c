@@ -193,14 +193,40 @@ static void begin_free(struct store *s, uint32_t entry)
     s->n_freeing++;
 }
 
+static void note_freed(struct store *s, uint64_t place)
+{
+    if (s->n_freed == s->freed_room) {
+        s->freed_room = s->freed_room == 0 ? 16 : s->freed_room * 2;
+        s->freed = xrealloc(s->freed, s->freed_room * sizeof *s->freed);
+    }
+    s->freed[s->n_freed++] = place;
+}
+
+static void begin_free_sealed(struct store *s, struct owner *o, uint32_t entry)
+{
+    struct entry *e = &s->entries[entry];
+
+    if (e->is_result)
+        remove_result(s, o, entry);
+    if (e->is_copy) {
+        e->is_copy = false;
+        list_remove(&e->copy);
+        s->n_copies--;
+    }
+    if (e->is_watched) {
+        e->is_watched = false;
+        note_freed(s, store_place(generation_of(s, entry), entry));
+    }
+    store_key_remove(s, entry);
+    s->n_sealed--;
+    begin_free(s, entry);
+}
+
 static void free_sealed(struct store *s, uint32_t entry)
 {
     struct owner *o = find_owner(s, s->config.index[entry].owner);
 
-    if (s->entries[entry].is_result)
-        remove_result(s, o, entry);
-    s->n_sealed--;
-    begin_free(s, entry);
+    begin_free_sealed(s, o, entry);
     drop_owner_if_idle(s, o);
 }
 
@@ -408,6 +434,7 @@ static bool on_seal(struct store *s, uint32_t slot, const struct store_record *r
     s->lent_blocks -= n;
     s->used_blocks += n;
     s->data_bytes += r->size;
+    store_key_add(s, entry);
     bool is_own = p->number == r->owner;
     if (!is_own)
         add_result(s, o, entry);
@@ -717,11 +744,57 @@ static void pump(struct store *s, struct store_actions *out)
     s->has_more = false; /* who was served in this pass kept nobody from anything */
 }
 
+static void use_copy(struct store *s, struct entry *e)
+{
+    e->used_ms = s->now_ms;
+    list_remove(&e->copy);
+    list_append(&s->copies, &e->copy);
+}
+
+static bool has_old_copy(const struct store *s)
+{
+    return !list_empty(&s->copies)
+           && s->now_ms - list_entry(s->copies.next, struct entry, copy)->used_ms >= STORE_COPY_MS;
+}
+
+/* Copies whose blocks are as many as the oldest request needs begin to be freed. What is read or
+ * held has been used just now. A pin that comes after the look finds the entry FREEING, or is found
+ * by settle(). false: none can. */
+static bool evict(struct store *s)
+{
+    uint64_t need = list_entry(s->queue.next, struct request, node)->need, n = 0;
+
+    if (!has_old_copy(s))
+        return false;
+    drain_all(s); /* holds; and what it frees is no copy any more */
+    store_look_at_pins(s, ++s->n_looks);
+    while (n < need && has_old_copy(s)) {
+        struct entry *e = list_entry(s->copies.next, struct entry, copy);
+        if (e->n_holds > 0 || e->looked == s->n_looks) {
+            use_copy(s, e);
+            continue;
+        }
+        e->is_watched = false; /* its owner has not freed it */
+        n += e->n_blocks;
+        s->n_evicted_ever++;
+        free_sealed(s, number_of(s, e));
+    }
+    return n > 0;
+}
+
 static void finish(struct store *s, struct store_actions *out)
 {
     settle(s);
     if (s->has_more && s->n_waiting > 0)
         pump(s, out);
+    while (s->n_waiting > 0 && evict(s)) {
+        settle(s);
+        pump(s, out);
+    }
+    for (size_t i = 0; i < s->n_freed; i++)
+        add(out,
+            &(struct store_action){.kind = STORE_FREED, .n_places = 1, .places = {s->freed[i]}});
+    s->n_freed = 0;
 }
 
 /* Not from who was lent something a moment ago: two that need all there is would take it from each
@@ -761,6 +834,7 @@ struct store *store_create(const struct store_config *config)
     list_init(&s->used);
     list_init(&s->queue);
     list_init(&s->graves);
+    list_init(&s->copies);
     return s;
 }
 
@@ -786,6 +860,8 @@ void store_destroy(struct store *s)
             destroy_owner((struct owner *)(uintptr_t)s->owners.values[i]);
     word_map_fini(&s->gone);
     word_map_fini(&s->owners);
+    word_map_fini(&s->keys);
+    free(s->freed);
     arena_destroy(s->arena);
     free(s->entries);
     free(s->processes);
@@ -812,13 +888,8 @@ static void free_all_of(struct store *s, uint32_t number)
     set_gone(s, number);
     if (o == NULL)
         return;
-    while (!list_empty(&o->sealed)) {
-        uint32_t entry = number_of(s, list_entry(o->sealed.next, struct entry, node));
-        if (s->entries[entry].is_result)
-            remove_result(s, o, entry);
-        s->n_sealed--;
-        begin_free(s, entry);
-    }
+    while (!list_empty(&o->sealed))
+        begin_free_sealed(s, o, number_of(s, list_entry(o->sealed.next, struct entry, node)));
     drop_owner(s, o);
 }
 
@@ -944,6 +1015,81 @@ void store_on_time(struct store *s, uint64_t now_ms, struct store_actions *out)
     }
     finish(s, out);
     recall(s, out);
+}
+
+bool store_find(struct store *s,
+                const struct store_key *key,
+                struct store_object *object,
+                uint64_t now_ms,
+                struct store_actions *out)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    s->now_ms = now_ms;
+    uint32_t entry = store_key_find(s, key);
+    if (entry == 0) {
+        drain_all(s);
+        finish(s, out);
+        entry = store_key_find(s, key);
+    }
+    if (entry == 0)
+        return false;
+    const struct index_entry *x = &s->config.index[entry];
+    *object = (struct store_object){.place = store_place(generation_of(s, entry), entry),
+                                    .offset = x->offset,
+                                    .size = x->size,
+                                    .room = (uint64_t)s->entries[entry].n_blocks * STORE_BLOCK,
+                                    .n_refs = x->n_refs,
+                                    .meta = x->meta};
+    if (s->entries[entry].is_copy)
+        use_copy(s, &s->entries[entry]);
+    return true;
+}
+
+/* The sealed entry there, or 0. */
+static uint32_t sealed_at(const struct store *s, uint64_t place)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    uint32_t entry = entry_at(s, place);
+
+    return entry != 0 && state_of(s, entry) == STORE_ENTRY_SEALED ? entry : 0;
+}
+
+bool store_set_copy(struct store *s, uint64_t place, uint64_t now_ms)
+{
+    uint32_t entry = sealed_at(s, place);
+    struct entry *e = &s->entries[entry];
+
+    if (entry == 0)
+        return false;
+    s->now_ms = now_ms;
+    if (!e->is_copy) {
+        e->is_copy = true;
+        list_init(&e->copy);
+        s->n_copies++;
+    }
+    use_copy(s, e);
+    return true;
+}
+
+bool store_watch(struct store *s, uint64_t place)
+{
+    uint32_t entry = sealed_at(s, place);
+
+    if (entry != 0)
+        s->entries[entry].is_watched = true;
+    return entry != 0;
+}
+
+bool store_free(struct store *s, uint64_t place, uint64_t now_ms, struct store_actions *out)
+{
+    uint32_t entry = sealed_at(s, place);
+
+    if (entry == 0)
+        return false;
+    s->now_ms = now_ms;
+    free_sealed(s, entry);
+    finish(s, out);
+    return true;
 }
 
 uint64_t store_next_deadline(const struct store *s)

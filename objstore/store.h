@@ -32,6 +32,7 @@
 #define STORE_ABORTS       1024 /* remembered of each owner: so many at least, twice at most */
 #define STORE_POLL_MS      1    /* while requests wait all rings are read so often */
 #define STORE_SETTLE_MS    5    /* what was just lent is not recalled */
+#define STORE_COPY_MS      500  /* a copy that was used so lately is not evicted */
 
 struct store_config {
     uint64_t capacity;         /* bytes of the arena, a multiple of STORE_BLOCK, > 0 */
@@ -45,6 +46,7 @@ enum store_kind {
     STORE_LENT,    /* to slot, for ticket: region offset, size and places[n_places] */
     STORE_REFUSED, /* to slot, for ticket: too_large, or no memory within wait_ms */
     STORE_RECALL,  /* to slot: return what you were lent and do not use, others wait for it */
+    STORE_FREED,   /* of nobody's slot: the watched object at places[0] was freed for good */
 };
 struct store_action {
     enum store_kind kind;
@@ -111,6 +113,39 @@ void store_on_time(struct store *s, uint64_t now_ms, struct store_actions *out);
 /* When store_on_time has something to do; UINT64_MAX never. */
 uint64_t store_next_deadline(const struct store *s);
 
+/* --- objects of other machines ---
+ *
+ * What brings them here is a process of the store like any other, which seals them as their
+ * owner's. Such a copy is evicted when memory is wanted and nobody pins or holds it, the least
+ * recently used first: a later pin fails, and it is brought again. */
+
+/* What names an object in the cluster. */
+struct store_key {
+    uint64_t counter;
+    uint32_t owner, index;
+    uint16_t attempt;
+};
+struct store_object {
+    uint64_t place, offset, size;
+    uint64_t room; /* bytes from offset to the end of its blocks */
+    uint32_t n_refs;
+    uint8_t meta;
+};
+/* The sealed object of that name, of equal ones the first that was sealed. All rings are drained
+ * before it counts as absent: false. Of a copy this is a use. */
+bool store_find(struct store *s,
+                const struct store_key *key,
+                struct store_object *object,
+                uint64_t now_ms,
+                struct store_actions *out);
+/* The sealed object at place is a copy, it was just used. false: there is none any more. */
+bool store_set_copy(struct store *s, uint64_t place, uint64_t now_ms);
+/* When the sealed object at place is freed by its owner, or with it, say STORE_FREED once; nothing
+ * if it is evicted. false: there is none any more. */
+bool store_watch(struct store *s, uint64_t place);
+/* Its owner, elsewhere, has freed it. false: there is none any more. */
+bool store_free(struct store *s, uint64_t place, uint64_t now_ms, struct store_actions *out);
+
 struct store_stats {
     uint64_t capacity;
     uint64_t used; /* of sealed objects, rounded up to blocks, those being freed too */
@@ -123,6 +158,8 @@ struct store_stats {
     uint64_t touched;    /* arena[0 .. touched) has been lent at least once */
     uint32_t n_sealed, n_lent, n_freeing, n_waiting;
     uint64_t n_sealed_ever, n_freed_ever, n_bad_records, n_refused;
+    uint32_t n_copies; /* of n_sealed */
+    uint64_t n_evicted_ever;
 };
 void store_get_stats(const struct store *s, struct store_stats *out);
 /* Pins and holds of an entry, by all processes, and its blocks (none before it is sealed). */

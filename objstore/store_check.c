@@ -42,6 +42,8 @@ void store_get_stats(const struct store *s, struct store_stats *out)
         .n_freed_ever = s->n_freed_ever,
         .n_bad_records = s->n_bad,
         .n_refused = s->n_refused,
+        .n_copies = s->n_copies,
+        .n_evicted_ever = s->n_evicted_ever,
     };
 }
 
@@ -234,6 +236,28 @@ static void check_holds(const struct store *s)
     free(sums);
 }
 
+/* Copies are sealed and in order; if keys are kept, each sealed entry is found by its own. */
+static void check_copies_and_keys(const struct store *s)
+{
+    uint32_t n_copies = 0, n_keys = 0;
+    uint64_t used_ms = 0;
+
+    list_for_each(m, &s->copies)
+    {
+        const struct entry *e = list_entry(m, struct entry, copy);
+        ASSERT(e->is_copy && state_of(s, number_of(s, e)) == STORE_ENTRY_SEALED);
+        ASSERT(e->used_ms >= used_ms);
+        used_ms = e->used_ms;
+        n_copies++;
+    }
+    ASSERT(n_copies == s->n_copies && (s->has_keys || s->keys.n == 0) && s->n_freed == 0);
+    for (size_t i = 0; i < s->keys.room; i++)
+        for (uint32_t k = s->keys.keys[i] == 0 ? 0 : (uint32_t)s->keys.values[i]; k != 0;
+             k = s->entries[k].next_key, n_keys++)
+            ASSERT(state_of(s, k) == STORE_ENTRY_SEALED && n_keys < s->n_sealed);
+    ASSERT(!s->has_keys || n_keys == s->n_sealed);
+}
+
 void store_selfcheck(const struct store *s)
 {
     uint32_t n_blocks = blocks(s->config.capacity), n_seen = 0, n_sealed = 0, n_free = 0;
@@ -264,6 +288,7 @@ void store_selfcheck(const struct store *s)
     ASSERT(n_claimed == s->used_blocks + s->lent_blocks);
     ASSERT(n_claimed + arena_n_free(s->arena) == n_blocks);
     check_holds(s);
+    check_copies_and_keys(s);
 
     for (uint32_t i = s->free_entry; i != 0; i = s->entries[i].next_free, n_free++)
         ASSERT(state_of(s, i) == STORE_ENTRY_FREE && n_free < s->n_fresh);

@@ -22,6 +22,11 @@ struct entry {
     struct grave *grave; /* FREEING: of its dead creator, which left it unsealed; else NULL */
     bool is_result;      /* SEALED: by another process than its owner, */
     struct list same;    /* then on a ring with the others of that owner, counter and attempt */
+    uint32_t next_key;   /* SEALED: the next entry whose key has this hash; 0: none */
+    bool is_watched;     /* SEALED */
+    bool is_copy;        /* SEALED: then on store.copies, */
+    struct list copy;
+    uint64_t used_ms; /* sorted by this */
 };
 
 struct extent {
@@ -83,6 +88,11 @@ struct store {
     struct word_map owners; /* number + 1 -> struct owner */
     struct word_map gone;   /* number / 64 + 1 -> a bit for each number whose process is gone */
     struct list batch, used, queue, graves;
+    struct list copies;   /* the least recently used first */
+    struct word_map keys; /* hash of a sealed entry's key -> the first such entry */
+    bool has_keys;        /* since the first look-up: before, nobody pays for them */
+    uint64_t *freed;      /* places, to be told of at the event's end */
+    size_t n_freed, freed_room;
     uint64_t n_looks;
     bool wants_drain; /* a SEAL that matters is in some ring */
     bool has_more;    /* to give, or to ask, since pump() looked */
@@ -91,6 +101,8 @@ struct store {
     uint64_t data_bytes;
     uint32_t n_sealed, n_lent, n_freeing, n_waiting;
     uint64_t n_sealed_ever, n_freed_ever, n_bad, n_refused;
+    uint32_t n_copies;
+    uint64_t n_evicted_ever;
 };
 
 static inline uint32_t blocks(uint64_t size)
@@ -155,5 +167,11 @@ static inline uint64_t attempt_key(uint64_t counter, uint16_t attempt)
 /* Counts the pins of each entry, in n_pins of those that have any; look > 0 tells them from what
  * was seen before. */
 void store_look_at_pins(const struct store *s, uint64_t look);
+
+/* --- store_key.c: which sealed entry has which key --- */
+void store_key_add(struct store *s, uint32_t entry);
+void store_key_remove(struct store *s, uint32_t entry);
+/* 0: none. The first look takes in all that is sealed. */
+uint32_t store_key_find(struct store *s, const struct store_key *key);
 
 #endif /* OBJSTORE_STORE_PRIVATE_H */

@@ -303,6 +303,8 @@ void store_run(struct node *n)
         case STORE_RECALL:
             node_send(n->processes[a->slot], WIRE_STORE_RECALL, NULL, 0);
             break;
+        case STORE_FREED:
+            break;
         }
     }
     n->store_actions.n = 0;

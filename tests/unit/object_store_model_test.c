@@ -188,6 +188,9 @@ static void take_actions(void)
         case STORE_RECALL:
             m.p[a->slot].is_recalled = true;
             break;
+        case STORE_FREED:
+            ck_abort_msg("nobody watches");
+            break;
         }
     }
     m.out.n = 0;

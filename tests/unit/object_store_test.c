@@ -1033,6 +1033,142 @@ START_TEST(each_process_shows_what_it_has)
 }
 END_TEST
 
+/* --- objects of other machines --- */
+
+static bool find(uint32_t owner, uint64_t counter, uint32_t i, struct store_object *o)
+{
+    struct store_key key = {.counter = counter, .owner = owner, .index = i, .attempt = 2};
+
+    return store_find(s, &key, o, now, &out);
+}
+
+START_TEST(a_sealed_object_is_found_by_its_key_until_it_is_freed)
+{
+    struct store_action a = borrow(1, 4, 3);
+    struct store_object o;
+
+    ck_assert(!find(NUMBER(0), 55, 0, &o));
+    struct store_record r = seal_of(&a, 0, BLOCKS(1) + 5); /* before keys are kept, and after */
+    r.extra = 20;
+    r.n_refs = 1;
+    post(1, r);
+    ck_assert(find(NUMBER(0), 55, 0, &o)); /* nobody has drained its ring */
+    ck_assert_uint_eq(o.place, a.places[0]);
+    ck_assert_uint_eq(o.offset, a.offset);
+    ck_assert_uint_eq(o.size, BLOCKS(1) + 5);
+    ck_assert_uint_eq(o.room, BLOCKS(2));
+    ck_assert_uint_eq(o.n_refs, 1);
+    ck_assert_uint_eq(o.meta, 3);
+    ck_assert(!find(NUMBER(1), 55, 0, &o));
+    ck_assert(!find(NUMBER(0), 54, 0, &o));
+    ck_assert(!find(NUMBER(0), 55, 1, &o));
+    for (uint32_t i = 1; i < 3; i++) { /* two with one key */
+        r = seal_of(&a, i, 100);
+        r.offset += BLOCKS(1);
+        r.index = 9;
+        post(1, r);
+    }
+    drain(1);
+    (void)stats();
+    ck_assert(find(NUMBER(0), 55, 9, &o));
+    ck_assert_uint_eq(o.place, a.places[1]);
+    ck_assert(store_free(s, a.places[1], now, &out));
+    ck_assert(!store_free(s, a.places[1], now, &out));
+    ck_assert(find(NUMBER(0), 55, 9, &o));
+    ck_assert_uint_eq(o.place, a.places[2]);
+    ck_assert(store_free(s, a.places[2], now, &out));
+    ck_assert(!find(NUMBER(0), 55, 9, &o));
+    ck_assert(find(NUMBER(0), 55, 0, &o));
+    store_owner_gone(s, NUMBER(0), now, &out);
+    ck_assert(!find(NUMBER(0), 55, 0, &o));
+    nothing();
+}
+END_TEST
+
+/* Most of the store is a copy that process 1 brought for 0. */
+static uint64_t make_copy(uint64_t n_blocks)
+{
+    struct store_action a = borrow(1, n_blocks, 1);
+
+    post(1, seal_of(&a, 0, BLOCKS(n_blocks)));
+    drain(1);
+    ck_assert(store_set_copy(s, a.places[0], now));
+    return a.places[0];
+}
+
+START_TEST(a_copy_is_evicted_for_who_wants_its_memory)
+{
+    uint64_t a = make_copy(400);
+
+    ck_assert(store_watch(s, a));
+    now += 10;
+    uint64_t b = make_copy(400);
+    ck_assert_uint_eq(stats().n_copies, 2);
+    now += STORE_COPY_MS;
+    request(2, 1, BLOCKS(300), BLOCKS(300), 1);
+    only(STORE_LENT); /* and nobody is told of a free */
+    ck_assert_uint_eq(stats().n_copies, 1);
+    ck_assert_uint_eq(stats().n_evicted_ever, 1);
+    ck_assert(!pin(0, 0, a)); /* it was the older one */
+    ck_assert(pin(0, 0, b));
+    ck_assert(!store_set_copy(s, a, now));
+}
+END_TEST
+
+START_TEST(a_copy_in_use_and_one_just_used_stay)
+{
+    uint64_t pinned = make_copy(300), held = make_copy(300), found = make_copy(300);
+    struct store_object o;
+
+    ck_assert(pin(0, 0, pinned));
+    post(2, word(STORE_HOLD, held));
+    now += STORE_COPY_MS;
+    ck_assert(find(NUMBER(0), 55, 0, &o)); /* the first of three equal ones */
+    ck_assert_uint_eq(o.place, pinned);
+    ck_assert(store_set_copy(s, found, now));
+    request(2, 1, BLOCKS(300), BLOCKS(300), 1);
+    nothing();
+    ck_assert_uint_eq(stats().n_copies, 3);
+    now += STORE_COPY_MS - 1;
+    store_on_time(s, now, &out);
+    nothing();
+    now += 1;
+    store_on_time(s, now, &out);
+    only(STORE_LENT);
+    ck_assert_uint_eq(stats().n_copies, 2);
+    ck_assert(!pin(0, 1, found));
+    ck_assert(pin(0, 1, held));
+}
+END_TEST
+
+START_TEST(a_watched_object_says_when_it_was_freed)
+{
+    struct store_action a = borrow(0, 3, 3);
+
+    for (uint32_t i = 0; i < 3; i++)
+        post(0, seal_of(&a, i, 100));
+    ck_assert(!store_watch(s, a.places[0])); /* its seal has not been read */
+    drain(0);
+    ck_assert(store_watch(s, a.places[0]) && store_watch(s, a.places[0]));
+    ck_assert(store_watch(s, a.places[2]));
+    ck_assert(pin(1, 0, a.places[0]));
+    post(0, word(STORE_FREE, a.places[1]));
+    drain(0);
+    nothing();
+    post(0, word(STORE_FREE, a.places[0]));
+    drain(0);
+    struct store_action freed = only(STORE_FREED);
+    ck_assert_uint_eq(freed.n_places, 1);
+    ck_assert_uint_eq(freed.places[0], a.places[0]);
+    ck_assert(!store_watch(s, a.places[0]));
+    store_remove_process(s, 0, now, &out);
+    ck_assert_uint_eq(only(STORE_FREED).places[0], a.places[2]);
+    unpin(1, 0, a.places[0]);
+    store_on_doorbell(s, now, &out);
+    nothing();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("object_store");
@@ -1077,6 +1213,10 @@ int main(void)
     tcase_add_test(tc, an_entry_that_had_all_generations_is_not_used_again);
     tcase_add_test(tc, a_walk_shows_who_uses_what);
     tcase_add_test(tc, each_process_shows_what_it_has);
+    tcase_add_test(tc, a_sealed_object_is_found_by_its_key_until_it_is_freed);
+    tcase_add_test(tc, a_copy_is_evicted_for_who_wants_its_memory);
+    tcase_add_test(tc, a_copy_in_use_and_one_just_used_stay);
+    tcase_add_test(tc, a_watched_object_says_when_it_was_freed);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LIB_BASE_CONFIG_H
+#define LIB_BASE_CONFIG_H
+/*
+ * The settings of Ray's commands: one table with name, environment variable, kind, default, bounds
+ * and help of each. A value comes from the first that is set: flag, environment, default. The page
+ * docs/configuration.md and `ray config` are made of the table. One thread.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "lib/base/err.h"
+
+enum config_kind {
+    CONFIG_TEXT,
+    CONFIG_SECRET, /* text that no dump shows */
+    CONFIG_NUMBER, /* a whole one within bounds */
+};
+enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
+
+#define CONFIG_BYTES_MAX (INT64_C(1) << 46)
+
+/* id, flag without dashes ("": none), variable, kind, default, least, most, unit, help. An empty
+ * default of a number: not set, and then what the help says. */
+/* clang-format off */
+#define CONFIG_SETTINGS(X)                                                                         \
+    X(ADDRESS, "address", "RAY_ADDRESS", TEXT, "", 0, 0, "HOST:PORT",                              \
+      "the cluster, by its head's address; `ray start` takes it from its flag alone, "             \
+      "commands without it ask this user's newest node here")                                      \
+    X(PORT, "port", "RAY_port", NUMBER, "6379", 0, 65535, "",                                      \
+      "of a head's GCS; 0: any")                                                                   \
+    X(NODE_IP_ADDRESS, "node-ip-address", "RAY_node_ip_address", TEXT, "", 0, 0, "IP",             \
+      "this node's address for others (default: that of the way out of this machine)")             \
+    X(NODE_MANAGER_PORT, "node-manager-port", "RAY_node_manager_port", NUMBER, "0", 0, 65535, "",  \
+      "of the raylet's node service; 0: any")                                                      \
+    X(OBJECT_MANAGER_PORT, "object-manager-port", "RAY_object_manager_port",                       \
+      NUMBER, "0", 0, 65535, "",                                                                   \
+      "of the raylet's data port; 0: any")                                                         \
+    X(NODE_NAME, "node-name", "RAY_node_name", TEXT, "", 0, 0, "NAME",                             \
+      "what lists call this node (default: its address)")                                          \
+    X(NUM_CPUS, "num-cpus", "RAY_num_cpus", NUMBER, "", 1, 100000, "",                             \
+      "CPUs to lend (default: this machine's)")                                                    \
+    X(NUM_GPUS, "num-gpus", "RAY_num_gpus", NUMBER, "0", 0, 100000, "",                            \
+      "GPUs to lend")                                                                              \
+    X(MEMORY, "memory", "RAY_memory", NUMBER, "", 0, CONFIG_BYTES_MAX, "bytes",                    \
+      "the resource memory, which tasks may ask for (default: there is none)")                     \
+    X(OBJECT_STORE_MEMORY, "object-store-memory", "RAY_object_store_memory",                       \
+      NUMBER, "", 1 << 20, CONFIG_BYTES_MAX, "bytes",                                              \
+      "shared memory for objects (default: 30 % of what is free)")                                 \
+    X(RESOURCES, "resources", "RAY_resources", TEXT, "{}", 0, 0, "JSON",                           \
+      "custom resources, as {\"disk\": 2, \"license\": 0.5}")                                      \
+    X(REDIS_ADDRESS, "redis-address", "RAY_REDIS_ADDRESS", TEXT, "", 0, 0, "IP:PORT or PATH",      \
+      "an external Redis for a head's tables (default: a private one)")                            \
+    X(REDIS_USERNAME, "redis-username", "RAY_REDIS_USERNAME", TEXT, "", 0, 0, "NAME",              \
+      "there")                                                                                     \
+    X(REDIS_PASSWORD, "redis-password", "RAY_REDIS_PASSWORD", SECRET, "", 0, 0, "TEXT",            \
+      "there; better by the variable: a command line is seen by all users of a machine")           \
+    X(NAMESPACE, "", "RAY_external_storage_namespace", TEXT, "default", 0, 0, "NAME",              \
+      "the cluster's part of an external Redis: each cluster has its own")                         \
+    X(HELD_BYTES, "", "RAY_gcs_held_bytes",                                                        \
+      NUMBER, "67108864", 1 << 20, CONFIG_BYTES_MAX, "bytes",                                      \
+      "changes that may wait in the GCS for a Redis that is away")                                 \
+    X(TEMP_DIR, "temp-dir", "RAY_TMPDIR", TEXT, "/tmp/ray", 0, 0, "DIR",                           \
+      "session folders are made here")                                                             \
+    X(START_TIMEOUT, "", "RAY_start_timeout_ms", NUMBER, "30000", 100, 3600000, "ms",              \
+      "how long `ray start` waits for each part of a node")                                        \
+    X(GRACE_PERIOD, "", "RAY_grace_period_ms", NUMBER, "16000", 0, 3600000, "ms",                  \
+      "how long a part of a node may take to end before it is killed")                             \
+    X(RESTART_DELAY, "", "RAY_restart_delay_ms", NUMBER, "20", 1, 60000, "ms",                     \
+      "before gcs_server or redis-server is started again; doubles with each failure")             \
+    X(RESTART_DELAY_MAX, "", "RAY_restart_delay_max_ms", NUMBER, "5000", 1, 3600000, "ms",         \
+      "up to here")                                                                                \
+    X(KEPT_SESSIONS, "", "RAY_kept_sessions", NUMBER, "5", 0, 100000, "",                          \
+      "logs of as many ended nodes of this user are kept")
+/* clang-format on */
+
+enum config_setting {
+#define CONFIG_ID(id, ...) CONFIG_##id,
+    CONFIG_SETTINGS(CONFIG_ID)
+#undef CONFIG_ID
+        CONFIG_N_SETTINGS
+};
+
+struct config {
+    struct {
+        const char *text; /* borrowed: of the environment, a flag or the table */
+        enum config_source source;
+    } v[CONFIG_N_SETTINGS];
+};
+
+/* What the environment says, else the defaults; an empty variable is not set. -1: a value that
+ * cannot be, the sentence names the variable. */
+int config_load(struct config *c, struct err *err);
+/* From a flag; text is borrowed. -1: cannot be, *c as it was. */
+int config_set(struct config *c, enum config_setting s, const char *text, struct err *err);
+
+bool config_is_set(const struct config *c, enum config_setting s); /* not by the default */
+const char *config_text(const struct config *c, enum config_setting s);
+/* Of a number that is not set and has no default: otherwise. */
+int64_t config_number(const struct config *c, enum config_setting s, int64_t otherwise);
+
+/* Of the table. flag "" has none. */
+const char *config_flag(enum config_setting s);
+const char *config_variable(enum config_setting s);
+const char *config_help(enum config_setting s);
+const char *config_unit(enum config_setting s);
+const char *config_default(enum config_setting s);
+enum config_kind config_kind(enum config_setting s);
+
+/* Each value and where it came from; of a secret, only whether there is one. */
+void config_dump(const struct config *c, FILE *out);
+/* The table as a page. */
+void config_markdown(FILE *out);
+
+#endif /* LIB_BASE_CONFIG_H */

@@ -43,7 +43,7 @@ drivers  := $(patsubst tests/drivers/%.c,$(BUILD)/tests/drivers/%,$(wildcard tes
             $(patsubst tests/drivers/%.cpp,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.cpp))
 fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$(BUILD)/tests/fuzz/%_fuzz,$(wildcard tests/fuzz/*_fuzz.c))
 examples := $(patsubst docs/examples/%.c,$(BUILD)/examples/%,$(wildcard docs/examples/*.c))
-bins     := $(BUILD)/bin/raylet $(BUILD)/bin/gcs_server $(if $(wildcard cmd/ray/*.c),$(BUILD)/bin/ray)
+bins     := $(BUILD)/bin/raylet $(BUILD)/bin/gcs_server $(BUILD)/bin/ray $(BUILD)/bin/ray_query
 parallel := $(if $(wildcard docs/examples/parallel_map/main.c),$(BUILD)/examples/parallel_map)
 sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
 plants   := $(patsubst tests/sim/plants/%.patch,$(BUILD)/tests/sim/plant_%,$(wildcard tests/sim/plants/*.patch))
@@ -110,7 +110,12 @@ $(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a 
 
 $(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lprotobuf-c -lpthread
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lprotobuf-c -ljansson -lpthread -lm
+
+# Commands that ask the GCS: apart, since gRPC costs each start of a program 5 ms.
+$(BUILD)/bin/ray_query: $(call objs,$(wildcard cmd/ray_query/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lprotobuf-c -ljansson -lgrpc_unsecure -lgpr -lpthread
 
 $(BUILD)/bin/gcs_server: $(call objs,$(wildcard cmd/gcs_server/*.c)) $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libbase.a
 	@mkdir -p $(@D)
@@ -134,7 +139,7 @@ $(BUILD)/tests/drivers/%: tests/drivers/%.cpp $(libray)
 unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
-$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -lprotobuf-c -lpthread -lm
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -ljansson -lprotobuf-c -lpthread -lm
 endef
 $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)

@@ -16,11 +16,11 @@
 
 #define BEING_MADE_S 10 /* a folder without a pid file this young may be half made */
 
-static int lock_pid_file(struct session *s, struct err *err)
+static int lock_pid_file(struct session *s, const char *file, struct err *err)
 {
     char path[300], text[32];
 
-    snprintf(path, sizeof path, "%s/raylet.pid", s->dir);
+    snprintf(path, sizeof path, "%s/%s", s->dir, file);
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock_fd >= 0 && flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return err_set(err, ERR_EXISTS, "a raylet of the session %s is running", s->dir);
@@ -36,7 +36,7 @@ static int lock_pid_file(struct session *s, struct err *err)
 }
 
 /* logs and sockets in it, and the lock. */
-static int furnish(struct session *s, struct err *err)
+static int furnish(struct session *s, const char *file, struct err *err)
 {
     char path[300];
 
@@ -48,7 +48,7 @@ static int furnish(struct session *s, struct err *err)
             err,
             "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
             s->dir);
-    return lock_pid_file(s, err);
+    return lock_pid_file(s, file, err);
 }
 
 static void point_latest(const struct session *s)
@@ -99,7 +99,7 @@ int session_open(struct session *s, const char *dir, struct err *err)
         s->dir[0] = '\0';
         return -1;
     }
-    if (furnish(s, err) == 0) {
+    if (furnish(s, SESSION_RAYLET, err) == 0) {
         if (s->is_ours)
             point_latest(s);
         return 0;
@@ -111,6 +111,11 @@ int session_open(struct session *s, const char *dir, struct err *err)
 }
 
 int session_create(struct session *s, const char *temp, struct err *err)
+{
+    return session_create_locked(s, temp, SESSION_RAYLET, err);
+}
+
+int session_create_locked(struct session *s, const char *temp, const char *file, struct err *err)
 {
     struct timespec t;
     struct tm tm;
@@ -150,7 +155,7 @@ int session_create(struct session *s, const char *temp, struct err *err)
             "no room for a session (choose another folder by RAY_TMPDIR or temp_dir): %s",
             s->dir);
     s->is_ours = true;
-    if (furnish(s, err) != 0) {
+    if (furnish(s, file, err) != 0) {
         session_remove(s);
         return -1;
     }
@@ -168,7 +173,7 @@ int session_open_to_programs(const struct session *s, struct err *err)
                : err_sys(err, "no room for a session in %s", s->dir);
 }
 
-static void remove_session(const char *temp, const char *dir)
+void session_remove_folder(const char *temp, const char *dir)
 {
     char link[300];
 
@@ -182,7 +187,7 @@ void session_remove(struct session *s)
     char path[300];
 
     if (s->is_ours) {
-        remove_session(s->temp, s->dir);
+        session_remove_folder(s->temp, s->dir);
     } else if (s->lock_fd >= 0) {
         snprintf(path, sizeof path, "%s/sockets/raylet", s->dir);
         unlink(path);
@@ -208,12 +213,15 @@ void session_sweep(const struct session *s)
         if (strncmp(e->d_name, "session_2", 9) != 0 || strcmp(dir, s->dir) == 0
             || lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
             continue;
-        snprintf(path, sizeof path, "%s/raylet.pid", dir);
+        snprintf(path, sizeof path, "%s/" SESSION_SUPERVISOR, dir);
+        if (access(path, F_OK) == 0)
+            continue;
+        snprintf(path, sizeof path, "%s/" SESSION_RAYLET, dir);
         int fd = open(path, O_RDWR | O_CLOEXEC);
         if (fd < 0 && time(NULL) - st.st_mtime < BEING_MADE_S)
             continue;
         if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
-            remove_session(s->temp, dir);
+            session_remove_folder(s->temp, dir);
         if (fd >= 0)
             close(fd);
     }

@@ -4,11 +4,15 @@
 /*
  * The session folder as Ray lays it out: <temp>/session_<Y-m-d_H-M-S_us>_<pid>/{logs,sockets},
  * private to the user, with a locked raylet.pid inside; <temp>/session_latest points to the newest.
- * A folder whose lock is free is stale.
+ * A folder whose lock is free is stale. Of a node that `ray start` started the supervisor makes it,
+ * with a supervisor.pid too (raylet/node_file.h), and looks after it.
  */
 #include <stdbool.h>
 
 #include "lib/base/err.h"
+
+#define SESSION_RAYLET     "raylet.pid"
+#define SESSION_SUPERVISOR "supervisor.pid"
 
 struct session {
     char temp[100], dir[180], logs[200];
@@ -18,6 +22,8 @@ struct session {
 
 /* temp NULL: RAY_TMPDIR, else /tmp/ray. -1 leaves nothing behind. */
 int session_create(struct session *s, const char *temp, struct err *err);
+/* The same, with this file for the lock. */
+int session_create_locked(struct session *s, const char *temp, const char *file, struct err *err);
 /* The same in this folder, which is made if it is not there; one that is must be this user's own,
  * and no live raylet's. */
 int session_open(struct session *s, const char *dir, struct err *err);
@@ -25,7 +31,9 @@ int session_open(struct session *s, const char *dir, struct err *err);
 int session_open_to_programs(const struct session *s, struct err *err);
 /* What was made: the folder and all in it, and session_latest if it points there. */
 void session_remove(struct session *s);
-/* Remove stale folders of this user: of raylets that were killed. */
+/* Any such folder. */
+void session_remove_folder(const char *temp, const char *dir);
+/* Remove stale folders of this user: of raylets that were killed; not those of supervisors. */
 void session_sweep(const struct session *s);
 
 #endif /* RAYLET_SESSION_H */

@@ -40,7 +40,7 @@ static int take(struct auth_token *t, const char *text, const char *source, stru
     return 0;
 }
 
-static int load_file(struct auth_token *t, const char *path, struct err *err)
+int auth_token_load_file(struct auth_token *t, const char *path, struct err *err)
 {
     char text[AUTH_TOKEN_MAX + 64];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -76,7 +76,7 @@ int auth_token_load(struct auth_token *t, struct err *err)
     if (text != NULL && text[0] != '\0')
         return take(t, text, "RAY_AUTH_TOKEN", err);
     if (named != NULL && named[0] != '\0') {
-        if (load_file(t, named, err) == 0)
+        if (auth_token_load_file(t, named, err) == 0)
             return 0;
         if (err != NULL && err->code == ERR_NOT_FOUND)
             err->code = ERR_INVALID; /* it was named */
@@ -90,7 +90,7 @@ int auth_token_load(struct auth_token *t, struct err *err)
                        "there is no token: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write it "
                        "to %.200s",
                        path);
-    return load_file(t, path, err);
+    return auth_token_load_file(t, path, err);
 }
 
 int auth_token_make(struct auth_token *t, struct err *err)

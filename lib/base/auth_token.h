@@ -18,6 +18,8 @@ struct auth_token {
 /* ERR_NOT_FOUND: no source has one; a source that is named but unreadable, empty or no token is an
  * error of its own. */
 int auth_token_load(struct auth_token *t, struct err *err);
+/* From this file alone. */
+int auth_token_load_file(struct auth_token *t, const char *path, struct err *err);
 /* Random, 64 hex digits. */
 int auth_token_make(struct auth_token *t, struct err *err);
 /* Into ~/.ray/auth_token, readable by the user only; an existing file is an error. */

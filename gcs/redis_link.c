@@ -44,7 +44,7 @@ int redis_address_parse(const char *text, struct redis_address *out, struct err 
     const char *colon = strrchr(text, ':');
     char *end;
 
-    if (text[0] == '/') {
+    if (text[0] == '/' || text[0] == '.') {
         if (strlen(text) >= sizeof a.path)
             return err_set(err,
                            ERR_INVALID,

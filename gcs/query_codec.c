@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gcs/query_codec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "gcs/job_codec.h"
+#include "gcs/node_codec.h"
+#include "lib/base/alloc.h"
+#include "proto/gcs.pb-c.h"
+
+void *query_unregister(const struct unique_id *node, size_t *size)
+{
+    struct unique_id id = *node;
+    Ray__Rpc__UnregisterNodeRequest m = RAY__RPC__UNREGISTER_NODE_REQUEST__INIT;
+
+    m.node_id = (ProtobufCBinaryData){sizeof id.bytes, id.bytes};
+    *size = ray__rpc__unregister_node_request__get_packed_size(&m);
+    void *bytes = xmalloc(*size + 1);
+    ray__rpc__unregister_node_request__pack(&m, bytes);
+    return bytes;
+}
+
+static int check_status(const Ray__Rpc__GcsStatus *s, struct err *err)
+{
+    if (s == NULL || s->code == 0)
+        return 0;
+    return err_set(err,
+                   ERR_AWAY,
+                   "the GCS says: %s",
+                   s->message != NULL && s->message[0] != '\0' ? s->message : "it failed");
+}
+
+static int no_reply(struct err *err)
+{
+    return err_set(err, ERR_PROTOCOL, "what answers there is no GCS of Ray");
+}
+
+int query_nodes_of(const void *bytes,
+                   size_t size,
+                   struct node_row **rows,
+                   size_t *n,
+                   struct err *err)
+{
+    Ray__Rpc__GetAllNodeInfoReply *m = ray__rpc__get_all_node_info_reply__unpack(NULL, size, bytes);
+
+    if (m == NULL)
+        return no_reply(err);
+    int rc = check_status(m->status, err);
+    if (rc == 0) {
+        *rows = xcalloc(m->n_node_info_list + 1, sizeof **rows);
+        *n = 0;
+        for (size_t i = 0; i < m->n_node_info_list; i++)
+            if (node_row_of_message(m->node_info_list[i], &(*rows)[*n]) == 0)
+                (*n)++;
+    }
+    ray__rpc__get_all_node_info_reply__free_unpacked(m, NULL);
+    return rc;
+}
+
+int query_jobs_of(const void *bytes,
+                  size_t size,
+                  struct query_job **rows,
+                  size_t *n,
+                  struct err *err)
+{
+    Ray__Rpc__GetAllJobInfoReply *m = ray__rpc__get_all_job_info_reply__unpack(NULL, size, bytes);
+
+    if (m == NULL)
+        return no_reply(err);
+    int rc = check_status(m->status, err);
+    if (rc == 0) {
+        *rows = xcalloc(m->n_job_info_list + 1, sizeof **rows);
+        *n = 0;
+        for (size_t i = 0; i < m->n_job_info_list; i++)
+            if (job_row_of_message(m->job_info_list[i], &(*rows)[*n].number, &(*rows)[*n].row) == 0)
+                (*n)++;
+    }
+    ray__rpc__get_all_job_info_reply__free_unpacked(m, NULL);
+    return rc;
+}
+
+int query_cluster_of(const void *bytes, size_t size, struct unique_id *out, struct err *err)
+{
+    Ray__Rpc__GetClusterIdReply *m = ray__rpc__get_cluster_id_reply__unpack(NULL, size, bytes);
+
+    if (m == NULL)
+        return no_reply(err);
+    int rc = check_status(m->status, err);
+    if (rc == 0 && m->cluster_id.len != sizeof out->bytes)
+        rc = no_reply(err);
+    if (rc == 0)
+        memcpy(out->bytes, m->cluster_id.data, sizeof out->bytes);
+    ray__rpc__get_cluster_id_reply__free_unpacked(m, NULL);
+    return rc;
+}

@@ -12,6 +12,7 @@ build=(
     libgrpc-dev    # between machines: C-core only
     libprotobuf-c-dev   # its messages, and the GCS's rows
     protobuf-c-compiler # from proto/
+    libjansson-dev # JSON of commands
     libhiredis-dev # Redis's protocol, where the GCS keeps its tables
     zlib1g-dev     # the word count example reads .gz
     pkg-config     # how users link

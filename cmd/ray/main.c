@@ -1,40 +1,97 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "cmd/ray/commands.h"
 #include "cmd/ray/doctor.h"
 #include "cmd/ray/memory.h"
+#include "lib/base/flags.h"
 
 #define VERSION "ray-c 0.1"
 
+static const struct command {
+    const char *name, *help;
+    int (*run)(int argc, char **argv); /* NULL: ray_query's, which alone brings gRPC */
+} commands[] = {
+    {"start",
+     "start a node: of a new cluster (--head), or of one that is there (--address)",
+     start_main},
+    {"stop", "end this user's nodes on this machine", stop_main},
+    {"status", "the nodes of a cluster, and what they have", NULL},
+    {"list", "nodes, workers or jobs", NULL},
+    {"health-check", "does the cluster answer? by the exit status", NULL},
+    {"memory", "the object refs of this machine's cluster, who holds them, and why", memory_main},
+    {"get-auth-token", "print the cluster's token", get_auth_token_main},
+    {"config", "settings, and where each comes from", config_main},
+    {"doctor", "the facts of this machine, and what would keep Ray from working", doctor_main},
+};
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
+
 static void usage(FILE *out)
 {
-    fputs("ray: look after Ray on this machine\n"
-          "  ray doctor     the facts of this machine, and what would keep Ray from working\n"
-          "  ray memory     the object refs of a running cluster, who holds them, and why\n"
+    fputs("ray: clusters, and programs on them\n", out);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  ray %-16s %s\n", commands[i].name, commands[i].help);
+    fputs("  ray COMMAND --help\n"
           "  ray --version\n"
           "  ray --help\n",
           out);
 }
 
+/* The program beside this one, with the same words. */
+static int ask(char **argv)
+{
+    char path[512];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof "ray_query");
+
+    if (n > 0) {
+        path[n] = '\0';
+        memcpy(strrchr(path, '/') + 1, "ray_query", sizeof "ray_query");
+        execv(path, argv);
+    }
+    fprintf(stderr,
+            "ray: run %s: %s; install the whole of Ray (make install)\n",
+            n > 0 ? path : "/proc/self/exe",
+            strerror(errno));
+    return 1;
+}
+
+static int refuse(const char *word)
+{
+    const char *names[N_COMMANDS + 1], *near;
+
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        names[i] = commands[i].name;
+    names[N_COMMANDS] = NULL;
+    near = flags_nearest(word, names);
+    fprintf(stderr, "ray: there is no command %.100s", word);
+    if (near != NULL)
+        fprintf(stderr, "; did you mean ray %s?\n", near);
+    else
+        fputs("; see ray --help\n", stderr);
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
-    const char *command = argc > 1 ? argv[1] : "";
+    const char *word = argc > 1 ? argv[1] : "";
 
-    if (strcmp(command, "doctor") == 0)
-        return doctor_main(argc - 1, argv + 1);
-    if (strcmp(command, "memory") == 0)
-        return memory_main(argc - 1, argv + 1);
-    if (strcmp(command, "--version") == 0 && argc == 2) {
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(word, commands[i].name) == 0)
+            return commands[i].run != NULL ? commands[i].run(argc - 1, argv + 1) : ask(argv);
+    if (strcmp(word, "--version") == 0 && argc == 2) {
         puts(VERSION);
         return 0;
     }
-    if (strcmp(command, "--help") == 0 && argc == 2) {
+    if (strcmp(word, "--help") == 0 && argc == 2) {
         usage(stdout);
         return 0;
     }
     if (argc > 1)
-        fprintf(stderr, "ray: unknown command %s\n", command);
+        return refuse(word);
     usage(stderr);
     return 2;
 }

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/ray/commands.h"
+#include "lib/base/auth_token.h"
+#include "lib/base/flags.h"
+
+/* The token and no newline, as Ray. */
+int get_auth_token_main(int argc, char **argv)
+{
+    bool generate = false;
+    const struct flag table[] = {
+        {.name = "generate",
+         .on = &generate,
+         .help = "make one, in ~/.ray/auth_token, if there is none"},
+        {.name = NULL},
+    };
+    const struct flags f = {.command = "ray get-auth-token",
+                            .summary = "print the cluster's token: RAY_AUTH_TOKEN, or what is in "
+                                       "the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+                            .table = table};
+    struct auth_token token;
+    struct config none;
+    struct err err;
+    int rc = flags_parse(&f, argc, argv, &none);
+
+    if (rc != FLAGS_GO_ON)
+        return rc;
+    rc = auth_token_load(&token, &err);
+    if (rc != 0 && err.code == ERR_NOT_FOUND && generate)
+        rc = auth_token_make(&token, &err) != 0 ? -1 : auth_token_save(&token, &err);
+    else if (rc != 0 && err.code == ERR_NOT_FOUND)
+        err_prefix(&err, "--generate makes one");
+    if (rc != 0) {
+        fprintf(stderr, "ray get-auth-token: %s\n", err.text);
+        return 1;
+    }
+    fputs(token.text, stdout);
+    return 0;
+}

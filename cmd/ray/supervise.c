@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The parts of a node are started one after the other, each when the one before is ready, and end
+ * in the reverse order, each when the one after has ended:
+ *
+ *   redis-server -> gcs_server -> raylet            (a node that joins: the raylet alone)
+ *
+ * STARTING: a part that ends, or is not ready in time, ends the node; the report names it and shows
+ * the end of its log. RUNNING: of the first two each is started again when it ends, after a delay
+ * that doubles; they find what they kept, and others find them where they were. The raylet's end is
+ * the node's. ENDING: SIGTERM to the last part that runs, SIGKILL after the grace period.
+ *
+ * Each part has a death signal: if this process is killed they all end at once, by SIGTERM.
+ */
+#include "cmd/ray/supervise.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cmd/ray/daemon.h"
+#include "cmd/ray/redis.h"
+#include "cmd/ray/who_listens.h"
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/log.h"
+#include "lib/net/loop.h"
+#include "raylet/client.h"
+#include "raylet/node_file.h"
+#include "raylet/session.h"
+
+#define WORDS_MAX       (START_RESOURCES_MAX + 24)
+#define STEADY_MS       10000 /* who ran so long did not fail */
+#define RAYLET_ASKED_MS 2000
+#define TAIL_BYTES      2048
+
+enum part_id { REDIS, GCS, RAYLET, N_PARTS };
+enum phase { STARTING, RUNNING, ENDING };
+
+struct part {
+    struct supervisor *s;
+    enum part_id id;
+    struct daemon *daemon; /* NULL: this node has none */
+    bool is_ready;
+    uint64_t started_ms;
+    uint32_t delay_ms; /* before it is started again; 0: it ended not yet, or long ago */
+    struct loop_timer *again;
+};
+
+struct supervisor {
+    const struct start_options *o;
+    struct report *report;
+    struct loop *loop;
+    enum phase phase;
+    int status;
+    struct session session;
+    struct node_file file;
+    struct part parts[N_PARTS];
+    struct redis_watch *redis;
+    char redis_password[REDIS_PASSWORD_SIZE];
+    int gcs_port; /* 0: none yet */
+    uint64_t began_ms;
+    struct loop_timer *timeout, *grace;
+    struct loop_watch *term, *interrupt, *quit, *listener;
+};
+
+static const char *const names[] = {"redis-server", "gcs_server", "raylet"};
+
+/* --- words of a command --- */
+
+struct words {
+    char *v[WORDS_MAX + 1];
+    unsigned n;
+};
+
+__attribute__((format(printf, 2, 3))) static void words_add(struct words *w, const char *fmt, ...)
+{
+    va_list ap;
+
+    ASSERT(w->n < WORDS_MAX);
+    va_start(ap, fmt);
+    if (vasprintf(&w->v[w->n], fmt, ap) < 0)
+        abort();
+    va_end(ap);
+    w->v[++w->n] = NULL;
+}
+
+static void words_free(struct words *w)
+{
+    while (w->n > 0)
+        free(w->v[--w->n]);
+}
+
+/* The environment of this process without secrets, and the way to the token; to be freed, the last
+ * two strings too. */
+static char **make_environment(const struct supervisor *s, enum part_id id)
+{
+    static const char *const hidden[] = {"RAY_AUTH_TOKEN=",
+                                         "RAY_AUTH_TOKEN_PATH=",
+                                         "RAY_REDIS_PASSWORD="};
+    size_t n = 0, m = 0;
+
+    while (environ[n] != NULL)
+        n++;
+    char **v = xcalloc(n + 3, sizeof *v);
+    for (size_t i = 0; i < n; i++) {
+        bool is_hidden = false;
+        for (size_t k = 0; k < sizeof hidden / sizeof hidden[0]; k++)
+            is_hidden = is_hidden || strncmp(environ[i], hidden[k], strlen(hidden[k])) == 0;
+        if (!is_hidden)
+            v[m++] = environ[i];
+    }
+    const char *password = s->o->redis_server[0] != '\0'
+                               ? s->redis_password
+                               : config_text(&s->o->config, CONFIG_REDIS_PASSWORD);
+    if (id != REDIS && asprintf(&v[m++], "RAY_AUTH_TOKEN_PATH=%s/auth_token", s->session.dir) < 0)
+        abort();
+    if (id == GCS && password[0] != '\0'
+        && asprintf(&v[m++], "RAY_REDIS_PASSWORD=%s", password) < 0)
+        abort();
+    return v;
+}
+
+static void free_environment(char **v)
+{
+    for (size_t i = 0; v[i] != NULL; i++)
+        if (strncmp(v[i], "RAY_AUTH_TOKEN_PATH=", 20) == 0
+            || strncmp(v[i], "RAY_REDIS_PASSWORD=", 19) == 0)
+            free(v[i]);
+    free(v);
+}
+
+static void add_gcs_words(const struct supervisor *s, struct words *w)
+{
+    const struct config *c = &s->o->config;
+    bool is_private = s->o->redis_server[0] != '\0';
+    const char *user = config_text(c, CONFIG_REDIS_USERNAME);
+
+    words_add(w, "--address=%s:%d", s->o->listen_ip, s->gcs_port);
+    words_add(w, "--redis=%s", is_private ? REDIS_SOCKET : config_text(c, CONFIG_REDIS_ADDRESS));
+    if (!is_private && user[0] != '\0')
+        words_add(w, "--redis-username=%s", user);
+    if (!is_private)
+        words_add(w, "--namespace=%s", config_text(c, CONFIG_NAMESPACE));
+    words_add(w, "--held-bytes=%s", config_text(c, CONFIG_HELD_BYTES));
+    words_add(w, "--ready-fd=%d", DAEMON_READY_FD);
+}
+
+static void add_raylet_words(const struct supervisor *s, struct words *w)
+{
+    const struct config *c = &s->o->config;
+
+    words_add(w, "--session-dir=%s", s->session.dir);
+    words_add(w, "--ready-fd=%d", DAEMON_READY_FD);
+    if (config_is_set(c, CONFIG_NUM_CPUS))
+        words_add(w, "--num-cpus=%s", config_text(c, CONFIG_NUM_CPUS));
+    if (config_is_set(c, CONFIG_OBJECT_STORE_MEMORY))
+        words_add(w, "--object-store-memory=%s", config_text(c, CONFIG_OBJECT_STORE_MEMORY));
+    for (unsigned i = 0; i < s->o->n_resources; i++)
+        words_add(w,
+                  "--resource=%s:%lld",
+                  s->o->resources[i].name,
+                  (long long)s->o->resources[i].units);
+}
+
+static const char *path_of(const struct supervisor *s, enum part_id id)
+{
+    return id == REDIS ? s->o->redis_server : id == GCS ? s->o->gcs_server : s->o->raylet;
+}
+
+static int start_part(struct part *p, struct err *err)
+{
+    struct supervisor *s = p->s;
+    struct words w = {.n = 0};
+    char **environment = make_environment(s, p->id);
+
+    words_add(&w, "%s", path_of(s, p->id));
+    if (p->id == REDIS)
+        words_add(&w, "redis.conf");
+    else if (p->id == GCS)
+        add_gcs_words(s, &w);
+    else
+        add_raylet_words(s, &w);
+    p->is_ready = false;
+    p->started_ms = loop_now_ms();
+    int rc = daemon_start(p->daemon, path_of(s, p->id), w.v, environment, err);
+    words_free(&w);
+    free_environment(environment);
+    if (rc == 0)
+        log_info("supervisor", "start", "part=%s pid=%d", names[p->id], (int)daemon_pid(p->daemon));
+    return rc;
+}
+
+/* --- the end --- */
+
+static void on_grace_over(void *arg)
+{
+    struct supervisor *s = arg;
+
+    for (int i = RAYLET; i >= 0; i--)
+        if (s->parts[i].daemon != NULL && daemon_is_running(s->parts[i].daemon)) {
+            log_warn("supervisor", "kill", "part=%s msg=\"it does not end\"", names[i]);
+            daemon_signal(s->parts[i].daemon, SIGKILL);
+            return;
+        }
+}
+
+/* The last part that runs is asked to end; when none is there, so is this. */
+static void end_next(struct supervisor *s)
+{
+    loop_timer_end(s->grace);
+    s->grace = NULL;
+    for (int i = RAYLET; i >= 0; i--) {
+        struct daemon *d = s->parts[i].daemon;
+        if (d == NULL || !daemon_is_running(d))
+            continue;
+        daemon_signal(d, SIGTERM);
+        s->grace = loop_after(s->loop,
+                              (uint32_t)config_number(&s->o->config, CONFIG_GRACE_PERIOD, 0),
+                              on_grace_over,
+                              s);
+        return;
+    }
+    loop_stop(s->loop);
+}
+
+static void begin_end(struct supervisor *s, int status, const char *why)
+{
+    if (s->phase == ENDING)
+        return;
+    log_info("supervisor", "end", "status=%d msg=\"%s\"", status, why);
+    s->phase = ENDING;
+    s->status = status;
+    loop_timer_end(s->timeout);
+    s->timeout = NULL;
+    for (int i = 0; i < N_PARTS; i++) {
+        loop_timer_end(s->parts[i].again);
+        s->parts[i].again = NULL;
+    }
+    end_next(s);
+}
+
+/* The last lines of a file, each after two blanks; nothing if there are none. */
+static void add_tail(FILE *out, const char *path)
+{
+    char text[TAIL_BYTES + 1];
+    FILE *f = fopen(path, "re");
+    long size;
+
+    if (f == NULL)
+        return;
+    fseek(f, 0, SEEK_END);
+    size = ftell(f);
+    fseek(f, size > TAIL_BYTES ? size - TAIL_BYTES : 0, SEEK_SET);
+    size_t n = fread(text, 1, TAIL_BYTES, f);
+    fclose(f);
+    text[n] = '\0';
+    char *at = text;
+    if (size > TAIL_BYTES && strchr(at, '\n') != NULL)
+        at = strchr(at, '\n') + 1;
+    if (*at != '\0')
+        fprintf(out, "%s:\n", path);
+    while (*at != '\0') {
+        size_t line = strcspn(at, "\n");
+        fprintf(out, "  %.*s\n", (int)line, at);
+        at += line + (at[line] == '\n');
+    }
+}
+
+static void end_report(struct supervisor *s, bool is_ready, const char *text)
+{
+    loop_unwatch(s->listener);
+    s->listener = NULL;
+    report_end(s->report, is_ready, text);
+}
+
+/* The start has failed at this part. */
+static void fail(struct supervisor *s, enum part_id id, const char *what)
+{
+    char *text = NULL, path[300];
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    if (out != NULL) {
+        fprintf(out, "%s %s\n", names[id], what);
+        if (id == GCS && s->gcs_port != 0 && !daemon_is_running(s->parts[GCS].daemon))
+            who_listens(out, s->gcs_port);
+        snprintf(path, sizeof path, "%s/%s.out", s->session.logs, names[id]);
+        add_tail(out, path);
+        snprintf(path, sizeof path, "%s/%s.err", s->session.logs, names[id]);
+        add_tail(out, path);
+        fclose(out);
+    }
+    end_report(s, false, text != NULL ? text : what);
+    free(text);
+    begin_end(s, 1, what);
+}
+
+/* --- ready --- */
+
+static void write_file(struct supervisor *s)
+{
+    struct err err;
+
+    if (node_file_write(&s->file, &err) != 0)
+        log_warn("supervisor", "node_file", "msg=\"%s\"", err.text);
+}
+
+static void say_ready(struct supervisor *s)
+{
+    const struct start_options *o = s->o;
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    if (out == NULL)
+        return;
+    fprintf(out, "Local node IP: %s\n", o->node_ip);
+    fprintf(out,
+            "Ray is running here: %s %s, ready in %llu ms.\n",
+            o->is_head ? "the head of cluster" : "a node of cluster",
+            s->file.gcs_address,
+            (unsigned long long)(loop_now_ms() - s->began_ms));
+    if (o->is_head) {
+        fprintf(out,
+                "\nTo add another node to this cluster, run there\n"
+                "    ray start --address=%s\n",
+                s->file.gcs_address);
+        if (o->token_path[0] != '\0')
+            fprintf(out,
+                    "with this cluster's token, which is in %s%s. Copied by\n"
+                    "    ray get-auth-token | ssh HOST 'umask 077; mkdir -p ~/.ray; "
+                    "cat > ~/.ray/auth_token'\n",
+                    o->token_path,
+                    o->made_token ? " (new)" : "");
+        else
+            fputs("with the same RAY_AUTH_TOKEN in its environment.\n", out);
+    }
+    fprintf(out,
+            "\nPrograms here join it with RAY_ADDRESS=auto. Look at it with `ray status`, end "
+            "%s with `ray stop`.\n",
+            o->is_head ? "it" : "this node");
+    fclose(out);
+    end_report(s, true, text);
+    free(text);
+}
+
+/* Its own word on who it is. */
+static void ask_raylet(struct supervisor *s)
+{
+    struct err err;
+    struct raylet_client *c = raylet_client_open(s->session.dir, RAYLET_ASKED_MS, &err);
+
+    if (c == NULL) {
+        log_warn("supervisor", "ask", "msg=\"%s\"", err.text);
+        return;
+    }
+    const struct unique_id *id = &raylet_client_welcome(c)->node;
+    id_hex(id->bytes, sizeof id->bytes, s->file.node_id);
+    raylet_client_close(c);
+}
+
+static void node_is_ready(struct supervisor *s)
+{
+    loop_timer_end(s->timeout);
+    s->timeout = NULL;
+    s->phase = RUNNING;
+    ask_raylet(s);
+    s->file.is_ready = true;
+    write_file(s);
+    if (s->o->is_head)
+        node_file_set_current(&s->file);
+    log_info("supervisor",
+             "ready",
+             "address=%s ms=%llu",
+             s->file.gcs_address,
+             (unsigned long long)(loop_now_ms() - s->began_ms));
+    say_ready(s);
+}
+
+static void on_timeout(void *arg);
+
+/* The next part that this node has, when the one before is ready. */
+static void start_next(struct supervisor *s, int after)
+{
+    struct err err;
+    int i = after + 1;
+
+    while (i < N_PARTS && s->parts[i].daemon == NULL)
+        i++;
+    if (i == N_PARTS) {
+        node_is_ready(s);
+        return;
+    }
+    report_step(s->report, "starting %s", names[i]);
+    loop_timer_end(s->timeout);
+    s->timeout = loop_after(s->loop,
+                            (uint32_t)config_number(&s->o->config, CONFIG_START_TIMEOUT, 0),
+                            on_timeout,
+                            s);
+    if (start_part(&s->parts[i], &err) != 0) {
+        char what[500];
+        snprintf(what, sizeof what, "cannot be started: %s", err.text);
+        fail(s, i, what);
+    }
+}
+
+static void part_is_ready(struct part *p)
+{
+    struct supervisor *s = p->s;
+
+    p->is_ready = true;
+    log_info("supervisor",
+             "part_ready",
+             "part=%s ms=%llu",
+             names[p->id],
+             (unsigned long long)(loop_now_ms() - p->started_ms));
+    if (s->phase == STARTING)
+        start_next(s, p->id);
+}
+
+static void on_timeout(void *arg)
+{
+    struct supervisor *s = arg;
+    char what[80];
+    int i = 0;
+
+    while (i < RAYLET && (s->parts[i].daemon == NULL || s->parts[i].is_ready))
+        i++;
+    snprintf(what,
+             sizeof what,
+             "was not ready within %s ms (RAY_start_timeout_ms)",
+             config_text(&s->o->config, CONFIG_START_TIMEOUT));
+    fail(s, i, what);
+}
+
+/* "ready PORT CLUSTER INCARNATION" of gcs_server; a folder of the raylet. */
+static void on_ready(void *arg, const char *line)
+{
+    struct part *p = arg;
+    struct supervisor *s = p->s;
+    char cluster[64];
+    int port;
+
+    if (p->id == GCS) {
+        if (sscanf(line, "ready %d %63s", &port, cluster) != 2) {
+            log_warn("supervisor", "ready_line", "part=gcs_server msg=\"%s\"", line);
+            return;
+        }
+        s->gcs_port = port;
+        snprintf(s->file.cluster_id, sizeof s->file.cluster_id, "%s", cluster);
+        snprintf(s->file.gcs_address, sizeof s->file.gcs_address, "%s:%d", s->o->node_ip, port);
+    }
+    part_is_ready(p);
+}
+
+/* A socket is made before it is listened at: gcs_server may have to try twice. */
+static void on_redis_there(void *arg)
+{
+    struct supervisor *s = arg;
+
+    if (!s->parts[REDIS].is_ready)
+        part_is_ready(&s->parts[REDIS]);
+}
+
+/* --- ends of parts --- */
+
+static void on_again(void *arg)
+{
+    struct part *p = arg;
+    struct err err;
+
+    loop_timer_end(p->again);
+    p->again = NULL;
+    if (start_part(p, &err) == 0)
+        return;
+    log_err("supervisor", "start_again", "part=%s msg=\"%s\"", names[p->id], err.text);
+    p->again = loop_after(p->s->loop, p->delay_ms, on_again, p);
+}
+
+static void start_again(struct part *p)
+{
+    const struct config *c = &p->s->o->config;
+    uint32_t first = (uint32_t)config_number(c, CONFIG_RESTART_DELAY, 0);
+    uint32_t most = (uint32_t)config_number(c, CONFIG_RESTART_DELAY_MAX, 0);
+
+    if (p->delay_ms == 0 || loop_now_ms() - p->started_ms >= STEADY_MS)
+        p->delay_ms = first;
+    else
+        p->delay_ms = 2 * p->delay_ms < most ? 2 * p->delay_ms : most;
+    p->again = loop_after(p->s->loop, p->delay_ms, on_again, p);
+}
+
+static void on_end(void *arg, int status)
+{
+    struct part *p = arg;
+    struct supervisor *s = p->s;
+    char what[80];
+
+    daemon_say_status(status, what, sizeof what);
+    if (s->phase == ENDING) {
+        log_info("supervisor", "ended", "part=%s msg=\"it %s\"", names[p->id], what);
+        end_next(s);
+        return;
+    }
+    log_warn("supervisor", "ended", "part=%s msg=\"it %s\"", names[p->id], what);
+    if (s->phase == STARTING)
+        fail(s, p->id, what);
+    else if (p->id == RAYLET)
+        begin_end(s, 1, "the raylet has ended");
+    else
+        start_again(p);
+}
+
+static void on_term(void *arg, bool readable, bool writable)
+{
+    (void)readable;
+    (void)writable;
+    begin_end(arg, 0, "a signal");
+}
+
+/* Who waited for the report has gone. */
+static void on_listener_gone(void *arg, bool readable, bool writable)
+{
+    struct supervisor *s = arg;
+
+    (void)readable;
+    (void)writable;
+    loop_unwatch(s->listener);
+    s->listener = NULL;
+    if (s->phase == STARTING)
+        begin_end(s, 1, "ray start was ended before the node was ready");
+}
+
+/* --- life --- */
+
+static int begin(struct supervisor *s, struct err *err)
+{
+    const struct start_options *o = s->o;
+
+    s->term = loop_on_signal(s->loop, SIGTERM, on_term, s);
+    s->interrupt = loop_on_signal(s->loop, SIGINT, on_term, s);
+    if (s->report->fd >= 0 && !s->report->is_direct)
+        s->listener = loop_watch_fd(s->loop, s->report->fd, on_listener_gone, s);
+    if (node_file_save_token(s->session.dir, &o->token, err) != 0)
+        return -1;
+    s->file.supervisor_pid = (int)getpid();
+    s->file.is_head = o->is_head;
+    snprintf(s->file.session_dir, sizeof s->file.session_dir, "%s", s->session.dir);
+    snprintf(s->file.node_ip_address, sizeof s->file.node_ip_address, "%s", o->node_ip);
+    snprintf(s->file.node_name,
+             sizeof s->file.node_name,
+             "%s",
+             config_is_set(&o->config, CONFIG_NODE_NAME) ? config_text(&o->config, CONFIG_NODE_NAME)
+                                                         : o->node_ip);
+    if (o->is_head)
+        s->gcs_port = (int)config_number(&o->config, CONFIG_PORT, 0);
+    else
+        snprintf(s->file.gcs_address, sizeof s->file.gcs_address, "%s", o->gcs_address);
+    if (node_file_write(&s->file, err) != 0)
+        return -1;
+    for (int i = 0; i < N_PARTS; i++) {
+        struct part *p = &s->parts[i];
+        *p = (struct part){.s = s, .id = i};
+        if ((i != RAYLET && !o->is_head) || (i == REDIS && o->redis_server[0] == '\0'))
+            continue;
+        p->daemon = daemon_create(&(struct daemon_config){.loop = s->loop,
+                                                          .name = names[i],
+                                                          .dir = s->session.dir,
+                                                          .has_ready_fd = i != REDIS,
+                                                          .on_ready = on_ready,
+                                                          .on_end = on_end,
+                                                          .arg = p});
+    }
+    if (s->parts[REDIS].daemon == NULL)
+        return 0;
+    if (redis_configure(s->session.dir, s->redis_password, err) != 0)
+        return -1;
+    s->redis = redis_watch_create(s->loop, s->session.dir, on_redis_there, s, err);
+    return s->redis != NULL ? 0 : -1;
+}
+
+static void finish(struct supervisor *s)
+{
+    for (int i = 0; i < N_PARTS; i++)
+        daemon_destroy(s->parts[i].daemon);
+    redis_watch_destroy(s->redis);
+    loop_unwatch(s->term);
+    loop_unwatch(s->interrupt);
+    loop_unwatch(s->listener);
+    node_file_tidy(s->session.dir);
+    close(s->session.lock_fd);
+    loop_destroy(s->loop);
+}
+
+static void turn_end(void *arg)
+{
+    (void)arg;
+}
+
+int supervise(const struct start_options *o, struct report *r)
+{
+    struct supervisor s = {.o = o, .report = r, .began_ms = loop_now_ms()};
+    const struct config *c = &o->config;
+    char log[256];
+    struct err err;
+
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    if (session_create_locked(&s.session, config_text(c, CONFIG_TEMP_DIR), SESSION_SUPERVISOR, &err)
+        != 0) {
+        report_end(r, false, err.text);
+        return 1;
+    }
+    snprintf(log, sizeof log, "%s/supervisor.err", s.session.logs);
+    log_set_fd(open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    node_file_sweep(s.session.temp, (size_t)config_number(c, CONFIG_KEPT_SESSIONS, 0));
+    s.loop = loop_create(&err);
+    if (s.loop == NULL || begin(&s, &err) != 0) {
+        end_report(&s, false, err.text);
+        s.status = 1;
+    } else {
+        start_next(&s, -1);
+        loop_run(s.loop, turn_end, &s);
+    }
+    finish(&s);
+    return s.status;
+}

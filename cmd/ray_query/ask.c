@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/ray_query/ask.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+#include "lib/net/loop.h"
+#include "lib/net/rpc_client.h"
+#include "raylet/node_file.h"
+
+struct ask {
+    struct loop *loop;
+    struct rpc_bridge *bridge;
+    struct rpc_client *client;
+    char address[300];
+    int timeout_ms;
+    /* the call under way */
+    bool is_done;
+    struct err err;
+    void *reply;
+    size_t size;
+};
+
+/* --- which cluster --- */
+
+static int find_local(const struct config *c,
+                      char *address,
+                      size_t size,
+                      struct auth_token *token,
+                      struct err *err)
+{
+    const char *temp = config_text(c, CONFIG_TEMP_DIR);
+    size_t n, i = 0;
+    struct node_file *nodes = node_file_list(temp, &n);
+
+    while (i < n && nodes[i].gcs_address[0] == '\0')
+        i++;
+    if (i == n) {
+        free(nodes);
+        return err_set(err,
+                       ERR_NOT_FOUND,
+                       "no node of yours runs on this machine (looked in %.100s): name the cluster "
+                       "by --address=HOST:PORT or RAY_ADDRESS, or start one by `ray start --head`",
+                       temp);
+    }
+    snprintf(address, size, "%s", nodes[i].gcs_address);
+    int rc = getenv("RAY_AUTH_TOKEN") != NULL
+                 ? auth_token_load(token, err)
+                 : node_file_load_token(nodes[i].session_dir, token, err);
+    free(nodes);
+    return rc;
+}
+
+/* As gRPC names it. */
+static int target_of(const char *address, char *out, size_t size, struct err *err)
+{
+    const char *colon = strrchr(address, ':');
+    char host[256];
+    struct in_addr a;
+
+    if (colon == NULL || colon == address || colon[1] == '\0' || strchr(address, '/') != NULL
+        || (size_t)(colon - address) >= sizeof host)
+        return err_set(err,
+                       ERR_INVALID,
+                       "a cluster's address is HOST:PORT, as `ray start --head` printed it, not "
+                       "%.100s",
+                       address);
+    snprintf(host, sizeof host, "%.*s", (int)(colon - address), address);
+    snprintf(out, size, "%s%s", inet_pton(AF_INET, host, &a) == 1 ? "ipv4:" : "dns:///", address);
+    return 0;
+}
+
+struct ask *ask_open(const struct config *c, int timeout_ms, struct err *err)
+{
+    struct ask *a = xcalloc(1, sizeof *a);
+    const char *named = config_text(c, CONFIG_ADDRESS);
+    struct auth_token token;
+    char target[320];
+    int rc;
+
+    a->timeout_ms = timeout_ms;
+    if (named[0] == '\0' || strcmp(named, "auto") == 0 || named[0] == '/') {
+        rc = find_local(c, a->address, sizeof a->address, &token, err);
+    } else {
+        snprintf(a->address, sizeof a->address, "%s", named);
+        rc = auth_token_load(&token, err);
+        if (rc != 0 && err->code == ERR_NOT_FOUND)
+            err_prefix(err, "`ray get-auth-token` prints it on the head's machine");
+    }
+    if (rc != 0 || target_of(a->address, target, sizeof target, err) != 0)
+        goto fail;
+    a->loop = loop_create(err);
+    a->bridge = a->loop != NULL ? rpc_bridge_create(a->loop, err) : NULL;
+    if (a->bridge == NULL)
+        goto fail;
+    a->client = rpc_client_create(
+        &(struct rpc_client_config){.bridge = a->bridge, .address = target, .token = &token});
+    return a;
+fail:
+    ask_close(a);
+    return NULL;
+}
+
+void ask_close(struct ask *a)
+{
+    if (a == NULL)
+        return;
+    rpc_client_destroy(a->client);
+    rpc_bridge_destroy(a->bridge);
+    loop_destroy(a->loop);
+    free(a);
+}
+
+const char *ask_address(const struct ask *a)
+{
+    return a->address;
+}
+
+/* --- a call --- */
+
+static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
+{
+    struct ask *a = arg;
+
+    a->is_done = true;
+    a->err = (struct err){.code = ERR_NONE};
+    if (err != NULL) {
+        a->err = *err;
+    } else {
+        a->reply = xmalloc(size + 1);
+        a->size = size;
+        if (size > 0)
+            memcpy(a->reply, bytes, size);
+    }
+    loop_stop(a->loop);
+}
+
+static void turn_end(void *arg)
+{
+    (void)arg;
+}
+
+int ask_call(struct ask *a,
+             const char *path,
+             const void *bytes,
+             size_t size,
+             void **reply,
+             size_t *reply_size,
+             struct err *err)
+{
+    a->is_done = false;
+    rpc_client_call(a->client,
+                    path,
+                    size > 0 ? bytes : "",
+                    size,
+                    (uint32_t)a->timeout_ms,
+                    true,
+                    on_reply,
+                    a);
+    while (!a->is_done)
+        loop_run(a->loop, turn_end, NULL);
+    if (a->err.code == ERR_NONE) {
+        *reply = a->reply;
+        *reply_size = a->size;
+        return 0;
+    }
+    if (a->err.code == ERR_TIMEOUT || a->err.code == ERR_AWAY)
+        return err_set(err,
+                       a->err.code,
+                       "no GCS answers at %s within %d ms: does the cluster run, and is this its "
+                       "head's address?",
+                       a->address,
+                       a->timeout_ms);
+    return err_set(err, a->err.code, "%s: %s", a->address, a->err.text);
+}

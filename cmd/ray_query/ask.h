@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CMD_RAY_QUERY_ASK_H
+#define CMD_RAY_QUERY_ASK_H
+/*
+ * A command's way to the GCS of a cluster: which cluster, with which token, and calls that are
+ * waited for. A GCS that is being started again is waited for too, within the call's time. One
+ * thread besides gRPC's.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/config.h"
+
+struct ask;
+
+/* The cluster that --address or RAY_ADDRESS names; else, and for "auto", that of this user's newest
+ * node on this machine. NULL: err says why not. */
+struct ask *ask_open(const struct config *c, int timeout_ms, struct err *err);
+void ask_close(struct ask *a); /* NULL is fine */
+const char *ask_address(const struct ask *a);
+
+/* *reply is the caller's to free. -1: err names the address and what to do. */
+int ask_call(struct ask *a,
+             const char *path,
+             const void *bytes,
+             size_t size,
+             void **reply,
+             size_t *reply_size,
+             struct err *err);
+
+#endif /* CMD_RAY_QUERY_ASK_H */

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CMD_RAY_QUERY_COMMANDS_H
+#define CMD_RAY_QUERY_COMMANDS_H
+/*
+ * The subcommands of `ray` that ask the GCS, and what they share. argv[0] is the subcommand; they
+ * return the exit status.
+ */
+#include <jansson.h>
+
+#include "gcs/node_table.h"
+#include "lib/base/flags.h"
+
+int status_main(int argc, char **argv);
+int list_main(int argc, char **argv);
+int health_check_main(int argc, char **argv);
+/* The supervisor's: its raylet died, and could not say so itself. */
+int unregister_main(int argc, char **argv);
+
+/* Flags that all have. */
+struct query_flags {
+    const char *format, *timeout;
+    bool is_json;
+    int timeout_ms;
+};
+#define QUERY_FLAGS(q)                                                                             \
+    FLAG_SETTING(ADDRESS), FLAG_SETTING(TEMP_DIR),                                                 \
+        {.name = "format", .text = &(q).format, .unit = "table|json", .help = "(table)"},          \
+    {                                                                                              \
+        .name = "timeout", .text = &(q).timeout, .unit = "SECONDS", .help = "for an answer (5)"    \
+    }
+/* As flags_parse, with the settings of the environment. */
+int query_parse(const struct flags *f,
+                int argc,
+                char **argv,
+                struct config *c,
+                struct query_flags *q);
+
+/* An array of objects with the keys that Ray's lists have. */
+json_t *nodes_as_json(const struct node_row *rows, size_t n);
+/* Rows, objects all, as a table with these columns (keys, the last NULL). */
+void print_table(const json_t *rows, const char *const *columns);
+/* A number as Ray prints it: without zeros behind the point. */
+void format_amount(double amount, char *out, size_t size);
+
+#endif /* CMD_RAY_QUERY_COMMANDS_H */

@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ray start`, `ray stop` and what a supervisor does in between, with real processes on loopback."""
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import as_user, build_dir, slow, wait_until
+
+HERE = "127.0.0.1"
+LEFT = {"logs", "supervisor.pid"}  # of a node that has ended
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind((HERE, 0))
+        return s.getsockname()[1]
+
+
+def live_processes():
+    """(pid, parent, name) of each; redis-server writes over its environment, so the cluster's mark does not show it."""
+    for entry in os.listdir("/proc"):
+        try:
+            text = Path(f"/proc/{entry}/stat").read_text(errors="replace") if entry.isdigit() else ""
+        except OSError:
+            continue
+        if text:
+            state, parent = text[text.rindex(")") + 2:].split()[:2]
+            if state not in "ZX":
+                yield int(entry), int(parent), text[text.index("(") + 1:text.rindex(")")]
+
+
+class Node:
+    """A node that was started: where its session is, and who its daemons are."""
+
+    def __init__(self, nodes, folder):
+        self.nodes, self.folder = nodes, folder
+        self.file = json.loads((folder / "node.json").read_text())
+        self.supervisor = self.file["supervisor_pid"]
+        self.address = self.file["gcs_address"]
+
+    def daemons(self):
+        return {name: pid for pid, parent, name in live_processes() if parent == self.supervisor}
+
+    def daemon(self, name):
+        return self.daemons().get(name)
+
+    def log(self, name="supervisor.err"):
+        return (self.folder / "logs" / name).read_text(errors="replace")
+
+
+class Nodes:
+    """A home folder with its token, and temp folders of nodes."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.home = cluster.path / "home"
+        self.home.mkdir()
+        self.temps = [cluster.temp]
+        self.ended_by_kill = False
+
+    def ray(self, *args, status=0, timeout=60, env=None, prefix=(), binary=None):
+        """A command to its end."""
+        argv = [*prefix, str(binary or build_dir() / "bin/ray"), *map(str, args)]
+        done = subprocess.run(argv, env=self.cluster.env(**{"HOME": self.home, **(env or {})}), cwd=self.cluster.path,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout * slow())
+        assert done.returncode == status, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
+        return done
+
+    def temp(self, name):
+        folder = self.cluster.path / name
+        if folder not in self.temps:
+            folder.mkdir()
+            self.temps.append(folder)
+        return folder
+
+    def sessions(self, temp=None):
+        return sorted(p for t in ([temp] if temp else self.temps) for p in t.iterdir() if p.name.startswith("session_2"))
+
+    def start(self, *args, temp=None, **options):
+        before = set(self.sessions())
+        where = [f"--temp-dir={temp}"] if temp else []
+        self.ray("start", f"--node-ip-address={HERE}", "--num-cpus=2", "--object-store-memory=16777216", *where, *args,
+                 **options)
+        folder, = set(self.sessions()) - before
+        return Node(self, folder)
+
+    def head(self, *args, **options):
+        return self.start("--head", "--port=0", *args, **options)
+
+    def logs(self):
+        return "".join(f"--- {f}\n{f.read_text(errors='replace')}" for s in self.sessions() for f in s.glob("logs/*"))
+
+    def at_work(self):
+        """Who has a session as its folder: all daemons."""
+        found = []
+        for pid, _, name in live_processes():
+            try:
+                folder = Path(os.readlink(f"/proc/{pid}/cwd"))
+            except OSError:
+                continue
+            if not {folder, folder.parent}.isdisjoint(self.sessions()):  # redis-server: in one below
+                found.append((pid, name))
+        return found
+
+    def all_gone(self):
+        """No process, and of the folders only the logs."""
+        self.cluster.processes_gone(5)
+        wait_until(lambda: not self.at_work() or None, 5 * slow(), "nobody works in a session folder")
+        for session in self.sessions():
+            left = {p.name for p in session.iterdir()}
+            if not self.ended_by_kill:
+                assert left <= LEFT, (session, left)
+            else:
+                assert not list((session / "sockets").glob("*") if (session / "sockets").is_dir() else []), left
+        for temp in self.temps:
+            assert self.ended_by_kill or not (temp / "ray_current_cluster").exists()
+
+    def close(self):
+        text = self.logs()
+        for line in text.splitlines():
+            assert "level=broken" not in line and "Sanitizer" not in line and "runtime error" not in line, line
+        for session in self.sessions():
+            shutil.rmtree(session)
+
+
+@pytest.fixture
+def nodes(cluster):
+    n = Nodes(cluster)
+    yield n
+    for supervisor in cluster.named("ray::supervisor"):
+        os.kill(supervisor.pid, signal.SIGTERM)
+    for foreground in cluster.named("ray"):
+        os.kill(foreground.pid, signal.SIGTERM)
+    cluster.processes_gone(30)
+    wait_until(lambda: not n.at_work() or None, 30 * slow(), "nobody works in a session folder")
+    n.close()
+
+
+def test_a_head_starts_and_stops_and_leaves_its_logs(nodes):
+    done = nodes.ray("start", "--head", f"--port={free_port()}", f"--node-ip-address={HERE}", "--num-cpus=2")
+    folder, = nodes.sessions()
+    head = Node(nodes, folder)
+    assert f"ray start --address={head.address}" in done.stdout
+    assert "auth_token" in done.stdout
+    assert done.stderr == ""
+    assert head.file["is_ready"] and head.file["is_head"] and len(head.file["node_id"]) == 56
+    assert set(head.daemons()) == {"redis-server", "gcs_server", "raylet"}
+    assert (nodes.cluster.temp / "ray_current_cluster").read_text() == head.address
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for name in ("auth_token", "redis.conf", "node.json", "sockets/redis", "sockets/raylet"):
+        assert (folder / name).stat().st_mode & 0o077 == 0, name
+    done = nodes.ray("stop")
+    assert "Stopped 1 of 1" in done.stdout
+    assert not nodes.cluster.processes() and not nodes.at_work()  # when it returns, not soon after
+    nodes.all_gone()
+    assert "part=raylet" in (folder / "logs/supervisor.err").read_text()
+    assert "No node of yours" in nodes.ray("stop").stdout
+
+
+def test_programs_join_the_node_with_auto(nodes):
+    nodes.head()
+    program = nodes.cluster.start("hold", env={"RAY_ADDRESS": "auto"})
+    program.say("init 0")
+    program.expect(r"^ok \d+$")
+    program.say("task")
+    program.expect(r"^ok 42$")
+    program.say("shutdown")
+    program.expect(r"^ok 0$")
+    program.say("exit 0")
+    assert program.wait() == 0
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+@pytest.mark.parametrize("how", ["verbose", "quiet"])
+def test_steps_are_said_if_wanted(nodes, how):
+    flags = ["--verbose"] if how == "verbose" else []
+    done = nodes.ray("start", "--head", "--port=0", f"--node-ip-address={HERE}", *flags)
+    said = [line for line in done.stdout.splitlines() if line.startswith("starting ")]
+    assert said == (["starting redis-server", "starting gcs_server", "starting raylet"] if flags else [])
+    nodes.ray("stop")
+
+
+def test_block_stays_until_it_is_told_to_end(nodes):
+    program = nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", f"--node-ip-address={HERE}",
+                                  "--block", env={"HOME": nodes.home})
+    program.expect("ray start --address=")
+    assert program.process.poll() is None
+    program.kill(signal.SIGINT)
+    assert program.wait() == 0
+    nodes.all_gone()
+
+
+# --- the token ---
+
+def test_a_head_makes_a_token_once_and_private(nodes):
+    path = nodes.home / ".ray/auth_token"
+    first = nodes.head()
+    token = path.read_text()
+    assert re.fullmatch("[0-9a-f]{64}", token)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert nodes.ray("get-auth-token").stdout == token  # no newline, as Ray
+    second = nodes.head(temp=nodes.temp("second"))
+    assert path.read_text() == token
+    assert token not in "".join(Path(f"/proc/{p.pid}/cmdline").read_bytes().decode() for p in nodes.cluster.processes())
+    nodes.ray("health-check", f"--address={first.address}")
+    nodes.ray("health-check", f"--address={second.address}")
+    nodes.ray("stop", "--force")
+    nodes.ray("stop", "--force", f"--temp-dir={nodes.temp('second')}")
+    nodes.all_gone()
+
+
+def test_get_auth_token_without_one(nodes):
+    done = nodes.ray("get-auth-token", status=1)
+    assert "--generate" in done.stderr and done.stdout == ""
+    token = nodes.ray("get-auth-token", "--generate").stdout
+    assert re.fullmatch("[0-9a-f]{64}", token)
+    assert nodes.ray("get-auth-token", "--generate").stdout == token
+
+
+def test_a_token_of_the_environment_is_kept_to_itself(nodes):
+    head = nodes.head(env={"RAY_AUTH_TOKEN": "of-the-environment"})
+    assert not (nodes.home / ".ray").exists()
+    for pid in head.daemons().values():
+        assert b"of-the-environment" not in Path(f"/proc/{pid}/environ").read_bytes()
+    nodes.ray("health-check")  # the session knows it
+    nodes.ray("health-check", f"--address={head.address}", env={"RAY_AUTH_TOKEN": "of-the-environment"})
+    done = nodes.ray("health-check", f"--address={head.address}", status=1, env={"RAY_AUTH_TOKEN": "another"})
+    assert "RAY_AUTH_TOKEN" in done.stderr, done.stderr
+    done = nodes.ray("health-check", f"--address={head.address}", status=1)
+    assert "there is no token" in done.stderr and "get-auth-token" in done.stderr
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+# --- deaths ---
+
+def wait_new(node, name, old):
+    pid = wait_until(lambda: (lambda p: p if p not in (None, old) else None)(node.daemon(name)), 10 * slow(),
+                     f"a new {name}")
+    return pid
+
+
+@pytest.mark.parametrize("name", ["gcs_server", "redis-server"])
+def test_a_killed_part_is_started_again_where_it_was(nodes, name):
+    head = nodes.head()
+    others = {k: v for k, v in head.daemons().items() if k != name}
+    for _ in range(3):
+        old = head.daemon(name)
+        os.kill(old, signal.SIGKILL)
+        wait_new(head, name, old)
+        nodes.ray("health-check", f"--address={head.address}")
+    assert {k: v for k, v in head.daemons().items() if k != name} == others
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+def test_who_fails_again_and_again_is_started_ever_later(nodes):
+    head = nodes.head(env={"RAY_restart_delay_ms": 1, "RAY_restart_delay_max_ms": 40})
+    (head.folder / "redis.conf").write_text("no such option\n")
+    os.kill(head.daemon("redis-server"), signal.SIGKILL)
+
+    def delays():
+        starts = [line for line in head.log().splitlines() if "event=start part=redis-server" in line]
+        return len(starts) > 8
+    wait_until(delays, 20 * slow(), "8 attempts")
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+def test_the_raylets_end_is_the_nodes(nodes):
+    head = nodes.head()
+    os.kill(head.daemon("raylet"), signal.SIGKILL)
+    nodes.all_gone()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_supervisor_ends_the_node(nodes, sig):
+    head = nodes.head()
+    os.kill(head.supervisor, sig)
+    nodes.all_gone()
+
+
+def test_a_killed_supervisor_takes_the_node_with_it(nodes):
+    head = nodes.head()
+    program = nodes.cluster.start("hold", env={"RAY_ADDRESS": "auto"})
+    program.say("init 0")
+    program.expect(r"^ok \d+$")
+    os.kill(head.supervisor, signal.SIGKILL)
+    wait_until(lambda: nodes.cluster.reap() or not [p for p in nodes.cluster.processes() if p.pid != program.pid] or None,
+               5 * slow(), "all but the program are gone")
+    program.say("exit 0")
+    program.wait()
+    nodes.ended_by_kill = True
+    nodes.all_gone()
+    nodes.head()  # the next one starts all the same
+    nodes.ray("stop")
+
+
+def test_a_stopped_supervisor_is_killed_by_force_and_by_patience(nodes):
+    for args in (["--force"], ["--grace-period=0"]):
+        head = nodes.head()
+        os.kill(head.supervisor, signal.SIGSTOP)
+        nodes.ray("stop", *args)
+        nodes.all_gone()
+
+
+def test_ray_start_that_is_interrupted_leaves_nothing(nodes):
+    (nodes.cluster.path / "slow").mkdir()
+    redis = nodes.cluster.path / "slow/redis-server"
+    redis.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
+    redis.chmod(0o755)
+    program = nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", "-v",
+                                  env={"HOME": nodes.home, "PATH": f"{redis.parent}:{os.environ['PATH']}"})
+    program.expect("starting redis-server")
+    program.kill(signal.SIGINT)
+    program.wait()
+    nodes.all_gone()
+
+
+# --- what cannot be ---
+
+def test_a_taken_port_is_named_with_who_has_it(nodes):
+    head = nodes.head()
+    port = head.address.split(":")[1]
+    done = nodes.ray("start", "--head", f"--port={port}", f"--node-ip-address={HERE}", status=1)
+    assert f"port {port} is taken by process {head.daemon('gcs_server')} (gcs_server)" in done.stderr, done.stderr
+    assert "ray stop" in done.stderr
+    assert set(head.daemons()) == {"redis-server", "gcs_server", "raylet"}
+    nodes.ray("stop")
+    with socket.socket() as s:
+        s.bind((HERE, 0))
+        s.listen()
+        done = nodes.ray("start", "--head", f"--port={s.getsockname()[1]}", f"--node-ip-address={HERE}", status=1)
+        assert f"by process {os.getpid()} " in done.stderr and "--port" in done.stderr, done.stderr
+    nodes.all_gone()
+
+
+def test_without_redis_server_the_package_is_named(nodes):
+    done = nodes.ray("start", "--head", status=1, env={"PATH": "/nonexistent"})
+    assert "no redis-server" in done.stderr and "apt install redis-server" in done.stderr
+    assert not nodes.sessions()
+
+
+def test_without_its_companions_the_package_is_named(nodes):
+    shutil.copy(build_dir() / "bin/ray", nodes.cluster.path / "ray-alone")
+    for args in (["start", "--head"], ["status"]):
+        done = nodes.ray(*args, status=1, binary=nodes.cluster.path / "ray-alone")
+        assert "install the whole of Ray" in done.stderr, done.stderr
+
+
+def test_a_part_that_fails_is_named_with_its_last_words(nodes):
+    (nodes.cluster.path / "bad").mkdir()
+    redis = nodes.cluster.path / "bad/redis-server"
+    redis.write_text("#!/bin/sh\necho these are my last words >&2\nexit 3\n")
+    redis.chmod(0o755)
+    env = {"PATH": f"{redis.parent}:{os.environ['PATH']}"}
+    done = nodes.ray("start", "--head", "--port=0", status=1, env=env)
+    assert "redis-server exited with status 3" in done.stderr and "these are my last words" in done.stderr
+    redis.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
+    done = nodes.ray("start", "--head", "--port=0", status=1, env={**env, "RAY_start_timeout_ms": 100})
+    assert "redis-server was not ready within 100 ms" in done.stderr, done.stderr
+    nodes.all_gone()
+
+
+@pytest.mark.parametrize("args,words", [
+    ([], ["--head", "--address=HOST:PORT"]),
+    (["--head", "--address=1.2.3.4:6379"], ["say one of them"]),
+    (["--address=1.2.3.4"], ["HOST:PORT", "6379"]),
+    (["--address=1.2.3.4:0"], ["HOST:PORT"]),
+    (["--address=1.2.3.4:6379", "--port=6379"], ["--port is the head's"]),
+    (["--address=1.2.3.4:6379", "--redis-address=1.2.3.4:6379"], ["--redis-address is the head's"]),
+    (["--head", "--redis-password=x"], ["--redis-address"]),
+    (["--head", "--num-cpu=2"], ["did you mean --num-cpus?"]),
+    (["--head", "--num-cpus=0"], ["--num-cpus must be", "not 0"]),
+    (["--head", "--num-cpus"], ["--num-cpus needs a value"]),
+    (["--head", "--port=70000"], ["--port must be", "65535"]),
+    (["--head", "--object-store-memory=1"], ["--object-store-memory must be", "1048576"]),
+    (["--head", "--node-ip-address=here"], ["IPv4"]),
+    (["--head", "--resources={"], ["JSON"]),
+    (["--head", '--resources={"CPU": 1}'], ["--num-cpus"]),
+    (["--head", '--resources={"a": "b"}'], ["no number"]),
+    (["--head", '--resources={"a": -1}'], ["0 to"]),
+    (["--head", '--resources={"a": 1, "a": 2}'], ["JSON"]),
+    (["--head", "--dashboard-host=0.0.0.0"], ["no dashboard", "leave it out"]),
+    (["--head", "--block=1"], ["takes no value"]),
+    (["--head", "word"], ["unexpected argument word"]),
+    (["--head", "--node-name=" + "x" * 65536], ["--node-name has at most"]),
+    (["--head", "--resources=" + "x" * 65536], ["JSON"]),
+    (["--" + "x" * 65536], ["there is no --xxxx"]),
+    (["--head", "--temp-dir=/" + "x" * 65536], ["longer than"]),
+])
+def test_flags_that_cannot_be_say_what_to_write(nodes, args, words):
+    status = 1 if any("temp-dir" in a for a in args) else 2
+    done = nodes.ray("start", *args, status=status)
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert len(done.stderr) < 1000 and not done.stdout
+    assert not nodes.sessions()
+
+
+@pytest.mark.parametrize("command", ["", "start", "stop", "status", "list", "health-check", "get-auth-token", "config",
+                                     "doctor", "memory"])
+def test_every_command_has_help(nodes, command):
+    done = nodes.ray(*command.split(), "--help")
+    assert "--help" in done.stdout and not done.stderr
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(nodes):
+    assert "did you mean ray start?" in nodes.ray("strat", status=2).stderr
+    assert "ray --help" in nodes.ray("nonsense", status=2).stderr
+    assert nodes.ray("--version").stdout.startswith("ray-c ")
+
+
+def test_a_temp_folder_that_cannot_be_written(nodes):
+    folder = nodes.cluster.path / "file"
+    folder.write_text("")
+    done = nodes.ray("start", "--head", f"--temp-dir={folder}", status=1)
+    assert "temp_dir" in done.stderr, done.stderr
+
+
+def test_commands_without_a_cluster_say_so(nodes):
+    for args in (["status"], ["list", "nodes"], ["health-check"]):
+        done = nodes.ray(*args, status=1)
+        assert "ray start --head" in done.stderr, done.stderr
+    done = nodes.ray("health-check", f"--address={HERE}:{free_port()}", "--timeout=0.2", status=1,
+                     env={"RAY_AUTH_TOKEN": "x"})
+    assert "no GCS answers" in done.stderr
+    assert "did you mean nodes?" in nodes.ray("list", "node", status=2).stderr
+
+
+# --- several ---
+
+def test_two_clusters_of_one_user_on_one_machine(nodes):
+    one, two = nodes.head(), nodes.head()
+    assert one.address != two.address and one.file["cluster_id"] != two.file["cluster_id"]
+    done = nodes.ray("stop", f"--address={one.address}")
+    assert "Stopped 1 of 1" in done.stdout
+    assert not one.daemons() and len(two.daemons()) == 3
+    nodes.ray("health-check", f"--address={two.address}")
+    assert "No node of yours" in nodes.ray("stop", "--address=1.2.3.4:5").stdout
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+def test_logs_of_ended_nodes_are_kept_up_to_a_number(nodes):
+    for _ in range(3):
+        head = nodes.head(env={"RAY_kept_sessions": 1})
+        nodes.ray("stop")
+        os.utime(head.folder / "supervisor.pid", (1, 1))
+    head = nodes.head(env={"RAY_kept_sessions": 1})
+    assert len(nodes.sessions()) == 2
+    nodes.ray("stop")
+
+
+def test_settings_come_from_the_environment_and_say_so(nodes):
+    port = free_port()
+    dump = nodes.ray("config", env={"RAY_port": port}).stdout
+    assert re.search(rf"^RAY_port +environment +{port}$", dump, re.M)
+    assert re.search(r"^RAY_num_gpus +default +0$", dump, re.M)
+    assert "RAY_port must be" in nodes.ray("start", "--head", status=2, env={"RAY_port": "x"}).stderr
+    head = nodes.start("--head", env={"RAY_port": port})
+    assert head.address == f"{HERE}:{port}"
+    nodes.ray("stop")
+
+
+def test_the_page_of_settings_is_current(nodes):
+    page = Path(__file__).parents[2] / "docs/configuration.md"
+    assert page.read_text() == nodes.ray("config", "--markdown").stdout

@@ -57,6 +57,7 @@ struct request {
     struct task_class *class;
     uint64_t ticket;
     uint32_t n_queued, n_promised; /* promised ones are among the queued */
+    bool is_now;                   /* of lease_request_now, which has not returned yet */
     uint64_t promised_ms;          /* the first of them */
 };
 
@@ -110,6 +111,12 @@ struct lease_table *lease_table_create(struct resources *resources)
     list_init(&t->starts);
     list_init(&t->leases);
     return t;
+}
+
+void lease_table_number(struct lease_table *t, uint64_t first)
+{
+    ASSERT(t->last_id == 0);
+    t->last_id = first;
 }
 
 static void free_job(struct job *j)
@@ -446,18 +453,14 @@ static void pump(struct lease_table *t, uint64_t now_ms, struct lease_actions *o
 
 /* --- events --- */
 
-void lease_request(struct lease_table *t,
-                   uint32_t job,
-                   uint32_t owner,
-                   uint64_t ticket,
-                   uint32_t count,
-                   const struct res_set *need,
-                   const char *name,
-                   uint64_t now_ms,
-                   struct lease_actions *out)
+static struct request *add_request(struct lease_table *t,
+                                   uint32_t job,
+                                   uint32_t owner,
+                                   uint64_t ticket,
+                                   uint32_t count,
+                                   const struct res_set *need,
+                                   const char *name)
 {
-    if (count == 0)
-        return;
     struct job *j = find_job(t, job);
     if (j == NULL) {
         j = xcalloc(1, sizeof *j);
@@ -483,11 +486,132 @@ void lease_request(struct lease_table *t,
     list_append(&o->requests, &q->node);
     if (q->class->feasible)
         t->n_waiting += count;
-    else if (!q->class->warned) {
+    return q;
+}
+
+void lease_request(struct lease_table *t,
+                   uint32_t job,
+                   uint32_t owner,
+                   uint64_t ticket,
+                   uint32_t count,
+                   const struct res_set *need,
+                   const char *name,
+                   uint64_t now_ms,
+                   struct lease_actions *out)
+{
+    if (count == 0)
+        return;
+    struct request *q = add_request(t, job, owner, ticket, count, need, name);
+    if (!q->class->feasible && !q->class->warned) {
         q->class->warned = true;
         add(out, (struct lease_action){.kind = LEASE_WARN, .owner = owner, .text = q->class->text});
     }
     pump(t, now_ms, out);
+}
+
+void lease_request_now(struct lease_table *t,
+                       uint32_t job,
+                       uint32_t owner,
+                       uint64_t ticket,
+                       uint32_t count,
+                       const struct res_set *need,
+                       const char *name,
+                       uint64_t now_ms,
+                       struct lease_actions *out)
+{
+    if (count == 0)
+        return;
+    add_request(t, job, owner, ticket, count, need, name)->is_now = true;
+    t->now_ms = now_ms;
+    serve(t, now_ms, out);
+    struct owner *o = find_owner(t, owner); /* it goes with its last unit */
+    if (o == NULL)
+        return;
+    list_for_each_safe(n, &o->requests)
+    {
+        struct request *q = list_entry(n, struct request, node);
+        if (!q->is_now)
+            continue;
+        add(out,
+            (struct lease_action){.kind = LEASE_REJECTED,
+                                  .owner = owner,
+                                  .ticket = ticket,
+                                  .count = q->n_queued});
+        leave_queue(t, q, q->n_queued);
+        return;
+    }
+}
+
+/* --- units for elsewhere --- */
+
+static uint32_t count_waiting(const struct task_class *c)
+{
+    uint32_t count = 0;
+
+    list_for_each(n, &c->job->owners)
+    {
+        const struct owner *o = list_entry(n, struct owner, node);
+        list_for_each(m, &o->requests)
+        {
+            const struct request *q = list_entry(m, struct request, node);
+            if (q->class == c)
+                count += q->n_queued - q->n_promised;
+        }
+    }
+    return count;
+}
+
+bool lease_next_waiting(const struct lease_table *t, struct lease_class *c)
+{
+    bool is_after = c->class == NULL;
+
+    list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->classes)
+    {
+        struct task_class *class = list_entry(n, struct task_class, node);
+        uint32_t count = is_after ? count_waiting(class) : 0;
+        if (count > 0) {
+            *c = (struct lease_class){.class = class,
+                                      .name = class->name,
+                                      .need = &class->need,
+                                      .count = count};
+            return true;
+        }
+        is_after = is_after || class == c->class;
+    }
+    return false;
+}
+
+size_t lease_take(struct lease_table *t,
+                  const struct lease_class *c,
+                  uint32_t k,
+                  struct lease_unit *out,
+                  size_t max)
+{
+    size_t n = 0;
+
+    list_for_each_safe(p, &c->class->job->owners)
+    {
+        struct owner *o = list_entry(p, struct owner, node);
+        for (struct list *m = o->requests.next, *end = &o->requests;
+             m != end && n < max && k > 0;) {
+            struct request *q = list_entry(m, struct request, node);
+            uint32_t some = q->n_queued - q->n_promised, promised = q->n_promised;
+            bool is_last = m->next == end; /* with it the owner may go */
+            m = m->next;
+            some = q->class != c->class ? 0 : some < k ? some : k;
+            if (some > 0) {
+                out[n++] = (struct lease_unit){.owner = o->id, .count = some, .ticket = q->ticket};
+                k -= some;
+                bool is_left = some < q->n_queued;
+                leave_queue(t, q, some);
+                if (is_left)
+                    q->n_promised = promised;
+            }
+            if (is_last)
+                break;
+        }
+    }
+    return n;
 }
 
 static void drop_start(struct lease_table *t, struct start *s)

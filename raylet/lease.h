@@ -34,6 +34,7 @@ enum lease_kind {
     LEASE_GRANT,    /* owner, ticket, lease, worker */
     LEASE_CANCELED, /* owner, ticket, count */
     LEASE_REFUSED,  /* owner, ticket, count, text: ERR_START_FAILED */
+    LEASE_REJECTED, /* owner, ticket, count: of lease_request_now, what could not start */
     LEASE_REVOKE,   /* worker, lease, grace_ms */
     LEASE_RELEASE,  /* worker: back to the pool */
     LEASE_KILL,     /* worker, lease: runs for an owner that is gone (INV-7) */
@@ -60,6 +61,8 @@ struct lease_stats {
 
 /* resources is borrowed: the ledger this table alone changes. */
 struct lease_table *lease_table_create(struct resources *resources);
+/* Lease numbers begin above this; before the first. */
+void lease_table_number(struct lease_table *t, uint64_t first);
 void lease_table_destroy(struct lease_table *t);
 
 /* Units are added to what the ticket already asks for. An owner is of one job. */
@@ -72,6 +75,39 @@ void lease_request(struct lease_table *t,
                    const char *name,
                    uint64_t now_ms,
                    struct lease_actions *out);
+/* The same, but units that do not start in this event are answered by one REJECTED: of an owner on
+ * another node, whose raylet looks further. */
+void lease_request_now(struct lease_table *t,
+                       uint32_t job,
+                       uint32_t owner,
+                       uint64_t ticket,
+                       uint32_t count,
+                       const struct res_set *need,
+                       const char *name,
+                       uint64_t now_ms,
+                       struct lease_actions *out);
+
+/* Units that wait, by class, for who may know of room elsewhere. Promised ones do not count. */
+struct lease_class {
+    struct task_class *class; /* the table's; NULL: before the first */
+    const char *name;
+    const struct res_set *need;
+    uint32_t count;
+};
+/* The next one; false: there is none any more. Nothing but lease_take may come between. */
+bool lease_next_waiting(const struct lease_table *t, struct lease_class *c);
+/* Up to k waiting units of the class leave the table, which owes them no answer any more: at most
+ * max parts of requests, in the order of turns. Returns how many parts. */
+struct lease_unit {
+    uint32_t owner, count;
+    uint64_t ticket;
+};
+size_t lease_take(struct lease_table *t,
+                  const struct lease_class *c,
+                  uint32_t k,
+                  struct lease_unit *out,
+                  size_t max);
+
 /* Answered by one CANCELED for all units that are not granted; by nothing if all are. */
 void lease_cancel(struct lease_table *t,
                   uint32_t owner,

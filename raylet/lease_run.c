@@ -187,6 +187,8 @@ static void carry_out(struct node *n,
     case LEASE_GRANT:
         grant(n, a);
         break;
+    case LEASE_REJECTED: /* nobody asks so yet */
+        break;
     case LEASE_CANCELED:
     case LEASE_REFUSED:
         send_count(n, a);

@@ -102,6 +102,7 @@ static void carry_out(struct node *n, const struct lease_action *a)
         break;
     case LEASE_CANCELED:
     case LEASE_REFUSED:
+    case LEASE_REJECTED:
         if (o == NULL) {
             sim_caught(n, "an answer to a process that is gone");
             break;

@@ -76,6 +76,10 @@ static const char *seen(void)
             n += (size_t)
                 snprintf(to, size, "%srefused %u/%d x%u", gap, a->owner, (int)a->ticket, a->count);
             break;
+        case LEASE_REJECTED:
+            n += (size_t)
+                snprintf(to, size, "%srejected %u/%d x%u", gap, a->owner, (int)a->ticket, a->count);
+            break;
         case LEASE_REVOKE:
             n += (size_t)snprintf(to,
                                   size,
@@ -208,6 +212,71 @@ START_TEST(inv_18_each_unit_of_a_ticket_is_answered_once)
     lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(stats.n_queued + stats.n_starting, 0);
     ck_assert_uint_eq(stats.n_leased, 1);
+}
+END_TEST
+
+START_TEST(inv_18_now_or_not_starts_what_fits_and_rejects_the_rest)
+{
+    struct res_set one = need_of(1, 0), much = need_of(9, 0);
+    struct lease_stats stats;
+
+    lease_request_now(t, 1, A, 7, 5, &one, "f", now, &out);
+    ck_assert_str_eq(seen(), "start, start, rejected 10/7 x3");
+    lease_request_now(t, 1, B, 8, 1, &one, "f", now, &out);
+    lease_request_now(t, 1, B, 9, 1, &much, "g", now, &out); /* no warning: it goes elsewhere */
+    ck_assert_str_eq(seen(), "rejected 11/8 x1, rejected 11/9 x1");
+    ready(1);
+    ready(2);
+    ck_assert_str_eq(seen(), "grant 10/7 lease 1 worker 1, grant 10/7 lease 2 worker 2");
+    lease_request_now(t, 1, B, 10, 1, &one, "f", now, &out);
+    ck_assert_str_eq(seen(), "rejected 11/10 x1"); /* nobody is revoked for it */
+    lease_get_stats(t, 0, &stats);
+    ck_assert_uint_eq(stats.n_queued + stats.n_starting, 0);
+}
+END_TEST
+
+START_TEST(waiting_units_leave_in_the_order_of_turns_and_promised_ones_stay)
+{
+    struct lease_class c = {.class = NULL};
+    struct lease_unit units[4];
+
+    have_two();
+    request(A, 2, 3, "f");
+    request(B, 3, 2, "f"); /* has the two leases of A revoked, for two units */
+    seen();
+    request_set(A, 4, 1, "g", need_of(0, 2));
+    seen();
+    ck_assert(lease_next_waiting(t, &c));
+    ck_assert_str_eq(c.name, "f");
+    ck_assert_uint_eq(c.count, 3);
+    ck_assert_uint_eq(lease_take(t, &c, 2, units, 4), 1);
+    ck_assert_uint_eq(units[0].owner, A);
+    ck_assert_uint_eq(units[0].ticket, 2);
+    ck_assert_uint_eq(units[0].count, 2);
+    lease_selfcheck(t);
+    ck_assert_uint_eq(lease_take(t, &c, 2, units, 4), 1); /* there was one more */
+    ck_assert_uint_eq(units[0].count, 1);
+    ck_assert(lease_next_waiting(t, &c)); /* what this node can never run */
+    ck_assert_str_eq(c.name, "g");
+    ck_assert_int_eq(c.need->units[1], 2 * RESOURCE_UNIT);
+    ck_assert_uint_eq(lease_take(t, &c, 9, units, 4), 1);
+    ck_assert(!lease_next_waiting(t, &c));
+    lease_cancel(t, A, 2, now, &out);
+    lease_cancel(t, A, 4, now, &out);
+    ck_assert_str_eq(seen(), ""); /* they are another's to answer */
+    ended(1, 1);
+    ended(2, 2);
+    ck_assert_str_eq(seen(), "release 1, start, release 2, start");
+}
+END_TEST
+
+START_TEST(lease_numbers_begin_where_they_are_told_to)
+{
+    lease_table_number(t, 5ull << 36);
+    request(A, 1, 1, "f");
+    ready(1);
+    ck_assert_uint_eq(out.v[1].lease, (5ull << 36) + 1);
+    seen();
 }
 END_TEST
 
@@ -879,6 +948,7 @@ static void carry_out_lease(struct world *w, const struct lease_action *a)
         break;
     case LEASE_CANCELED:
     case LEASE_REFUSED:
+    case LEASE_REJECTED:
         answer(w, a, a->count);
         break;
     case LEASE_REVOKE:
@@ -992,7 +1062,40 @@ static void ask(struct world *w, uint32_t owner)
     w->ticket_owner[k] = owner;
     w->infeasible[k] = cpu > 4;
     w->owed[k] = 1 + dice(w, 4);
-    request_set(owner, k, (uint32_t)w->owed[k], names[dice(w, 2)], need_of(cpu, dice(w, 4) == 0));
+    struct res_set need = need_of(cpu, dice(w, 4) == 0);
+    if (dice(w, 6) == 0)
+        lease_request_now(t,
+                          1,
+                          owner,
+                          k,
+                          (uint32_t)w->owed[k],
+                          &need,
+                          names[dice(w, 2)],
+                          now,
+                          &out);
+    else
+        request_set(owner, k, (uint32_t)w->owed[k], names[dice(w, 2)], need);
+}
+
+/* Some units go elsewhere. */
+static void send_away(struct world *w)
+{
+    struct lease_class c = {.class = NULL};
+    struct lease_unit units[2];
+
+    while (lease_next_waiting(t, &c)) {
+        uint32_t k = 1 + dice(w, 3), got = 0;
+        size_t n = lease_take(t, &c, k, units, 2);
+        for (size_t i = 0; i < n; i++) {
+            got += units[i].count;
+            ck_assert_uint_eq(w->ticket_owner[units[i].ticket], units[i].owner);
+            w->owed[units[i].ticket] -= (int)units[i].count;
+            ck_assert_int_ge(w->owed[units[i].ticket], 0);
+        }
+        ck_assert_uint_gt(got, 0);
+        ck_assert_uint_le(got, k);
+        ck_assert_uint_le(got, c.count);
+    }
 }
 
 /* What a process of this state could say or do next. */
@@ -1020,6 +1123,8 @@ static void one_process(struct world *w, uint32_t id)
         lease_unblocked(t, id, w->lease_of[id]);
     } else if (w->process[id] == ALIVE && k < 80 && (id <= DRIVERS || w->lease_of[id] != 0)) {
         ask(w, id);
+    } else if (k == 80 && dice(w, 8) == 0) {
+        send_away(w);
     } else if (k < 84) { /* foreign and stale words */
         ended(id, w->lease_of[id] + 1 + dice(w, 100));
         lease_unblocked(t, id, dice(w, 100) == 0 ? 0 : w->lease_of[id] + 1);
@@ -1212,6 +1317,9 @@ int main(void)
     tcase_set_timeout(c, 120);
     tcase_add_test(c, inv_16_resources_are_taken_before_a_worker_is_asked_for);
     tcase_add_test(c, inv_18_each_unit_of_a_ticket_is_answered_once);
+    tcase_add_test(c, inv_18_now_or_not_starts_what_fits_and_rejects_the_rest);
+    tcase_add_test(c, waiting_units_leave_in_the_order_of_turns_and_promised_ones_stay);
+    tcase_add_test(c, lease_numbers_begin_where_they_are_told_to);
     tcase_add_test(c, inv_16_resources_are_freed_on_each_way_out);
     tcase_add_test(c, a_cancel_of_a_ticket_that_is_granted_or_unknown_is_owed_nothing);
     tcase_add_test(c, a_cancel_leaves_other_tickets_and_owners_alone);

@@ -18,6 +18,11 @@
 #define RESOURCE_UNIT      10000
 #define RESOURCE_UNITS_MAX (INT64_C(1) << 60)
 
+struct res_amount { /* a need by name, as another node understands it; name is borrowed */
+    const char *name;
+    int64_t units;
+};
+
 struct res_set { /* an amount of each resource; zeroed is empty; unknown ones cannot be in it */
     int64_t units[RESOURCES_MAX];
     char missing[RESOURCE_NAME_MAX]; /* name of a resource that this node does not have, or empty */

@@ -29,6 +29,9 @@ long bench_rss_kb(void);
 /* objects.c: the rows of objects, in a process that has not used Ray. */
 void bench_objects(bool quick);
 
+/* view.c: who could take a request, of a thousand nodes. */
+void bench_view(void);
+
 /* limits.c: what the machine can do, each measured now */
 
 /* Round trips over a unix socket pair between two processes that wait by the rule of D13;

@@ -2,8 +2,10 @@
 /*
  * How this works. A call stands in `waiting` until the GCS is greeted, then it is with the
  * rpc_client. One that comes back because the GCS went away waits again while it has time. A reply
- * that names an incarnation which was not greeted takes the greeting back: what is called from then
- * on waits for the next. A tick looks after times and greetings while anything waits.
+ * that names an incarnation which was not greeted takes the greeting back: that reply and all of
+ * calls from before are not believed, since who answered did not know yet what is held here (it
+ * may have given a number that is in use); they are sent again behind the next greeting. A tick
+ * looks after times and greetings while anything waits.
  */
 #include "gcs/link.h"
 
@@ -26,6 +28,7 @@ struct gcs_link {
     struct loop_timer *tick;
     struct list waiting;
     bool is_greeting, is_greeted, is_refused, is_ending;
+    unsigned n_greeted;
     struct err refusal;
 };
 #define GCS_LINK_MAGIC 0x474c4e4bu
@@ -37,6 +40,7 @@ struct linked_call {
     void *bytes;
     size_t size;
     uint64_t deadline_ms;
+    unsigned greeting; /* it was sent behind this one */
     rpc_reply_f reply;
     void *arg;
 };
@@ -57,18 +61,24 @@ static void complete(struct linked_call *k,
 }
 
 /* A GCS that is told to end cancels; the next one will answer. */
+static bool is_answered(const struct linked_call *k, const struct err *err)
+{
+    if (err != NULL && (err->code == ERR_AWAY || err->code == ERR_CANCELED))
+        return false;
+    return k->link->is_greeted && k->greeting == k->link->n_greeted;
+}
+
 static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
 {
     struct linked_call *k = arg;
     struct gcs_link *l = k->link;
 
-    if (err != NULL && (err->code == ERR_AWAY || err->code == ERR_CANCELED) && !l->is_ending
-        && !l->is_refused && loop_now_ms() < k->deadline_ms) {
-        list_append(&l->waiting, &k->node);
-        loop_timer_again(l->tick, TICK_MS);
+    if (is_answered(k, err) || (err != NULL && l->is_ending)) {
+        complete(k, err, bytes, size);
         return;
     }
-    complete(k, err, bytes, size);
+    list_append(&l->waiting, &k->node); /* serve knows whether its time is over */
+    loop_timer_again(l->tick, l->is_refused ? 0 : TICK_MS);
 }
 
 static void send_call(struct linked_call *k)
@@ -76,6 +86,7 @@ static void send_call(struct linked_call *k)
     uint64_t now = loop_now_ms();
 
     list_remove(&k->node);
+    k->greeting = k->link->n_greeted;
     rpc_client_call(k->link->client,
                     k->path,
                     k->bytes,
@@ -194,6 +205,7 @@ static void on_hello(void *arg, const struct err *err, const uint8_t *bytes, siz
         why = *err;
     else if (accept_reply(l, bytes, size, &reply, &why) == 0) {
         l->is_greeted = true;
+        l->n_greeted++;
         if (l->config.on_greeted != NULL)
             l->config.on_greeted(l->config.arg, &reply);
         serve(l);

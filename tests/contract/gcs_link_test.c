@@ -106,6 +106,13 @@ static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, siz
         last_job = bytes[size - 1]; /* the last field, and small */
 }
 
+static int late_job;
+static void on_late_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
+{
+    on_reply(arg, err, bytes, size);
+    late_job = last_job;
+}
+
 static void next_job(uint32_t timeout_ms)
 {
     gcs_link_call(l,
@@ -203,12 +210,19 @@ START_TEST(test_calls_outlive_a_restart)
         next_job(30000);
     gcs_server_destroy(gcs); /* some are there, some are not */
     gcs = NULL;
-    next_job(30000);
+    gcs_link_call(l,
+                  "/ray.rpc.JobInfoGcsService/GetNextJobID",
+                  NULL,
+                  0,
+                  30000,
+                  on_late_reply,
+                  NULL);
     held[0].job = 100;
     start_gcs();
     wanted = 7;
     wait_for(has_replies);
     ck_assert_int_eq(last_code, ERR_NONE);
+    ck_assert_int_ge(late_job, 101); /* not by one that does not know yet what is held */
     wanted = 2;
     wait_for(has_greeted);
     ck_assert_uint_eq(incarnation, before + 1);

@@ -147,17 +147,15 @@ int node_sync_take(const void *bytes,
 
     if (m == NULL)
         return -1;
+    *out = (struct node_sync_answer){.incarnation = m->incarnation,
+                                     .version = m->version,
+                                     .has_more = m->has_more,
+                                     .is_unknown = m->is_unknown};
+    COPY(out->death, m->death);
     for (size_t i = 0; rc == 0 && i < m->n_nodes; i++) {
         rc = node_view_unpack(m->nodes[i].data, m->nodes[i].len, &v);
         if (rc == 0)
             view(arg, &v);
-    }
-    if (rc == 0) {
-        *out = (struct node_sync_answer){.incarnation = m->incarnation,
-                                         .version = m->version,
-                                         .has_more = m->has_more,
-                                         .is_unknown = m->is_unknown};
-        COPY(out->death, m->death);
     }
     ray__c__node_sync_reply__free_unpacked(m, NULL);
     return rc;

@@ -33,7 +33,8 @@ struct node_sync_answer {
     bool has_more, is_unknown;
     char death[160]; /* "": it lives */
 };
-/* Its views one by one, before it returns. -1: no answer; views may have been given. */
+/* Fills out, then gives its views one by one, before it returns. -1: no answer; it may have begun.
+ */
 int node_sync_take(const void *bytes,
                    size_t size,
                    void (*view)(void *arg, const struct node_view *v),

@@ -150,6 +150,13 @@ static int open_zygote(struct job *j, struct err *err)
     return 0;
 }
 
+static void on_end_written(void *arg, enum err_code code)
+{
+    (void)arg;
+    if (code != ERR_NONE && code != ERR_CANCELED)
+        log_err("job", "end_not_written", "code=%s", err_code_name(code));
+}
+
 static void on_number(void *arg, enum err_code code, uint32_t number)
 {
     struct job *j = arg;
@@ -162,8 +169,11 @@ static void on_number(void *arg, enum err_code code, uint32_t number)
     if (code == ERR_CANCELED)
         return;
     j->number = number;
-    if (j->state != JOB_NEW) /* it has ended on the way */
+    if (j->state != JOB_NEW) { /* it has ended on the way */
+        if (code == ERR_NONE)
+            gcs_client_end_job(n->gcs, number, &j->row, on_end_written, NULL);
         return;
+    }
     if (code != ERR_NONE)
         err_set(&err, code, "the GCS gives no job number (%s)", err_code_name(code));
     if (code != ERR_NONE || open_zygote(j, &err) != 0) {
@@ -185,13 +195,6 @@ void job_register(struct job *j)
 }
 
 /* --- ending --- */
-
-static void on_end_written(void *arg, enum err_code code)
-{
-    (void)arg;
-    if (code != ERR_NONE && code != ERR_CANCELED)
-        log_err("job", "end_not_written", "code=%s", err_code_name(code));
-}
 
 void job_end(struct job *j, const char *why)
 {

@@ -298,24 +298,18 @@ static void on_request(struct process *p, const uint8_t *body, size_t size)
 static void on_info(struct process *p)
 {
     struct node *n = p->node;
-    uint8_t buf[sizeof(struct wire_info_reply) + RESOURCES_MAX * sizeof(struct wire_info_resource)];
-    size_t size = sizeof(struct wire_info_reply);
-    struct wire_info_reply w = {.n_nodes = 1,
-                                .n_workers = job_count_workers(n),
-                                .n_resources = n->resources.n,
-                                .start_ms = p->job->row.start_ms};
+    struct {
+        struct wire_info_reply head;
+        struct wire_info_resource resources[RESOURCES_MAX];
+    } __attribute__((packed))
+    w = {.head = {.n_workers = job_count_workers(n), .start_ms = p->job->row.start_ms}};
+    struct wire_info_resource resources[RESOURCES_MAX];
+    unsigned n_nodes, k = cluster_run_sum(n, resources, RESOURCES_MAX, &n_nodes);
 
-    memcpy(buf, &w, sizeof w);
-    for (unsigned i = 0; i < n->resources.n; i++) {
-        struct wire_info_resource r = {.total = n->resources.total[i],
-                                       .available = n->resources.available[i]};
-        memcpy(r.name, n->resources.names[i], sizeof r.name);
-        if (r.available < 0)
-            r.available = 0;
-        memcpy(buf + size, &r, sizeof r);
-        size += sizeof r;
-    }
-    node_send(p, WIRE_INFO_REPLY, buf, size);
+    w.head.n_nodes = n_nodes;
+    w.head.n_resources = k;
+    memcpy(w.resources, resources, k * sizeof resources[0]);
+    node_send(p, WIRE_INFO_REPLY, &w, sizeof w.head + k * sizeof resources[0]);
 }
 
 static void handle(struct process *p, const struct frame *f)
@@ -504,10 +498,27 @@ void node_turn_end(void *arg)
         while (!list_empty(&n->dirty))
             flush(list_entry(n->dirty.next, struct process, dirty_node));
     } while (n->jobs_changed); /* by a link that ended */
+    cluster_run_turn_end(n);
     node_time_arm(n);
 }
 
 /* --- start and end --- */
+
+void node_end(struct node *n, int status, const char *why)
+{
+    if (status != 0 && n->status == 0) {
+        n->status = status;
+        snprintf(n->end_why, sizeof n->end_why, "%s", why);
+        log_err("node", "ends", "status=%d msg=\"%s\"", status, why);
+    }
+    loop_stop(n->loop);
+}
+
+int node_status(const struct node *n, const char **why)
+{
+    *why = n->end_why;
+    return n->status;
+}
 
 static void on_signal(void *arg, bool readable, bool writable)
 {
@@ -515,7 +526,10 @@ static void on_signal(void *arg, bool readable, bool writable)
 
     (void)readable;
     (void)writable;
-    loop_stop(n->loop);
+    if (node_is_joined(n))
+        cluster_run_leave(n);
+    else
+        loop_stop(n->loop);
 }
 
 static int open_session(struct node *n, struct err *err)
@@ -565,15 +579,16 @@ static int begin_private(struct node *n, struct process *driver, struct err *err
     return 0;
 }
 
-/* From here on programs may come. */
-static int begin_listening(struct node *n, struct err *err)
+int node_begin_listening(struct node *n, struct err *err)
 {
-    char line[256];
+    char text[512];
 
     if (session_open_to_programs(&n->session, err) != 0)
         return -1;
-    int size = snprintf(line, sizeof line, "%s\n", n->session.dir);
-    if (n->config.ready_fd >= 0 && write(n->config.ready_fd, line, (size_t)size) != size)
+    int size = snprintf(text, sizeof text, "%s\n", n->session.dir);
+    if (node_is_joined(n))
+        size += cluster_run_describe(n, text + size, sizeof text - (size_t)size);
+    if (n->config.ready_fd >= 0 && write(n->config.ready_fd, text, (size_t)size) != size)
         return err_sys(err, "say that the raylet is ready");
     if (n->config.ready_fd >= 0)
         close(n->config.ready_fd);
@@ -604,7 +619,6 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->router = router_create(send_routed, n);
     n->channels = channel_table_create(
         (unsigned)(config->max_channels > 0 ? config->max_channels : NODE_MAX_CHANNELS));
-    n->gcs = gcs_client_create_private();
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (node_is_private(n)
         && (driver = node_add_process(n, WIRE_DRIVER, config->driver_fd)) == NULL) {
@@ -615,14 +629,20 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
         err_sys(err, "read random bytes");
         goto fail;
     }
+    if (config->gcs_address == NULL)
+        n->gcs = gcs_client_create_private();
+    else if (cluster_run_open(n, err) != 0)
+        goto fail;
     if (open_session(n, err) != 0 || store_run_open(n, err) != 0 || watch_signals(n, err) != 0)
         goto fail;
     log_forward_init(n);
     if (command_run_open(n, err) != 0 && !node_is_private(n))
         goto fail;
     node_join_gcs(n);
-    if (driver != NULL ? begin_private(n, driver, err) != 0 : begin_listening(n, err) != 0)
+    if (driver != NULL && begin_private(n, driver, err) != 0)
         goto fail;
+    if (driver == NULL && !node_is_joined(n) && node_begin_listening(n, err) != 0)
+        goto fail; /* one of a cluster when it has joined */
     node_turn_end(n);
     return n;
 fail:
@@ -657,6 +677,7 @@ void node_destroy(struct node *n)
     command_run_close(n);
     end_processes(n);
     gcs_client_destroy(n->gcs);
+    cluster_run_close(n);
     log_set_fd(-1);
     if (n->session.dir[0] != '\0')
         session_remove(&n->session);

@@ -12,6 +12,9 @@
 
 #define NODE_MAX_CHANNELS 128
 
+#define NODE_STATUS_FAILED 1 /* it could not start, or not join: the same again will not help */
+#define NODE_STATUS_DEAD   3 /* the GCS declared it dead, or its cluster is gone: start a new one */
+
 struct node_config {
     int driver_fd, executable_fd, driver_pid; /* driver_fd -1: not private */
     int ready_fd;                             /* told the session's folder when programs may come */
@@ -21,6 +24,12 @@ struct node_config {
     bool log_to_driver;
     uint64_t object_store_memory; /* bytes; 0: 30 % of what is available */
     const char *temp_dir;
+    const char *gcs_address; /* HOST:PORT; NULL: its tables are in this raylet, no other joins */
+    const char *node_ip;     /* where others reach this machine; NULL: as the GCS does */
+    const char *node_name;   /* NULL: node_ip */
+    int node_port;           /* of the node service; 0: any */
+    int object_port;         /* of the data port; 0: any */
+    bool is_head;
     struct resources custom; /* names and amounts from 1 on */
 };
 
@@ -30,6 +39,8 @@ struct node;
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err);
 /* Everything that ended or became ready in this turn is carried out and sent. */
 void node_turn_end(void *arg);
+/* The exit status, NODE_STATUS_x; *why (unless 0): a sentence, good as long as the node. */
+int node_status(const struct node *node, const char **why);
 /* Ends zygotes, workers and what they left, removes the session. */
 void node_destroy(struct node *node);
 

@@ -33,7 +33,9 @@ static void welcome(struct process *p)
                              .worker = p->id,
                              .slot = p->slot};
     size_t size = sizeof w;
-    const char *strings[] = {n->session.dir, "head", p->log_base};
+    const char *strings[] = {n->session.dir,
+                             n->config.node_name != NULL ? n->config.node_name : "head",
+                             p->log_base};
 
     p->welcomed = true;
     w.process = p->number = n->next_process++;
@@ -61,6 +63,8 @@ void node_join_welcome(struct node *n)
 {
     bool is_short = false;
 
+    if (n->number == 0)
+        return; /* the cluster's name is not known either */
     for (uint32_t s = 0; s < n->n_slots; s++) {
         if (is_waiting(n->processes[s]) && n->n_processes > 0)
             welcome(n->processes[s]);
@@ -69,7 +73,7 @@ void node_join_welcome(struct node *n)
     if (!is_short || n->asked_processes)
         return;
     n->asked_processes = true;
-    gcs_client_take_processes(n->gcs, 0, PROCESSES_BLOCK, on_processes, n);
+    gcs_client_take_processes(n->gcs, PROCESSES_BLOCK, on_processes, n);
 }
 
 static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count)
@@ -89,11 +93,34 @@ static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t
     node_join_welcome(n);
 }
 
-static void on_registered_node(void *arg, enum err_code code)
+static void on_registered_node(void *arg, enum err_code code, uint32_t number)
 {
-    (void)arg;
-    if (code != ERR_NONE && code != ERR_CANCELED)
-        log_err("node", "not_registered", "code=%s", err_code_name(code));
+    struct node *n = arg;
+    struct err err;
+
+    if (code == ERR_CANCELED)
+        return;
+    if (code != ERR_NONE) {
+        snprintf(err.text,
+                 sizeof err.text,
+                 "the GCS does not register this node (%s)",
+                 err_code_name(code));
+        node_end(n, NODE_STATUS_FAILED, err.text);
+        return;
+    }
+    n->number = number;
+    if (node_is_joined(n)) {
+        cluster_run_on_registered(n);
+        if (node_begin_listening(n, &err) != 0)
+            node_end(n, NODE_STATUS_FAILED, err.text);
+    }
+    list_for_each(m, &n->jobs)
+    {
+        struct job *j = list_entry(m, struct job, node);
+        if (j->state == JOB_NEW && j->driver->registered && !j->asked_number)
+            job_register(j);
+    }
+    node_join_welcome(n);
 }
 
 static const char *check_hello(const struct process *p,
@@ -222,7 +249,7 @@ void node_join_on_hello(struct process *p, const uint8_t *body, size_t size)
     if (p->kind == WIRE_DRIVER)
         memcpy(p->job->build, h.build, sizeof p->job->build);
     p->registered = true;
-    if (p->kind == WIRE_DRIVER && !node_is_private(n))
+    if (p->kind == WIRE_DRIVER && !node_is_private(n) && n->number > 0)
         job_register(p->job);
     node_join_welcome(n);
 }
@@ -236,5 +263,7 @@ void node_join_gcs(struct node *n)
                             .n_cpus = (uint32_t)n->config.num_cpus,
                             .name = "head"};
 
+    if (node_is_joined(n))
+        cluster_run_fill_row(n, &node);
     gcs_client_register_node(n->gcs, &node, on_registered_node, n);
 }

@@ -14,6 +14,7 @@
  *   command_run.c      the session's socket, for `ray` commands and drivers
  *   memory_run.c       what `ray memory` asks of it
  *   log_forward.c      prints of tasks on their way to the driver's terminal
+ *   cluster_run.c      the cluster around this node: the GCS, other nodes, coming and leaving
  *   machine_run.c      measures the machine when it is idle
  */
 #include <stdbool.h>
@@ -150,6 +151,10 @@ struct node {
     uint32_t n_slots; /* beyond them all are NULL */
     struct list dirty;
     struct unique_id cluster, id;
+    uint32_t number;            /* of the node, by the GCS; 0: not registered yet */
+    struct cluster_run *around; /* NULL: the node is alone */
+    int status;
+    char end_why[sizeof((struct err *)0)->text];
     uint32_t next_process, n_processes; /* numbers left of the block */
     bool asked_processes;
     int board_fd, index_fd, arena_fd, inotify_fd;
@@ -177,7 +182,17 @@ static inline bool node_is_private(const struct node *n)
     return n->config.driver_fd >= 0;
 }
 
+/* Other nodes may join its cluster. */
+static inline bool node_is_joined(const struct node *n)
+{
+    return n->around != NULL;
+}
+
 /* --- node.c --- */
+/* From here on programs may come, and who started the raylet is told. */
+int node_begin_listening(struct node *n, struct err *err);
+/* The raylet ends with this turn. */
+void node_end(struct node *n, int status, const char *why);
 /* Takes the fd. NULL: no memory, no slot. */
 struct process *node_add_process(struct node *n, enum wire_kind kind, int fd);
 /* The same for a link that nobody watches, which stays the caller's if NULL. It may hold frames:
@@ -217,7 +232,7 @@ int node_join_driver(struct node *n,
                      const struct wire_hello *hello,
                      struct node_join_parts *parts,
                      struct err *err);
-/* Tell the GCS of this node. */
+/* Tell the GCS of this node; jobs that came earlier begin when it has a number. */
 void node_join_gcs(struct node *n);
 /* Whoever said HELLO is welcome once its job and it have numbers. */
 void node_join_welcome(struct node *n);
@@ -248,6 +263,28 @@ unsigned job_count_workers(const struct node *n);
 /* --- node_time.c --- */
 /* At each turn's end: what changed may be due earlier. */
 void node_time_arm(struct node *n);
+
+/* --- cluster_run.c --- */
+/* With --gcs-address: n->gcs asks that, and the port for other nodes is bound, but answers nothing
+ * yet. */
+int cluster_run_open(struct node *n, struct err *err);
+void cluster_run_close(struct node *n); /* NULL around is fine */
+/* What other nodes are told of this one. */
+void cluster_run_fill_row(const struct node *n, struct node_row *row);
+/* This node has its number: its port answers. */
+void cluster_run_on_registered(struct node *n);
+/* "node ID NUMBER NODE_PORT OBJECT_PORT\n", for who started the raylet. */
+int cluster_run_describe(const struct node *n, char *out, size_t size);
+/* At each turn's end: what has changed is reported. */
+void cluster_run_turn_end(struct node *n);
+/* Good-bye to the GCS, then the raylet ends; at most a second. Again: now. */
+void cluster_run_leave(struct node *n);
+/* Sums over all live nodes, this one too, of at most room resources; returns how many. n may be
+ * alone. */
+unsigned cluster_run_sum(const struct node *n,
+                         struct wire_info_resource *out,
+                         unsigned room,
+                         unsigned *n_nodes);
 
 /* --- machine_run.c --- */
 void machine_run_init(struct node *n);

@@ -53,7 +53,11 @@ int main(int argc, char **argv)
         return 1;
     }
     loop_run(loop, node_turn_end, node);
+    const char *why;
+    int status = node_status(node, &why);
+    if (status != 0)
+        fprintf(stderr, "raylet: %s\n", why);
     node_destroy(node);
     loop_destroy(loop);
-    return 0;
+    return status;
 }

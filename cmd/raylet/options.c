@@ -17,6 +17,11 @@ static void usage(FILE *out)
         "raylet: one machine's part of Ray; a program that calls ray_init starts its own, or\n"
         "  --standalone          serves all programs of this user that say RAY_ADDRESS=auto\n"
         "  --session-dir=DIR     the same, in this session folder\n"
+        "  --gcs-address=HOST:PORT  the same, as a node of that gcs_server's cluster, with\n"
+        "  --node-ip-address=IP, --node-name=NAME  this machine's (default: as the GCS reaches "
+        "it)\n"
+        "  --node-manager-port=N, --object-manager-port=N  for other nodes (default: any)\n"
+        "  --head                it is the cluster's head\n"
         "  --ready-fd=N          its folder and a newline are written here when programs may come\n"
         "  --driver-fd=N         socket to the driver\n"
         "  --executable-fd=N     the driver's executable, run as workers\n"
@@ -77,6 +82,8 @@ static int set_number(struct node_config *c, int option, const char *value)
                    {'p', "--driver-pid: not a process:", 1, INT32_MAX, &c->driver_pid},
                    {'R', "--ready-fd: not a descriptor:", 0, 1 << 20, &c->ready_fd},
                    {'c', "--num-cpus must be 1 or more, not", 1, 100000, &c->num_cpus},
+                   {'P', "--node-manager-port: not a port:", 0, 65535, &c->node_port},
+                   {'O', "--object-manager-port: not a port:", 0, 65535, &c->object_port},
                    {'x', "--dev-max-channels must be 1 or more, not", 1, 1024, &c->max_channels}};
 
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -104,6 +111,12 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
                                             {"driver-pid", 1, NULL, 'p'},
                                             {"standalone", 0, NULL, 's'},
                                             {"session-dir", 1, NULL, 'S'},
+                                            {"gcs-address", 1, NULL, 'g'},
+                                            {"node-ip-address", 1, NULL, 'i'},
+                                            {"node-name", 1, NULL, 'N'},
+                                            {"node-manager-port", 1, NULL, 'P'},
+                                            {"object-manager-port", 1, NULL, 'O'},
+                                            {"head", 0, NULL, 'H'},
                                             {"ready-fd", 1, NULL, 'R'},
                                             {"num-cpus", 1, NULL, 'c'},
                                             {"resource", 1, NULL, 'r'},
@@ -130,15 +143,23 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
             return -1;
         if (o == 'S')
             c->session_dir = optarg;
+        if (o == 'g')
+            c->gcs_address = optarg;
         if (o == 't')
             c->temp_dir = optarg;
+        else if (o == 'i')
+            c->node_ip = optarg;
+        else if (o == 'N')
+            c->node_name = optarg;
+        else if (o == 'H')
+            c->is_head = true;
         else if (o == 'o')
             rc = set_bytes(c, optarg);
         else if (o == 'n')
             c->log_to_driver = false;
         else if (o == 'D')
             developer = true;
-        else if (o == 's' || o == 'S')
+        else if (o == 's' || o == 'S' || o == 'g')
             standalone = true;
         else if (o == 'm')
             *measuring = true;
@@ -152,8 +173,12 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
     if (c->max_channels > 0 && !developer)
         return bad("--dev-max-channels needs", "--developer");
     if (standalone && (c->driver_fd >= 0 || c->executable_fd >= 0 || c->driver_pid > 0))
-        return bad("--standalone and --session-dir mean no driver, but there is",
+        return bad("--standalone, --session-dir and --gcs-address mean no driver, but there is",
                    "--driver-fd, --executable-fd or --driver-pid");
+    if (c->gcs_address == NULL
+        && (c->node_ip != NULL || c->node_name != NULL || c->is_head || c->node_port > 0
+            || c->object_port > 0))
+        return bad("what other nodes see of this one needs", "--gcs-address");
     if (c->session_dir != NULL && c->temp_dir != NULL)
         return bad("--session-dir says where, leave out", "--temp-dir");
     if (standalone)

@@ -105,6 +105,21 @@ static void run_tasks(int n)
     answer(code, n_right);
 }
 
+/* Nodes, and CPUs of all. */
+static void tell_cluster(void)
+{
+    ray_cluster c;
+
+    CHECK_CODE(ray_get_cluster(&c), RAY_OK);
+    for (unsigned i = 0; i < c.n_resources; i++)
+        if (strcmp(c.resources[i].name, "CPU") == 0)
+            printf("cluster nodes %u cpus %g free %g\n",
+                   c.n_nodes,
+                   c.resources[i].total,
+                   c.resources[i].available);
+    fflush(stdout);
+}
+
 static void facts(void)
 {
     ray_context c;
@@ -163,6 +178,8 @@ static void obey(const char *line)
         put(n);
     } else if (strcmp(what, "facts") == 0) {
         facts();
+    } else if (strcmp(what, "cluster") == 0) {
+        tell_cluster();
     } else if (strcmp(what, "fork") == 0) { /* a child that has what we have open and mapped */
         fflush(stdout);
         pid_t child = fork();

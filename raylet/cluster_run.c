@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cluster around this node, if there may be others: the client of gcs_server, the port of the
+ * node service, what is known of the other nodes, coming and leaving. The node registers once; it
+ * is ready, and its port answers, when it has a number. It ends when the GCS says that it is dead.
+ */
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/auth_token.h"
+#include "lib/base/log.h"
+#include "lib/net/rpc_bridge.h"
+#include "lib/net/rpc_server.h"
+#include "raylet/node_private.h"
+
+#define FIRST_WAIT_MS 2000 /* before it is said that the GCS does not answer; then each WAIT_MS */
+#define WAIT_MS       10000
+#define LEAVE_MS      1000
+#define LOOK_MS       100 /* at most so often it is looked what waits */
+
+struct cluster_run {
+    unsigned magic;
+    struct node *node;
+    struct auth_token token;
+    struct rpc_bridge *bridge;
+    struct rpc_server *server;
+    char gcs[320], ip[64]; /* as rpc_client has it; of this machine */
+    int object_port;       /* 0: none */
+    struct loop_timer *wait, *leave;
+    bool has_said_wait, is_leaving;
+    struct node_view *others; /* those that live */
+    size_t n_others, room;
+    struct held_job *held;
+    struct resources told; /* what was reported last */
+    unsigned told_waiting;
+    uint64_t looked_ms;
+};
+#define CLUSTER_RUN_MAGIC 0x434c5255u
+
+/* --- the other nodes --- */
+
+static void on_node(void *arg, const struct node_view *v)
+{
+    struct cluster_run *c = arg;
+    size_t i = 0;
+
+    CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
+    while (i < c->n_others && c->others[i].number != v->number)
+        i++;
+    if (i == c->n_others && v->is_alive) {
+        if (c->n_others == c->room) {
+            c->room = c->room > 0 ? 2 * c->room : 4;
+            c->others = xrealloc(c->others, c->room * sizeof c->others[0]);
+        }
+        c->n_others++;
+        log_info("cluster", "node", "number=%u address=%s:%d", v->number, v->address, v->node_port);
+    }
+    if (v->is_alive) {
+        c->others[i] = *v;
+    } else if (i < c->n_others) {
+        log_info("cluster", "node_dead", "number=%u why=\"%s\"", v->number, v->death);
+        c->others[i] = c->others[--c->n_others];
+    }
+}
+
+static void add_amount(struct wire_info_resource *out,
+                       unsigned *k,
+                       unsigned room,
+                       const char *name,
+                       int64_t total,
+                       int64_t available)
+{
+    unsigned i = 0;
+
+    while (i < *k && strncmp(out[i].name, name, sizeof out[i].name) != 0)
+        i++;
+    if (i == room)
+        return;
+    if (i == *k) {
+        out[i] = (struct wire_info_resource){.total = 0};
+        memcpy(out[i].name, name, strnlen(name, sizeof out[i].name - 1));
+        ++*k;
+    }
+    out[i].total += total;
+    out[i].available +=
+        available > 0 ? available : 0; /* unblocked workers may have more than all */
+}
+
+unsigned cluster_run_sum(const struct node *n,
+                         struct wire_info_resource *out,
+                         unsigned room,
+                         unsigned *n_nodes)
+{
+    const struct cluster_run *c = n->around;
+    const struct resources *r = &n->resources;
+    unsigned k = 0;
+
+    *n_nodes = 1;
+    for (unsigned i = 0; i < r->n; i++)
+        add_amount(out, &k, room, r->names[i], r->total[i], r->available[i]);
+    for (size_t i = 0; c != NULL && i < c->n_others; i++) {
+        const struct node_view *v = &c->others[i];
+        ++*n_nodes;
+        for (uint32_t j = 0; j < v->n_resources; j++)
+            add_amount(out,
+                       &k,
+                       room,
+                       v->resources[j].name,
+                       v->resources[j].total,
+                       v->resources[j].available);
+    }
+    return k;
+}
+
+/* --- this node --- */
+
+_Static_assert(RESOURCES_MAX <= NODE_RESOURCES_MAX, "all resources of a node are told");
+_Static_assert(RESOURCE_UNIT == NODE_RESOURCE_UNIT, "amounts mean the same");
+
+static unsigned count_waiting(const struct node *n)
+{
+    struct lease_stats stats;
+
+    lease_get_stats(n->leases, 0, &stats);
+    return stats.n_queued;
+}
+
+static void fill_self(void *arg, struct node_view *self)
+{
+    struct cluster_run *c = arg;
+    const struct resources *r = &c->node->resources;
+
+    c->told = *r;
+    c->told_waiting = count_waiting(c->node);
+    self->n_waiting = c->told_waiting;
+    self->n_resources = r->n;
+    for (unsigned i = 0; i < r->n; i++) {
+        memcpy(self->resources[i].name, r->names[i], sizeof self->resources[i].name);
+        self->resources[i].total = r->total[i];
+        self->resources[i].available = r->available[i] > 0 ? r->available[i] : 0;
+    }
+}
+
+void cluster_run_turn_end(struct node *n)
+{
+    struct cluster_run *c = n->around;
+    const struct resources *r = &n->resources;
+    uint64_t now = c != NULL ? loop_now_ms() : 0;
+    bool changed;
+
+    if (c == NULL || n->number == 0)
+        return;
+    changed = memcmp(r->available, c->told.available, r->n * sizeof r->available[0]) != 0;
+    if (!changed && now - c->looked_ms >= LOOK_MS) {
+        c->looked_ms = now;
+        changed = count_waiting(n) != c->told_waiting;
+    }
+    if (changed)
+        gcs_client_changed(n->gcs);
+}
+
+static size_t fill_held(void *arg, const struct held_job **held)
+{
+    struct cluster_run *c = arg;
+    const struct node *n = c->node;
+    size_t k = 0, room = 1;
+
+    list_for_each(m, &n->jobs) room++;
+    c->held = xrealloc(c->held, room * sizeof c->held[0]);
+    if (n->number > 0)
+        c->held[k++].processes =
+            n->next_process > 0 ? n->next_process + n->n_processes - 1 : n->number;
+    if (k > 0)
+        c->held[0].job = 0; /* numbers that are unique in all jobs */
+    list_for_each(m, &n->jobs)
+    {
+        const struct job *j = list_entry(m, struct job, node);
+        if (j->number > 0)
+            c->held[k++] = (struct held_job){.job = j->number};
+    }
+    *held = c->held;
+    return k;
+}
+
+void cluster_run_fill_row(const struct node *n, struct node_row *row)
+{
+    const struct cluster_run *c = n->around;
+    const char *name = n->config.node_name;
+
+    snprintf(row->name, sizeof row->name, "%s", name != NULL ? name : c->ip);
+    snprintf(row->address, sizeof row->address, "%s", c->ip);
+    if (gethostname(row->hostname, sizeof row->hostname - 1) != 0)
+        row->hostname[0] = '\0';
+    snprintf(row->socket, sizeof row->socket, "%.90s/sockets/raylet", n->session.dir);
+    row->node_port = rpc_server_port(c->server);
+    row->object_port = c->object_port;
+    row->is_head = n->config.is_head;
+    row->n_resources = n->resources.n;
+    for (unsigned i = 0; i < n->resources.n; i++) {
+        memcpy(row->resources[i].name, n->resources.names[i], sizeof row->resources[i].name);
+        row->resources[i].amount = (double)n->resources.total[i] / RESOURCE_UNIT;
+    }
+}
+
+int cluster_run_describe(const struct node *n, char *out, size_t size)
+{
+    const struct cluster_run *c = n->around;
+    char hex[ID_HEX_MAX];
+
+    return snprintf(out,
+                    size,
+                    "node %s %u %d %d\n",
+                    id_hex(n->id.bytes, sizeof n->id.bytes, hex),
+                    n->number,
+                    rpc_server_port(c->server),
+                    c->object_port);
+}
+
+void cluster_run_on_registered(struct node *n)
+{
+    struct cluster_run *c = n->around;
+    char cluster[ID_HEX_MAX], id[ID_HEX_MAX];
+
+    loop_timer_end(c->wait);
+    c->wait = NULL;
+    n->cluster = gcs_client_cluster(n->gcs);
+    id_hex(n->cluster.bytes, sizeof n->cluster.bytes, cluster);
+    rpc_server_start(c->server, cluster, id_hex(n->id.bytes, sizeof n->id.bytes, id));
+    log_info("cluster",
+             "registered",
+             "number=%u cluster=%s address=%s:%d",
+             n->number,
+             cluster,
+             c->ip,
+             rpc_server_port(c->server));
+}
+
+/* --- coming and leaving --- */
+
+static void on_refused(void *arg, const struct err *err)
+{
+    struct cluster_run *c = arg;
+    struct node *n = c->node;
+
+    if (!c->is_leaving)
+        node_end(n, n->number > 0 ? NODE_STATUS_DEAD : NODE_STATUS_FAILED, err->text);
+}
+
+static void on_wait(void *arg)
+{
+    struct cluster_run *c = arg;
+    const char *at = c->node->config.gcs_address;
+
+    log_warn("cluster", "waits_for_gcs", "address=%s", at);
+    if (!c->has_said_wait)
+        fprintf(stderr, "raylet: waits for the GCS at %s, which does not answer yet\n", at);
+    c->has_said_wait = true;
+    loop_timer_again(c->wait, WAIT_MS);
+}
+
+static void on_left(void *arg, enum err_code code)
+{
+    struct cluster_run *c = arg;
+
+    if (code != ERR_CANCELED)
+        loop_stop(c->node->loop);
+}
+
+static void on_leave_time(void *arg)
+{
+    struct cluster_run *c = arg;
+
+    log_warn("cluster", "left_unsaid", "msg=\"the GCS did not answer the good-bye\"");
+    loop_stop(c->node->loop);
+}
+
+void cluster_run_leave(struct node *n)
+{
+    struct cluster_run *c = n->around;
+
+    if (n->number == 0 || c->is_leaving) {
+        loop_stop(n->loop);
+        return;
+    }
+    c->is_leaving = true;
+    c->leave = loop_after(n->loop, LEAVE_MS, on_leave_time, c);
+    gcs_client_unregister_node(n->gcs, on_left, c);
+}
+
+/* HOST:PORT, also [HOST]:PORT, taken apart. */
+static int split(const char *address, char host[256], char port[8], struct err *err)
+{
+    const char *colon = strrchr(address, ':');
+    size_t n = colon != NULL ? (size_t)(colon - address) : 0;
+    bool is_bracketed = n > 2 && address[0] == '[' && address[n - 1] == ']';
+    char *end = NULL;
+    long number = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
+
+    if (n == 0 || n >= 256 || number < 1 || number > 65535 || *end != '\0'
+        || (!is_bracketed && memchr(address, ':', n) != NULL))
+        return err_set(err, ERR_INVALID, "--gcs-address must be HOST:PORT, not %.200s", address);
+    snprintf(host, 256, "%.*s", (int)(n - 2 * is_bracketed), address + is_bracketed);
+    snprintf(port, 8, "%ld", number);
+    return 0;
+}
+
+/* The address of this machine on the way to that one. */
+static int find_own_ip(const char *host, const char *port, char *ip, size_t size, struct err *err)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    struct sockaddr_storage own;
+    socklen_t len = sizeof own;
+    bool found = false;
+
+    int rc = getaddrinfo(host, port, &hints, &list);
+    for (const struct addrinfo *a = list; rc == 0 && a != NULL && !found; a = a->ai_next) {
+        int fd = socket(a->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        len = sizeof own;
+        found = fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0
+                && getsockname(fd, (struct sockaddr *)&own, &len) == 0
+                && getnameinfo((struct sockaddr *)&own,
+                               len,
+                               ip,
+                               (socklen_t)size,
+                               NULL,
+                               0,
+                               NI_NUMERICHOST)
+                       == 0;
+        if (fd >= 0)
+            close(fd);
+    }
+    if (list != NULL)
+        freeaddrinfo(list);
+    if (found)
+        return 0;
+    return err_set(err,
+                   ERR_NOT_FOUND,
+                   "no way to the GCS at %.200s:%s is known (%s): correct --gcs-address, or give "
+                   "--node-ip-address",
+                   host,
+                   port,
+                   rc != 0 ? gai_strerror(rc) : "no route");
+}
+
+static int find_addresses(struct cluster_run *c, char listen[100], struct err *err)
+{
+    const struct node_config *k = &c->node->config;
+    char host[256], port[8];
+    struct in6_addr a;
+
+    if (split(k->gcs_address, host, port, err) != 0)
+        return -1;
+    if (k->node_ip != NULL)
+        snprintf(c->ip, sizeof c->ip, "%s", k->node_ip);
+    else if (find_own_ip(host, port, c->ip, sizeof c->ip, err) != 0)
+        return -1;
+    if (inet_pton(AF_INET, host, &a) == 1)
+        snprintf(c->gcs, sizeof c->gcs, "ipv4:%s:%s", host, port);
+    else if (inet_pton(AF_INET6, host, &a) == 1)
+        snprintf(c->gcs, sizeof c->gcs, "ipv6:[%s]:%s", host, port);
+    else
+        snprintf(c->gcs, sizeof c->gcs, "dns:///%s:%s", host, port);
+    if (inet_pton(AF_INET6, c->ip, &a) == 1)
+        snprintf(listen, 100, "[%s]:%d", c->ip, k->node_port);
+    else if (inet_pton(AF_INET, c->ip, &a) == 1)
+        snprintf(listen, 100, "%s:%d", c->ip, k->node_port);
+    else
+        return err_set(err, ERR_INVALID, "--node-ip-address must be an address, not %.60s", c->ip);
+    return 0;
+}
+
+/* That the loop answers is the health: grpc.health.v1's {status: SERVING}. */
+static void on_health(void *arg, struct rpc_call *call)
+{
+    static const uint8_t serving[] = {0x08, 0x01};
+
+    (void)arg;
+    rpc_call_reply(call, serving, sizeof serving);
+}
+
+static const struct rpc_method methods[] = {
+    {"/grpc.health.v1.Health/Check", on_health},
+    {NULL, NULL},
+};
+
+int cluster_run_open(struct node *n, struct err *err)
+{
+    struct cluster_run *c = xcalloc(1, sizeof *c);
+    char listen[100];
+
+    c->magic = CLUSTER_RUN_MAGIC;
+    c->node = n;
+    n->around = c;
+    if (auth_token_load(&c->token, err) != 0 || find_addresses(c, listen, err) != 0)
+        return -1;
+    c->bridge = rpc_bridge_create(n->loop, err);
+    if (c->bridge == NULL)
+        return -1;
+    c->server = rpc_server_create(
+        &(struct rpc_server_config){.bridge = c->bridge, .address = listen, .token = &c->token},
+        err);
+    if (c->server == NULL)
+        return err_prefix(err, "open the port for other nodes");
+    rpc_server_add(c->server, methods, c);
+    n->gcs = gcs_client_create(&(struct gcs_client_config){.loop = n->loop,
+                                                           .bridge = c->bridge,
+                                                           .address = c->gcs,
+                                                           .token = &c->token,
+                                                           .cluster = unique_id_nil(),
+                                                           .node = n->id,
+                                                           .incarnation = n->start_ms,
+                                                           .held = fill_held,
+                                                           .on_node = on_node,
+                                                           .fill_self = fill_self,
+                                                           .on_refused = on_refused,
+                                                           .arg = c});
+    c->wait = loop_after(n->loop, FIRST_WAIT_MS, on_wait, c);
+    return 0;
+}
+
+void cluster_run_close(struct node *n)
+{
+    struct cluster_run *c = n->around;
+
+    if (c == NULL)
+        return;
+    CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
+    loop_timer_end(c->wait);
+    loop_timer_end(c->leave);
+    rpc_server_destroy(c->server);
+    rpc_bridge_destroy(c->bridge);
+    free(c->others);
+    free(c->held);
+    c->magic = 0;
+    n->around = NULL;
+    free(c);
+}

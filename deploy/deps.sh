@@ -14,6 +14,7 @@ build=(
     protobuf-c-compiler # from proto/
     libjansson-dev # JSON of commands
     libhiredis-dev # Redis's protocol, where the GCS keeps its tables
+    libxxhash-dev  # hashes of files that go between machines; only its header is used
     zlib1g-dev     # the word count example reads .gz
     pkg-config     # how users link
 )

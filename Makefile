@@ -43,7 +43,7 @@ drivers  := $(patsubst tests/drivers/%.c,$(BUILD)/tests/drivers/%,$(wildcard tes
             $(patsubst tests/drivers/%.cpp,$(BUILD)/tests/drivers/%,$(wildcard tests/drivers/*.cpp))
 fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$(BUILD)/tests/fuzz/%_fuzz,$(wildcard tests/fuzz/*_fuzz.c))
 examples := $(patsubst docs/examples/%.c,$(BUILD)/examples/%,$(wildcard docs/examples/*.c))
-bins     := $(BUILD)/bin/raylet $(BUILD)/bin/gcs_server $(BUILD)/bin/ray $(BUILD)/bin/ray_query
+bins     := $(BUILD)/bin/raylet $(BUILD)/bin/gcs_server $(BUILD)/bin/ray
 parallel := $(if $(wildcard docs/examples/parallel_map/main.c),$(BUILD)/examples/parallel_map)
 sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
 plants   := $(patsubst tests/sim/plants/%.patch,$(BUILD)/tests/sim/plant_%,$(wildcard tests/sim/plants/*.patch))
@@ -112,11 +112,6 @@ $(BUILD)/bin/raylet: $(call objs,$(wildcard cmd/raylet/*.c)) $(lib)/libraylet.a 
 $(BUILD)/bin/ray: $(call objs,$(wildcard cmd/ray/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lprotobuf-c -ljansson -lpthread -lm
-
-# Commands that ask the GCS: apart, since gRPC costs each start of a program 5 ms.
-$(BUILD)/bin/ray_query: $(call objs,$(wildcard cmd/ray_query/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
-	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS) -levent_core -lprotobuf-c -ljansson -lgrpc_unsecure -lgpr -lpthread
 
 $(BUILD)/bin/gcs_server: $(call objs,$(wildcard cmd/gcs_server/*.c)) $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libbase.a
 	@mkdir -p $(@D)

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cmd/ray/commands.h"
 #include "cmd/ray/doctor.h"
@@ -14,15 +11,15 @@
 
 static const struct command {
     const char *name, *help;
-    int (*run)(int argc, char **argv); /* NULL: ray_query's, which alone brings gRPC */
+    int (*run)(int argc, char **argv);
 } commands[] = {
     {"start",
      "start a node: of a new cluster (--head), or of one that is there (--address)",
      start_main},
     {"stop", "end this user's nodes on this machine", stop_main},
-    {"status", "the nodes of a cluster, and what they have", NULL},
-    {"list", "nodes, workers or jobs", NULL},
-    {"health-check", "does the cluster answer? by the exit status", NULL},
+    {"status", "the nodes of a cluster, and what they have", status_main},
+    {"list", "nodes, workers or jobs", list_main},
+    {"health-check", "does the cluster answer? by the exit status", health_check_main},
     {"memory", "the object refs of this machine's cluster, who holds them, and why", memory_main},
     {"get-auth-token", "print the cluster's token", get_auth_token_main},
     {"config", "settings, and where each comes from", config_main},
@@ -39,24 +36,6 @@ static void usage(FILE *out)
           "  ray --version\n"
           "  ray --help\n",
           out);
-}
-
-/* The program beside this one, with the same words. */
-static int ask(char **argv)
-{
-    char path[512];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof "ray_query");
-
-    if (n > 0) {
-        path[n] = '\0';
-        memcpy(strrchr(path, '/') + 1, "ray_query", sizeof "ray_query");
-        execv(path, argv);
-    }
-    fprintf(stderr,
-            "ray: run %s: %s; install the whole of Ray (make install)\n",
-            n > 0 ? path : "/proc/self/exe",
-            strerror(errno));
-    return 1;
 }
 
 static int refuse(const char *word)
@@ -81,7 +60,9 @@ int main(int argc, char **argv)
 
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(word, commands[i].name) == 0)
-            return commands[i].run != NULL ? commands[i].run(argc - 1, argv + 1) : ask(argv);
+            return commands[i].run(argc - 1, argv + 1);
+    if (strcmp(word, "unregister") == 0)
+        return unregister_main(argc - 1, argv + 1);
     if (strcmp(word, "--version") == 0 && argc == 2) {
         puts(VERSION);
         return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef CMD_RAY_QUERY_ASK_H
-#define CMD_RAY_QUERY_ASK_H
+#ifndef CMD_RAY_ASK_H
+#define CMD_RAY_ASK_H
 /*
  * A command's way to the GCS of a cluster: which cluster, with which token, and calls that are
  * waited for. A GCS that is being started again is waited for too, within the call's time. One
@@ -28,4 +28,4 @@ int ask_call(struct ask *a,
              size_t *reply_size,
              struct err *err);
 
-#endif /* CMD_RAY_QUERY_ASK_H */
+#endif /* CMD_RAY_ASK_H */

@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef CMD_RAY_QUERY_COMMANDS_H
-#define CMD_RAY_QUERY_COMMANDS_H
+#ifndef CMD_RAY_QUERY_H
+#define CMD_RAY_QUERY_H
 /*
- * The subcommands of `ray` that ask the GCS, and what they share. argv[0] is the subcommand; they
- * return the exit status.
+ * What the subcommands of `ray` that ask the GCS share: flags, rows as JSON, tables.
  */
 #include <jansson.h>
 
 #include "gcs/node_table.h"
 #include "lib/base/flags.h"
-
-int status_main(int argc, char **argv);
-int list_main(int argc, char **argv);
-int health_check_main(int argc, char **argv);
-/* The supervisor's: its raylet died, and could not say so itself. */
-int unregister_main(int argc, char **argv);
 
 /* Flags that all have. */
 struct query_flags {
@@ -42,4 +35,4 @@ void print_table(const json_t *rows, const char *const *columns);
 /* A number as Ray prints it: without zeros behind the point. */
 void format_amount(double amount, char *out, size_t size);
 
-#endif /* CMD_RAY_QUERY_COMMANDS_H */
+#endif /* CMD_RAY_QUERY_H */

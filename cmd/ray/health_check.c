@@ -2,8 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cmd/ray_query/ask.h"
-#include "cmd/ray_query/commands.h"
+#include "cmd/ray/ask.h"
+#include "cmd/ray/commands.h"
+#include "cmd/ray/query.h"
 #include "gcs/query_codec.h"
 #include "lib/base/id.h"
 
@@ -42,7 +43,7 @@ int unregister_main(int argc, char **argv)
     const struct flag table[] = {QUERY_FLAGS(q),
                                  {.name = "node-id", .text = &id, .help = "in hex"},
                                  {.name = NULL}};
-    const struct flags f = {.command = "ray_query unregister",
+    const struct flags f = {.command = "ray unregister",
                             .summary = "tell the GCS that a node has ended",
                             .table = table};
     struct unique_id node;
@@ -62,7 +63,7 @@ int unregister_main(int argc, char **argv)
     ask_close(a);
     free(request);
     if (rc != 0) {
-        fprintf(stderr, "ray_query unregister: %s\n", err.text);
+        fprintf(stderr, "ray unregister: %s\n", err.text);
         return 1;
     }
     free(reply);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The part of `ray` that asks the GCS, which alone is linked with gRPC; `ray` runs it. */
+#include "cmd/ray/query.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "cmd/ray_query/commands.h"
 
 int query_parse(const struct flags *f,
                 int argc,
@@ -28,21 +27,4 @@ int query_parse(const struct flags *f,
         return flags_refuse(f, "--timeout must be 0 to 3600 seconds, not %.40s", q->timeout);
     q->timeout_ms = (int)(seconds * 1000) + (seconds < 0.001);
     return FLAGS_GO_ON;
-}
-
-int main(int argc, char **argv)
-{
-    static const struct {
-        const char *name;
-        int (*run)(int argc, char **argv);
-    } commands[] = {{"status", status_main},
-                    {"list", list_main},
-                    {"health-check", health_check_main},
-                    {"unregister", unregister_main}};
-
-    for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
-    fputs("ray_query: run by `ray status`, `ray list` and `ray health-check`\n", stderr);
-    return 2;
 }

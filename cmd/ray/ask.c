@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cmd/ray_query/ask.h"
+#include "cmd/ray/ask.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cmd/ray_query/commands.h"
+#include "cmd/ray/query.h"
 #include "lib/base/alloc.h"
 
 #define COLUMNS_MAX 16

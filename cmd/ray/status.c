@@ -4,8 +4,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "cmd/ray_query/ask.h"
-#include "cmd/ray_query/commands.h"
+#include "cmd/ray/ask.h"
+#include "cmd/ray/commands.h"
+#include "cmd/ray/query.h"
 #include "gcs/query_codec.h"
 #include "lib/base/flags.h"
 

@@ -6,8 +6,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "cmd/ray_query/ask.h"
-#include "cmd/ray_query/commands.h"
+#include "cmd/ray/ask.h"
+#include "cmd/ray/commands.h"
+#include "cmd/ray/query.h"
 #include "gcs/job_codec.h"
 #include "gcs/query_codec.h"
 #include "lib/base/flags.h"

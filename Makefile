@@ -22,7 +22,7 @@ LDFLAGS += $(SANFLAGS)
 
 objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 base := $(wildcard lib/base/*.c)
-loop := lib/net/loop.c $(wildcard lib/net/rpc_*.c)
+loop := lib/net/loop.c lib/net/link_session.c $(wildcard lib/net/rpc_*.c)
 net  := $(filter-out $(loop),$(wildcard lib/net/*.c))
 core := $(wildcard lib/core/*.c)
 api  := $(wildcard lib/api/*.c)

@@ -27,6 +27,7 @@ struct rpc_bridge {
     int bell;
     struct loop_watch *watch;
     struct rpc_tag *_Atomic completed; /* a stack */
+    unsigned n_held;                   /* by what ends by itself */
 };
 #define RPC_BRIDGE_MAGIC 0x52504342u
 
@@ -157,6 +158,8 @@ void rpc_bridge_destroy(struct rpc_bridge *b)
     if (b == NULL)
         return;
     CHECK_MAGIC(b, RPC_BRIDGE_MAGIC);
+    while (b->n_held > 0)
+        rpc_bridge_pump(b);
     grpc.completion_queue_shutdown(b->queue);
     pthread_join(b->thread, NULL);
     run_completed(b);
@@ -172,6 +175,12 @@ grpc_completion_queue *rpc_bridge_queue(struct rpc_bridge *b)
 {
     CHECK_MAGIC(b, RPC_BRIDGE_MAGIC);
     return b->queue;
+}
+
+void rpc_bridge_hold(struct rpc_bridge *b, int n)
+{
+    CHECK_MAGIC(b, RPC_BRIDGE_MAGIC);
+    b->n_held += (unsigned)n;
 }
 
 void *rpc_tag_start(struct rpc_tag *tag, rpc_tag_f done)

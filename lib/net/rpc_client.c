@@ -52,6 +52,32 @@ static grpc_arg number(const char *key, long value)
                       .value.integer = (int)value};
 }
 
+grpc_channel *rpc_channel_create(const char *address,
+                                 size_t max_message_bytes,
+                                 uint32_t keepalive_ms)
+{
+    grpc_arg args[] = {
+        number(GRPC_ARG_ENABLE_HTTP_PROXY, 0), /* even for 127.0.0.1 it would be taken */
+        number(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
+        number(GRPC_ARG_ENABLE_RETRIES, 0), /* who calls knows what may be said twice */
+        number(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (long)max_message_bytes),
+        number(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, (long)max_message_bytes),
+        number(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50),
+        number(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000), /* the time a dial may take */
+        number(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000),
+        number(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, 1000),
+        number(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms),
+        number(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive_ms),
+        number(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        number(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+    };
+    const grpc_channel_args list = {.num_args = sizeof args / sizeof args[0], .args = args};
+    grpc_channel_credentials *plain = grpc.insecure_credentials_create();
+    grpc_channel *channel = grpc.channel_create(address, plain, &list);
+    grpc.channel_credentials_release(plain);
+    return channel;
+}
+
 struct rpc_client *rpc_client_create(const struct rpc_client_config *config)
 {
     struct rpc_client *c = xcalloc(1, sizeof *c);
@@ -67,25 +93,8 @@ struct rpc_client *rpc_client_create(const struct rpc_client_config *config)
         c->config.max_open_bytes = 2 * c->config.max_message_bytes;
     if (c->config.keepalive_ms == 0)
         c->config.keepalive_ms = 5000;
-    grpc_arg args[] = {
-        number(GRPC_ARG_ENABLE_HTTP_PROXY, 0), /* even for 127.0.0.1 it would be taken */
-        number(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
-        number(GRPC_ARG_ENABLE_RETRIES, 0), /* who calls knows what may be said twice */
-        number(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (long)c->config.max_message_bytes),
-        number(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, (long)c->config.max_message_bytes),
-        number(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50),
-        number(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000), /* the time a dial may take */
-        number(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000),
-        number(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, 1000),
-        number(GRPC_ARG_KEEPALIVE_TIME_MS, c->config.keepalive_ms),
-        number(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, c->config.keepalive_ms),
-        number(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-        number(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
-    };
-    const grpc_channel_args list = {.num_args = sizeof args / sizeof args[0], .args = args};
-    grpc_channel_credentials *plain = grpc.insecure_credentials_create();
-    c->channel = grpc.channel_create(config->address, plain, &list);
-    grpc.channel_credentials_release(plain);
+    c->channel =
+        rpc_channel_create(config->address, c->config.max_message_bytes, c->config.keepalive_ms);
     return c;
 }
 
@@ -168,7 +177,7 @@ static void on_end(struct rpc_tag *tag, bool ok)
 
 /* --- a call's start --- */
 
-static grpc_metadata metadata(const char *key, const char *value)
+grpc_metadata rpc_metadata(const char *key, const char *value)
 {
     return (grpc_metadata){.key = grpc.slice_from_static_string(key),
                            .value = grpc.slice_from_copied_string(value)};
@@ -180,9 +189,9 @@ static void start(struct rpc_request *r, const void *bytes, bool wait)
     grpc_byte_buffer *message = rpc_message(bytes, r->is_too_much ? 0 : r->size);
     grpc_op ops[6];
 
-    r->sent[r->n_sent++] = metadata("authorization", c->bearer);
+    r->sent[r->n_sent++] = rpc_metadata("authorization", c->bearer);
     if (c->cluster[0] != '\0')
-        r->sent[r->n_sent++] = metadata("ray_cluster_id", c->cluster);
+        r->sent[r->n_sent++] = rpc_metadata("ray_cluster_id", c->cluster);
     memset(ops, 0, sizeof ops);
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
     ops[0].flags = wait ? GRPC_INITIAL_METADATA_WAIT_FOR_READY : 0;

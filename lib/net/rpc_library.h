@@ -66,6 +66,7 @@
     X(slice_from_copied_buffer, grpc_slice_from_copied_buffer)                                     \
     X(slice_from_copied_string, grpc_slice_from_copied_string)                                     \
     X(slice_from_static_string, grpc_slice_from_static_string)                                     \
+    X(slice_malloc, grpc_slice_malloc)                                                             \
     X(slice_str_cmp, grpc_slice_str_cmp)                                                           \
     X(slice_unref, grpc_slice_unref)                                                               \
     X(time_add, gpr_time_add)                                                                      \

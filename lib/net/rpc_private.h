@@ -2,7 +2,7 @@
 #ifndef LIB_NET_RPC_PRIVATE_H
 #define LIB_NET_RPC_PRIVATE_H
 /*
- * What rpc_bridge, rpc_server and rpc_client share; for them only.
+ * What rpc_bridge, rpc_server, rpc_client and rpc_stream share; for them only.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -30,6 +30,26 @@ void *rpc_tag_start(struct rpc_tag *tag, rpc_tag_f done);
 void rpc_start(grpc_call *call, const grpc_op *ops, size_t n, struct rpc_tag *tag, rpc_tag_f done);
 /* Wait for completions and run them: for those who end. */
 void rpc_bridge_pump(struct rpc_bridge *b);
+
+/* The bridge does not end while it is held. n: 1, or -1 to let go. */
+void rpc_bridge_hold(struct rpc_bridge *b, int n);
+
+/* rpc_client: a channel of its own connection, and what a call shows at the door. */
+grpc_channel *rpc_channel_create(const char *address,
+                                 size_t max_message_bytes,
+                                 uint32_t keepalive_ms);
+grpc_metadata rpc_metadata(const char *key, const char *value);
+
+/* rpc_server: a call that is a stream. It is there until it was closed and nobody holds it. */
+struct rpc_call;
+void rpc_call_hold(struct rpc_call *call, int n);
+/* Its status; abrupt: there may be a message under way. */
+void rpc_call_close(struct rpc_call *call, enum err_code code, const char *text, bool abrupt);
+/* rpc_stream: the stream of a call that was let in. */
+struct rpc_stream;
+struct rpc_stream *rpc_stream_create(struct rpc_bridge *b,
+                                     struct rpc_call *call,
+                                     grpc_call *grpc_call);
 
 /* Codes and their texts on the wire. */
 grpc_status_code rpc_status_of(enum err_code code);

@@ -23,7 +23,9 @@
 #define N_WAITING 32 /* requests for a next call */
 
 struct service {
-    const struct rpc_method *methods;
+    const struct rpc_method *methods; /* or one stream: */
+    const char *path;
+    rpc_accept_f accept;
     void *arg;
     struct service *next;
 };
@@ -52,12 +54,13 @@ struct rpc_call {
     grpc_call_details details;
     grpc_metadata_array metadata;
     const struct rpc_method *method;
+    rpc_accept_f accept;
     void *arg;
     grpc_byte_buffer *message;
     uint8_t *request;
     size_t request_size;
     int canceled;
-    bool is_held, is_answered, is_gone;
+    bool is_held, has_begun, is_answered, is_gone;
     rpc_gone_f gone;
     void *gone_arg;
     unsigned n_out; /* tags */
@@ -113,6 +116,13 @@ static void on_sent(struct rpc_tag *tag, bool ok)
     release(c);
 }
 
+void rpc_call_hold(struct rpc_call *c, int n)
+{
+    CHECK_MAGIC(c, RPC_CALL_MAGIC);
+    c->n_out += (unsigned)n;
+    release(c);
+}
+
 static void on_closed(struct rpc_tag *tag, bool ok)
 {
     struct rpc_call *c = call_of(tag, offsetof(struct rpc_call, closed));
@@ -131,6 +141,20 @@ static void on_closed(struct rpc_tag *tag, bool ok)
 
 /* --- answers --- */
 
+static grpc_op begin(struct rpc_call *c)
+{
+    grpc_op op;
+
+    memset(&op, 0, sizeof op);
+    c->stamp.key = grpc.slice_from_static_string("ray-incarnation");
+    c->stamp.value = grpc.slice_from_static_string(c->server->stamp);
+    op.op = GRPC_OP_SEND_INITIAL_METADATA;
+    op.data.send_initial_metadata.metadata = &c->stamp;
+    op.data.send_initial_metadata.count = 1;
+    c->has_begun = true;
+    return op;
+}
+
 static void send_answer(struct rpc_call *c, grpc_status_code status, const void *bytes, size_t size)
 {
     grpc_op ops[3];
@@ -144,12 +168,9 @@ static void send_answer(struct rpc_call *c, grpc_status_code status, const void 
         c->server->n_held--;
     }
     memset(ops, 0, sizeof ops);
-    c->stamp.key = grpc.slice_from_static_string("ray-incarnation");
-    c->stamp.value = grpc.slice_from_static_string(c->server->stamp);
-    ops[n].op = GRPC_OP_SEND_INITIAL_METADATA;
-    ops[n].data.send_initial_metadata.metadata = &c->stamp;
-    ops[n++].data.send_initial_metadata.count = 1;
-    if (status == GRPC_STATUS_OK) {
+    if (!c->has_begun)
+        ops[n++] = begin(c);
+    if (status == GRPC_STATUS_OK && c->accept == NULL) {
         message = rpc_message(bytes, size);
         ops[n].op = GRPC_OP_SEND_MESSAGE;
         ops[n++].data.send_message.send_message = message;
@@ -195,7 +216,35 @@ void rpc_call_fail(struct rpc_call *c, enum err_code code, const char *fmt, ...)
     refuse(c, rpc_status_of(code), text);
 }
 
+void rpc_call_close(struct rpc_call *c, enum err_code code, const char *text, bool abrupt)
+{
+    CHECK_MAGIC(c, RPC_CALL_MAGIC);
+    if (abrupt)
+        grpc.call_cancel(c->call, NULL); /* or the status would wait for the message */
+    refuse(c, rpc_status_of(code), text);
+}
+
 /* --- calls come --- */
+
+static void on_begun(struct rpc_tag *tag, bool ok)
+{
+    struct rpc_call *c = call_of(tag, offsetof(struct rpc_call, received));
+
+    (void)ok; /* if not, the caller is gone */
+    c->n_out--;
+    release(c);
+}
+
+static void accept_stream(struct rpc_call *c)
+{
+    grpc_op op = begin(c);
+
+    c->n_out++;
+    rpc_start(c->call, &op, 1, &c->received, on_begun);
+    c->is_held = true;
+    c->server->n_held++;
+    c->accept(c->arg, rpc_stream_create(c->server->bridge, c, c->call));
+}
 
 static void on_received(struct rpc_tag *tag, bool ok)
 {
@@ -282,13 +331,18 @@ static bool let_in(struct rpc_call *c)
 
 static bool find_method(struct rpc_call *c)
 {
-    for (const struct service *v = c->server->services; v != NULL; v = v->next)
-        for (const struct rpc_method *m = v->methods; m->path != NULL; m++)
+    for (const struct service *v = c->server->services; v != NULL; v = v->next) {
+        c->arg = v->arg;
+        if (v->path != NULL && grpc.slice_str_cmp(c->details.method, v->path) == 0) {
+            c->accept = v->accept;
+            return true;
+        }
+        for (const struct rpc_method *m = v->methods; m != NULL && m->path != NULL; m++)
             if (grpc.slice_str_cmp(c->details.method, m->path) == 0) {
                 c->method = m;
-                c->arg = v->arg;
                 return true;
             }
+    }
     return false;
 }
 
@@ -319,6 +373,10 @@ static void on_arrived(struct rpc_tag *tag, bool ok)
     if (!find_method(c)) {
         s->n_unknown++;
         refuse(c, GRPC_STATUS_UNIMPLEMENTED, "there is no such method here");
+        return;
+    }
+    if (c->accept != NULL) {
+        accept_stream(c);
         return;
     }
     memset(&op, 0, sizeof op);
@@ -450,6 +508,15 @@ void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, void
 
     ASSERT(!s->is_started);
     *v = (struct service){.methods = methods, .arg = arg, .next = s->services};
+    s->services = v;
+}
+
+void rpc_server_add_stream(struct rpc_server *s, const char *path, rpc_accept_f accept, void *arg)
+{
+    struct service *v = xcalloc(1, sizeof *v);
+
+    ASSERT(!s->is_started);
+    *v = (struct service){.path = path, .accept = accept, .arg = arg, .next = s->services};
     s->services = v;
 }
 

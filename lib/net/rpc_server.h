@@ -2,8 +2,9 @@
 #ifndef LIB_NET_RPC_SERVER_H
 #define LIB_NET_RPC_SERVER_H
 /*
- * A port that answers unary gRPC calls. Each is let in at one place, where its token, and the
- * cluster it names, are checked before its request is read. Loop thread.
+ * A port that answers unary gRPC calls and takes streams (rpc_stream.h). Each is let in at one
+ * place, where its token, and the cluster it names, are checked before its request is read. Loop
+ * thread.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,10 +16,13 @@
 
 struct rpc_server;
 struct rpc_call;
+struct rpc_stream;
 
 /* A call to answer exactly once, now or later, by rpc_call_reply or rpc_call_fail. */
 typedef void (*rpc_handler_f)(void *arg, struct rpc_call *call);
 typedef void (*rpc_gone_f)(void *arg, struct rpc_call *call);
+/* A stream to use now (rpc_stream_use), and to close some time. */
+typedef void (*rpc_accept_f)(void *arg, struct rpc_stream *stream);
 
 /* A table of them ends with path NULL; it outlives the server. */
 struct rpc_method {
@@ -46,11 +50,13 @@ struct rpc_server *rpc_server_create(const struct rpc_server_config *config, str
 int rpc_server_port(const struct rpc_server *s);
 /* Of several services: in any order, before rpc_server_start. */
 void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, void *arg);
+/* One method, whose calls are streams; path outlives the server. */
+void rpc_server_add_stream(struct rpc_server *s, const char *path, rpc_accept_f accept, void *arg);
 /* From now on calls are let in. A call that names another cluster in `ray_cluster_id` is denied;
  * each answer says stamp (copied), the incarnation of who answers, in `ray-incarnation`. */
 void rpc_server_start(struct rpc_server *s, const char *cluster_hex, const char *stamp);
-/* All calls were answered by their handlers. Waits for their ends, running other completions of the
- * bridge meanwhile. NULL is fine. */
+/* All calls were answered by their handlers, all streams closed. Waits for their ends, running
+ * other completions of the bridge meanwhile. NULL is fine. */
 void rpc_server_destroy(struct rpc_server *s);
 void rpc_server_stats(const struct rpc_server *s, struct rpc_server_stats *out);
 

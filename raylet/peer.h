@@ -83,11 +83,11 @@ struct peer *peers_find(const struct peers *ps, uint32_t number);
 
 /* Kept until it was acknowledged; sent by the next peers_flush. Copies; size <= FRAME_MESSAGE_MAX.
  * Never refused: who would send more than there is room for asks peer_has_room before. */
-void peer_send(struct peer *p,
-               enum frame_class class,
-               const struct peer_header *h,
-               const void *body,
-               size_t size);
+void peers_send(struct peer *p,
+                enum frame_class class,
+                const struct peer_header *h,
+                const void *body,
+                size_t size);
 /* At each turn's end. */
 void peers_flush(struct peers *ps);
 /* Bytes that were not acknowledged yet. */

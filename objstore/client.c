@@ -496,6 +496,18 @@ bool store_client_is_there(const struct store_client *c, uint64_t place)
     return now == pin_word(place, STORE_ENTRY_SEALED) || now == pin_word(place, STORE_ENTRY_LENT);
 }
 
+const struct index_entry *store_client_entry(const struct store_client *c, uint64_t place)
+{
+    const _Atomic uint64_t *word = word_of(c, place);
+    uint64_t now = word != NULL ? PIN_LOAD(word) : 0;
+
+    if (word == NULL
+        || (now != pin_word(place, STORE_ENTRY_SEALED)
+            && now != pin_word(place, STORE_ENTRY_FREEING)))
+        return NULL;
+    return &c->index[store_place_entry(place)];
+}
+
 bool store_client_is_owned(const struct store_client *c,
                            uint64_t place,
                            uint64_t offset,

@@ -109,6 +109,10 @@ const void *store_client_read(const struct store_client *c, uint64_t offset, uin
 /* Does this place still name a readable object? Not a promise for the next moment. */
 bool store_client_is_there(const struct store_client *c, uint64_t place);
 
+/* What the index says of a place that we have pinned; good until the unpin. NULL: it is no whole
+ * object. */
+const struct index_entry *store_client_entry(const struct store_client *c, uint64_t place);
+
 /* Was that object, with so many refs inside, sealed there for this owner? Until the raylet has read
  * the SEAL nobody can know, and it is said to be. */
 bool store_client_is_owned(const struct store_client *c,

@@ -339,7 +339,7 @@ void call_on_process_dead(uint32_t process)
 
 static void fail_argument(struct core_call *call, unsigned i, enum core_code code, const char *why)
 {
-    char text[128];
+    char text[sizeof((struct err *)0)->text + 64];
 
     snprintf(text, sizeof text, "argument %u %s", i, why);
     core_call_fail(call, code, text, "");
@@ -384,10 +384,51 @@ static void fetch(struct core_call *call, unsigned i)
         take_error(call, i, a->bytes, a->size);
 }
 
+/* So does one that lies in another node's store; k is its pin. Mostly it has been asked for when
+ * the task came. */
+static void bring(struct core_call *call, unsigned i, struct pinned *k)
+{
+    const struct wire_stored *s = &args.parsed[i].stored;
+    struct err why;
+
+    if (reply.failed)
+        return;
+    int code = pull_bring(s,
+                          0,
+                          WIRE_PULL_ARGUMENT,
+                          &k->place,
+                          &k->pin,
+                          UINT64_MAX,
+                          &args.v[i].bytes,
+                          &why);
+    poller_leave();
+    args.v[i].size = s->size;
+    if (code == CORE_OK)
+        return;
+    char text[sizeof why.text + 32];
+    snprintf(text, sizeof text, "cannot be read here: %s", why.text);
+    fail_argument(call, i, code, text);
+}
+
+/* Those that are still to come, when all others are there. */
+static void wait_for_args(struct core_call *call)
+{
+    unsigned n_pins = 0;
+
+    for (unsigned i = 0; i < call->n_args; i++) {
+        const struct wire_value *v = &args.parsed[i];
+        if (v->is_by_ref)
+            fetch(call, i);
+        else if (v->is_elsewhere)
+            bring(call, i, &args.pins[n_pins]);
+        n_pins += v->is_stored;
+    }
+}
+
 /* Make the arguments of a PUSH body readable; what cannot be fails the call. false: malformed. */
 static bool take_args(struct core_call *call, const uint8_t *p, size_t size, unsigned n)
 {
-    unsigned n_by_ref = 0;
+    unsigned n_to_come = 0;
 
     if (!parse_args(p, size, n))
         return false;
@@ -401,13 +442,15 @@ static bool take_args(struct core_call *call, const uint8_t *p, size_t size, uns
                 return true;
             }
             refs_want(ref_table_at(core.refs, (uint32_t)a->refs[0]));
-            a->meta = WIRE_VALUE_BY_REF;
-            n_by_ref++;
+            n_to_come++;
             continue;
         }
         if (v.meta == WIRE_META_ERROR)
             take_error(call, i, v.bytes, v.size); /* freed since the task was submitted */
-        if (v.is_stored) {
+        if (v.is_elsewhere) {
+            args.pins[args.n_pins++] = (struct pinned){.place = v.stored.copy, .pin = REF_NO_PIN};
+            n_to_come++;
+        } else if (v.is_stored) {
             struct pinned *k = &args.pins[args.n_pins];
             k->place = v.stored.place;
             if (!objects_pin(k->place, &k->pin)) {
@@ -423,11 +466,10 @@ static bool take_args(struct core_call *call, const uint8_t *p, size_t size, uns
             return true;
         }
     }
-    for (unsigned i = 0; n_by_ref > 0 && i < n; i++)
-        if (args.v[i].meta == WIRE_VALUE_BY_REF)
-            fetch(call, i);
     call->args = args.v;
     call->n_args = n;
+    if (n_to_come > 0)
+        wait_for_args(call);
     return true;
 }
 
@@ -516,13 +558,18 @@ static bool goes_out(const struct given *g)
     return g->is_given && !reply.failed;
 }
 
+/* Its refs go with it: those of a stored one only if the caller cannot look behind its data. */
+static bool has_refs(const struct given *g)
+{
+    return g->n_refs > 0
+           && (!g->is_stored || core.lease_peer->node_number != core.welcome.node_number);
+}
+
 /* Of a return on the wire: everything before its bytes, or before wire_stored. */
 static size_t head_size(const struct given *g)
 {
     return sizeof(struct wire_arg)
-           + (g->n_refs > 0 && !g->is_stored
-                  ? sizeof g->n_refs + g->n_refs * sizeof(struct wire_ref)
-                  : 0);
+           + (has_refs(g) ? sizeof g->n_refs + g->n_refs * sizeof(struct wire_ref) : 0);
 }
 
 static size_t size_of(const struct given *g)
@@ -532,7 +579,7 @@ static size_t size_of(const struct given *g)
     return head_size(g) + (g->is_stored ? sizeof(struct wire_stored) : g->size);
 }
 
-static uint8_t *put_return(const struct given *g, uint8_t *at)
+static uint8_t *put_return(const struct given *g, const struct wire_key *key, uint8_t *at)
 {
     struct wire_arg a = {.size = (uint32_t)g->size, .meta = g->meta};
     const void *bytes = g->size > 0 ? reply.bytes + g->offset : NULL;
@@ -546,15 +593,17 @@ static uint8_t *put_return(const struct given *g, uint8_t *at)
                                       .offset = g->extent.offset,
                                       .size = g->size,
                                       .n_refs = g->n_refs,
-                                      .node = core.welcome.node_number};
+                                      .node = core.welcome.node_number,
+                                      .key = *key};
         a = (struct wire_arg){.size = sizeof stored, .meta = g->meta | WIRE_VALUE_STORED};
         bytes = &stored;
-    } else if (g->n_refs > 0) {
-        a.meta |= WIRE_VALUE_REFS;
     }
+    bool is_with_refs = goes_out(g) && has_refs(g);
+    if (is_with_refs)
+        a.meta |= g->is_stored ? WIRE_VALUE_INNER : WIRE_VALUE_REFS;
     memcpy(at, &a, sizeof a);
     at += sizeof a;
-    if ((a.meta & WIRE_VALUE_REFS) != 0) {
+    if (is_with_refs) {
         memcpy(at, &g->n_refs, sizeof g->n_refs);
         at += sizeof g->n_refs;
         refs_put(reply.slots + g->refs, g->n_refs, at);
@@ -624,8 +673,11 @@ static void answer(const struct wire_push *w, const struct core_call *call, uint
     if (heard) {
         memcpy(out, &d, sizeof d);
         uint8_t *at = out + sizeof d;
-        for (unsigned i = 0; i < call->n_returns; i++)
-            at = put_return(&reply.returns[i], at);
+        struct wire_key key = {.counter = w->counter, .owner = p->process, .attempt = w->attempt};
+        for (unsigned i = 0; i < call->n_returns; i++) {
+            key.index = i + 1;
+            at = put_return(&reply.returns[i], &key, at);
+        }
         if (size <= FRAME_BODY_MAX)
             peer_commit(p, size);
         else
@@ -692,6 +744,7 @@ uint64_t call_run(const struct inbox_task *t, uint64_t start_ns)
     core.in_body = true;
     args.caller = p != NULL ? p->process : 0;
     bool parsed = take_args(&call, t->push + sizeof w, t->size - sizeof w, w.n_args);
+    pull_end_tasks(w.lease, 1ull << w.slot);
     core.counters.tasks_executed++;
     poller_need_helper();
     core_unlock();

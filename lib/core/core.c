@@ -120,13 +120,18 @@ static bool copy_string(char *out, size_t room, const char **at, const char *end
 static void end_record(void *arg, struct record *r)
 {
     (void)arg;
-    if ((r->flags & REF_BORROWED) != 0) {
-        if ((r->flags & REF_STORED) != 0)
-            objects_unpin(r->u.stored.place, &r->u.stored.pin);
-        borrow_end(core.borrow, r);
-    } else {
-        objects_free(r->u.stored.place);
+    bool is_borrowed = (r->flags & REF_BORROWED) != 0;
+
+    if ((r->flags & REF_STORED) != 0) {
+        struct wire_stored s = refs_stored(r, NODE_UNKNOWN);
+        objects_unpin(refs_place_here(&r->u.stored), &r->u.stored.pin);
+        if (refs_is_elsewhere(&r->u.stored))
+            pull_end_record(&s.key, record_word(r));
+        if (!is_borrowed)
+            objects_free(&s);
     }
+    if (is_borrowed)
+        borrow_end(core.borrow, r);
 }
 
 void core_on_welcome(const uint8_t *body, size_t size, int fd)
@@ -264,6 +269,7 @@ static void clear(void)
     }
     core.events_tail = &core.events;
     want_forget();
+    pull_forget();
     borrow_destroy(core.borrow);
     core.borrow = NULL;
     free(core.borrow_actions.v);

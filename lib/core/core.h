@@ -216,7 +216,7 @@ uint64_t core_value_ref(const struct core_value *value, uint32_t i);
 int core_free(uint64_t ref);
 struct core_object {
     bool is_ready, is_error, is_owned;
-    bool in_store;   /* in this machine's object store; else inline with its owner */
+    bool in_store;   /* in an object store, this node's or another's; else inline with its owner */
     uint64_t size;   /* when ready */
     uint32_t n_refs; /* inside */
     struct object_id id;

@@ -17,6 +17,7 @@
  *   want.c     values of borrowed refs, asked for and answered
  *   refs.c     refs and values on the wire; carries out what borrow.c decides
  *   objects.c  this process's use of the object store
+ *   pull.c     values in the stores of other nodes, brought here
  *   ref_report.c  what refs there are, for `ray memory`
  */
 #include <pthread.h>
@@ -34,6 +35,8 @@
 #include "objstore/client.h"
 
 #define CORE_ANY_FAILURE 256 /* bytes of a failure's sentence */
+
+#define NODE_UNKNOWN UINT32_MAX /* of a peer: no node has this number */
 
 /* A template as its worker knows it. */
 struct known_template {
@@ -56,6 +59,7 @@ struct peer {
     struct unique_id id;
     int32_t pid;
     uint32_t process, board_slot;
+    uint32_t node_number;          /* of its node, or NODE_UNKNOWN */
     unsigned n_leases;             /* of ours on it */
     unsigned in_flight;            /* pushes not yet answered */
     unsigned n_unsent;             /* pushes since the last flush */
@@ -281,6 +285,8 @@ void poller_fini(void);
 /* --- peer.c --- */
 struct peer *peer_create(int fd, struct err *err);
 struct peer *peer_create_routed(uint32_t route);
+/* The one on this route of a process number, made if there is none. */
+struct peer *peer_on_route(uint32_t route);
 /* The newest of this process that is not leaving, if there is one of this role. */
 struct peer *peer_find(const struct unique_id *id, bool as_owner);
 /* As owner: end the channel by GOODBYE, at once or, called again, when its last lease has ended. */
@@ -337,14 +343,28 @@ struct wire_value {
     uint32_t size;
     uint8_t meta; /* enum wire_meta */
     bool is_stored, is_by_ref;
+    bool is_elsewhere; /* stored, on another node */
+    bool has_inner;    /* stored, and its refs came in the frame */
     uint32_t n_refs;
     struct wire_stored stored;
-    const uint8_t *refs; /* packed wire_ref; of a stored value in the arena */
+    const uint8_t *refs; /* packed wire_ref; of a stored value in the arena, unless has_inner */
 };
 /* Takes the value at *at. false: malformed. */
 bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out);
-/* A ready record's value as it goes out; returns its size, out NULL asks for that alone. */
-size_t refs_put_value(const struct record *r, uint8_t *out);
+/* A ready record's value as it goes out to a process on that node; returns its size, out NULL asks
+ * for that alone. */
+size_t refs_put_value(const struct record *r, uint32_t node, uint8_t *out);
+/* Of a ready record with REF_STORED, for that node. */
+struct wire_stored refs_stored(const struct record *r, uint32_t node);
+static inline bool refs_is_elsewhere(const struct ref_stored *s)
+{
+    return s->node != core.welcome.node_number;
+}
+/* Where it is read, once pinned. */
+static inline uint64_t refs_place_here(const struct ref_stored *s)
+{
+    return refs_is_elsewhere(s) ? s->copy : s->place;
+}
 /* n refs as they go out. */
 void refs_put(const uint32_t *slots, uint32_t n, uint8_t *out);
 /* Where the refs of a stored value of this size begin, behind its data. */
@@ -420,10 +440,11 @@ void objects_seal(const struct store_extent *e,
                   uint8_t meta,
                   uint32_t n_refs,
                   const struct object_name *name);
-/* The owner needs it no more. */
-void objects_free(uint64_t place);
-/* The worker of that task of ours is dead: results it sealed and could not tell us of are freed. */
-void objects_disown(uint64_t counter, uint16_t attempt);
+/* We, its owner, need it no more. */
+void objects_free(const struct wire_stored *s);
+/* The worker of that task of ours, on that node, is dead: results it sealed and could not tell us
+ * of are freed. */
+void objects_disown(uint64_t counter, uint16_t attempt, uint32_t node);
 /* Keep a place readable until objects_unpin. *pin is where the pin will be looked for, and changes
  * when it moves to the raylet. May wait without the lock; who asks for the same *pin then shares
  * it. false: the object is not there, or the raylet is gone. */
@@ -437,6 +458,30 @@ const void *objects_read(uint64_t offset, uint64_t size);
 bool objects_pinned(int slot, uint64_t *place);
 /* Rings the bell if asked for; before frames are written. */
 void objects_flush(void);
+
+/* --- pull.c --- */
+/* A value that is elsewhere becomes readable here: *copy is its place, pinned, and *bytes where it
+ * lies. *copy on entry: where it may be, or 0; *pin as objects_pin, both stay where they are until
+ * the unpin. word: of the record that is to have the copy, though nobody waits for it any more; 0:
+ * none. deadline 0 looks once. Waits without the lock, a body's thread blocked unless for an
+ * ARGUMENT; who calls ends that by worker_unblock and poller_leave. CORE_OK; CORE_ETIMEOUT; else
+ * *why: CORE_ELOST, CORE_EFULL, CORE_ENOMEM, CORE_ELINK. */
+int pull_bring(const struct wire_stored *s,
+               uint64_t word,
+               enum wire_pull priority,
+               uint64_t *copy,
+               int32_t *pin,
+               uint64_t deadline,
+               const void **bytes,
+               struct err *why);
+/* This record does not want it any more. */
+void pull_end_record(const struct wire_key *key, uint64_t word);
+/* A task has come, with these arguments: those that are elsewhere are asked for. */
+void pull_on_push(uint64_t lease, uint8_t slot, const uint8_t *at, size_t size, unsigned n_args);
+/* Tasks of this lease have their arguments, or do not run here. mask: by slot. */
+void pull_end_tasks(uint64_t lease, uint64_t mask);
+void pull_on_frame(uint8_t type, const uint8_t *body, size_t size);
+void pull_forget(void);
 
 /* --- call.c --- */
 /* Run one claimed task that was claimed at start_ns and answer it; when its body ended. The lock is

@@ -50,6 +50,100 @@ static void fill_error(struct core_value *out, enum core_code code, const char *
     out->size = owner_failure(out->store, sizeof out->store, code, 0, 0, text, "", "", "");
 }
 
+/* The program freed it, and nobody reads it any more. */
+static void end_freed(struct record *r)
+{
+    uint8_t value[128];
+    size_t n = owner_freed(value, sizeof value);
+
+    if ((r->flags & REF_STORED) != 0) {
+        struct wire_stored s = refs_stored(r, NODE_UNKNOWN);
+        if (refs_is_elsewhere(&r->u.stored))
+            pull_end_record(&s.key, record_word(r));
+        objects_free(&s);
+    }
+    r->flags &= (uint16_t)~REF_FREED;
+    ref_table_replace(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
+}
+
+static void end_view(struct record *r)
+{
+    struct ref_stored *s = &r->u.stored;
+
+    if ((r->flags & REF_STORED) == 0 || --s->n_views > 0)
+        return;
+    objects_unpin(refs_place_here(s), &s->pin);
+    if ((r->flags & REF_FREED) != 0)
+        end_freed(r);
+}
+
+/* An error whose sentence has no room in out: a record of its own has it. */
+static void fill_long_error(struct core_value *out, enum core_code code, const char *text)
+{
+    uint8_t value[640];
+    struct record *e = ref_table_new(core.refs);
+
+    if (e == NULL) {
+        fill_error(out, code, text);
+        return;
+    }
+    size_t n = owner_failure(value, sizeof value, code, 0, 0, text, "", "", "");
+    e->held = 1;
+    e->count = 0;
+    ref_table_set(core.refs, e, WIRE_META_ERROR, value, (uint32_t)n);
+    *out = (struct core_value){.bytes = record_value(e),
+                               .size = e->size,
+                               .meta = WIRE_META_ERROR,
+                               .held = held_of(e)};
+    core_enter();
+}
+
+static void fill_freed(struct core_value *out)
+{
+    *out = (struct core_value){.bytes = out->store, .meta = WIRE_META_ERROR};
+    out->size = owner_freed(out->store, sizeof out->store);
+}
+
+/* A value in another node's store: as fill, which waits. */
+static __attribute__((noinline)) int fill_elsewhere(struct core_value *out,
+                                                    struct record *r,
+                                                    uint64_t deadline)
+{
+    struct ref_stored *s = &r->u.stored;
+    const struct wire_stored w = refs_stored(r, NODE_UNKNOWN);
+    struct err why;
+
+    s->n_views++; /* its value stays while we wait */
+    int code = pull_bring(&w,
+                          record_word(r),
+                          WIRE_PULL_GET,
+                          &s->copy,
+                          &s->pin,
+                          deadline,
+                          &out->bytes,
+                          &why);
+    worker_unblock();
+    if (code == CORE_OK && (r->flags & REF_FREED) == 0) {
+        out->size = s->size;
+        out->held = held_of(r);
+        r->held++;
+        core_enter();
+        return CORE_OK;
+    }
+    bool is_freed = (r->flags & REF_FREED) != 0;
+    end_view(r);
+    core_have_news();
+    if (is_freed)
+        fill_freed(out);
+    else if (code == CORE_ETIMEOUT)
+        return code;
+    else if ((r->flags & REF_BORROWED) != 0 && borrow_is_dead(core.borrow, r->extra->owner))
+        fill_error(out, CORE_EOWNER, "the object's owner is gone");
+    else
+        fill_long_error(out, code, why.text);
+    return CORE_OK;
+}
+
 static void fill_stored(struct core_value *out, struct record *r)
 {
     struct ref_stored *s = &r->u.stored;
@@ -73,17 +167,21 @@ static void fill_stored(struct core_value *out, struct record *r)
     core_enter();
 }
 
-static void fill(struct core_value *out, struct record *r)
+/* The value of a ready record; one that is elsewhere is brought here by the deadline, which if 0
+ * follows from the timeout. CORE_OK or CORE_ETIMEOUT. */
+static int fill(struct core_value *out, struct record *r, uint64_t deadline, int64_t timeout_ms)
 {
     out->meta = r->meta;
     out->held = 0;
     out->n_refs = r->extra != NULL ? r->extra->n_inner : 0;
     if ((r->flags & REF_FREED) != 0) {
-        out->n_refs = 0;
-        out->size = owner_freed(out->store, sizeof out->store);
-        out->meta = WIRE_META_ERROR;
-        out->bytes = out->store;
+        fill_freed(out);
     } else if ((r->flags & REF_STORED) != 0) {
+        if (refs_is_elsewhere(&r->u.stored))
+            return fill_elsewhere(out,
+                                  r,
+                                  deadline > 0 || timeout_ms == 0 ? deadline
+                                                                  : core_deadline(timeout_ms));
         fill_stored(out, r);
     } else if (r->size <= sizeof out->store && out->n_refs == 0) {
         memcpy(out->store, record_value(r), r->size);
@@ -96,6 +194,7 @@ static void fill(struct core_value *out, struct record *r)
         r->held++;
         core_enter();
     }
+    return CORE_OK;
 }
 
 /* Handles that the program may let go; one of a ref inside an argument is the running body's. */
@@ -108,6 +207,7 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
 {
     struct waiter w = {.n_missing = 1};
     struct ref_waiter rw = {.kind = REF_WAITER_THREAD, .u.thread = &w};
+    uint64_t deadline = 0; /* the clock is not looked at for what is there */
     int code = CORE_OK;
 
     if (core_is_forked())
@@ -126,7 +226,7 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
         poller_poll();
     }
     if (r->state == REF_PENDING && timeout_ms != 0) {
-        uint64_t deadline = core_deadline(timeout_ms);
+        deadline = core_deadline(timeout_ms);
         owner_ref_add_waiter(r, &rw);
         while (w.n_missing > 0 && wait_round(&w, deadline, r))
             continue;
@@ -138,7 +238,7 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
     else if (r->count == 0)
         code = CORE_ESTALE; /* another thread released it meanwhile */
     else
-        fill(out, r);
+        code = fill(out, r, deadline, timeout_ms);
     if (take && code == CORE_OK && n_handles(r) > 0)
         ref_table_drop(core.refs, r);
     ref_table_unhold(core.refs, r);
@@ -176,29 +276,6 @@ void core_value_keep(struct core_value *value)
     value->held |= HELD_KEPT;
     core_leave();
     core_unlock();
-}
-
-/* The program freed it, and nobody reads it any more. */
-static void end_freed(struct record *r)
-{
-    uint8_t value[128];
-    size_t n = owner_freed(value, sizeof value);
-
-    if ((r->flags & REF_STORED) != 0)
-        objects_free(r->u.stored.place);
-    r->flags &= (uint16_t)~REF_FREED;
-    ref_table_replace(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
-}
-
-static void end_view(struct record *r)
-{
-    struct ref_stored *s = &r->u.stored;
-
-    if ((r->flags & REF_STORED) == 0 || --s->n_views > 0)
-        return;
-    objects_unpin(s->place, &s->pin);
-    if ((r->flags & REF_FREED) != 0)
-        end_freed(r);
 }
 
 void core_value_drop(struct core_value *value)

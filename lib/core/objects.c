@@ -123,6 +123,13 @@ void objects_flush(void)
     peer_send(core.raylet, WIRE_STORE_DOORBELL, NULL, 0);
 }
 
+static void send_free_at(const struct wire_key *key, uint32_t node, bool is_abort)
+{
+    struct wire_store_free_at w = {.key = *key, .node = node, .is_abort = is_abort};
+
+    peer_send(core.raylet, WIRE_STORE_FREE_AT, &w, sizeof w);
+}
+
 void objects_seal(const struct store_extent *e,
                   uint64_t size,
                   uint8_t meta,
@@ -150,15 +157,21 @@ void objects_seal(const struct store_extent *e,
         write_out(); /* before anybody hears of the object */
 }
 
-void objects_free(uint64_t place)
+void objects_free(const struct wire_stored *s)
 {
-    if (core.store != NULL)
-        post(&(struct store_record){.kind = STORE_FREE, .place = place});
+    if (s->node != core.welcome.node_number)
+        send_free_at(&s->key, s->node, false);
+    else if (core.store != NULL)
+        post(&(struct store_record){.kind = STORE_FREE, .place = s->place});
 }
 
-void objects_disown(uint64_t counter, uint16_t attempt)
+void objects_disown(uint64_t counter, uint16_t attempt, uint32_t node)
 {
-    if (core.store != NULL)
+    struct wire_key key = {.counter = counter, .owner = core.welcome.process, .attempt = attempt};
+
+    if (node != core.welcome.node_number)
+        send_free_at(&key, node, true);
+    else if (core.store != NULL)
         post(&(struct store_record){.kind = STORE_ABORT,
                                     .owner = core.welcome.process,
                                     .counter = counter,

@@ -308,9 +308,9 @@ static size_t put_by_ref(const struct record *r, uint8_t *out)
     return sizeof a + a.size;
 }
 
-/* Write the arguments with the refs' values in place; returns the size, out may be NULL to ask for
- * it. */
-static size_t expand(const struct task *t, uint8_t *out)
+/* Write the arguments with the refs' values in place, for a worker on that node; returns the size,
+ * out may be NULL to ask for it. *is_elsewhere: some are in other nodes' stores. */
+static size_t expand(const struct task *t, uint32_t node, uint8_t *out, bool *is_elsewhere)
 {
     const uint8_t *p = t->spec;
     size_t n = 0;
@@ -323,7 +323,8 @@ static size_t expand(const struct task *t, uint8_t *out)
             struct record *r = take_slot(&p);
             bool has_room = n < CORE_ARGS_MAX || r->size <= sizeof(struct wire_ref)
                             || (r->extra != NULL && r->extra->n_inner > 0);
-            n += has_room ? refs_put_value(r, out != NULL ? out + n : NULL)
+            *is_elsewhere |= (r->flags & REF_STORED) != 0 && r->u.stored.node != node;
+            n += has_room ? refs_put_value(r, node, out != NULL ? out + n : NULL)
                           : put_by_ref(r, out != NULL ? out + n : NULL);
             continue;
         }
@@ -369,7 +370,11 @@ static void push(const struct submit_action *a)
                           .phase = (uint8_t)a->count,
                           .n_args = t->n_args,
                           .attempt = t->attempt};
-    size_t size = sizeof w + (t->n_ref_args == 0 ? t->spec_size : expand(t, NULL));
+    bool is_elsewhere = false;
+    size_t size =
+        sizeof w
+        + (t->n_ref_args == 0 ? t->spec_size : expand(t, p->node_number, NULL, &is_elsewhere));
+    w.phase |= is_elsewhere ? WIRE_PUSH_ELSEWHERE : 0;
     uint8_t *body = size <= FRAME_BODY_MAX ? peer_reserve(p, WIRE_PUSH, size) : core_scratch(size);
     if (body == NULL)
         return;
@@ -377,7 +382,7 @@ static void push(const struct submit_action *a)
     if (t->n_ref_args == 0)
         memcpy(body + sizeof w, t->spec, t->spec_size);
     else
-        expand(t, body + sizeof w);
+        expand(t, p->node_number, body + sizeof w, &is_elsewhere);
     if (size <= FRAME_BODY_MAX)
         peer_commit(p, size);
     else
@@ -480,9 +485,11 @@ static void on_route(const uint8_t *body, size_t size)
     memcpy(&w, body, sizeof w);
     if (w.route == 0)
         return; /* that is the raylet itself */
-    struct peer *p = peer_create_routed(w.route);
+    bool is_number = (w.route & WIRE_ROUTE_PROCESS) != 0;
+    struct peer *p = is_number ? peer_on_route(w.route) : peer_create_routed(w.route);
     p->id = w.peer;
-    p->process = w.peer_process;
+    if (!is_number)
+        p->process = w.peer_process;
 }
 
 static void on_grant(const uint8_t *body, size_t size, int fd)
@@ -498,6 +505,8 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
         p = peer_create(fd, &err);
         if (p != NULL)
             p->as_owner = true;
+    } else if (g.node != core.welcome.node_number) {
+        p = peer_on_route(WIRE_ROUTE_PROCESS | WIRE_ROUTE_OWNER | g.process);
     } else if (fd == -1) {
         p = peer_find(&g.worker, true);
         if (p != NULL && p->route > 0)
@@ -519,6 +528,7 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
     p->pid = g.pid;
     p->process = g.process;
     p->board_slot = g.slot;
+    p->node_number = g.node;
     struct submit_lease *l =
         submit_on_grant(core.submit, g.ticket, g.lease, p, core.read_ns, &core.actions);
     if (l != NULL)
@@ -548,7 +558,7 @@ static void set_return(struct record *r, struct wire_value *v)
         if (slots == NULL || !refs_learn(v->refs, v->n_refs, slots + core.n_slots)) {
             complete_one(r, CORE_ENOMEM, "no memory for the refs of a result");
             if (v->is_stored)
-                objects_free(v->stored.place);
+                objects_free(&v->stored);
             return;
         }
         slots += core.n_slots;
@@ -574,6 +584,20 @@ static void guard_reply(uint32_t process, uint64_t counter)
     free(core.slots);
     core.slots = NULL;
     refs_act();
+}
+
+/* Can that be return i of this attempt? */
+static bool is_result(struct wire_value *v, uint64_t counter, uint32_t index, uint16_t attempt)
+{
+    struct wire_key key = {.counter = counter,
+                           .owner = core.welcome.process,
+                           .index = index,
+                           .attempt = attempt};
+
+    if (memcmp(&v->stored.key, &key, sizeof key) != 0)
+        return false;
+    v->stored.copy = 0; /* nobody has one yet */
+    return v->is_elsewhere || objects_is_ours(&v->stored);
 }
 
 static void on_done(struct peer *p, const uint8_t *body, size_t size)
@@ -605,7 +629,7 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
         struct wire_value v = {.size = 0};
         slot = r->next_return;
         is_malformed |= i >= d.n_returns || !refs_parse(&at, end, &v) || v.is_by_ref
-                        || (v.is_stored && !objects_is_ours(&v.stored));
+                        || (v.is_stored && !is_result(&v, counter, i + 1, t.attempt));
         if (is_malformed) {
             complete_one(r, CORE_ELOST, "its worker sent a malformed answer");
             continue;
@@ -627,7 +651,7 @@ static void lose_lease(struct submit_lease *l, uint64_t started)
     for (uint64_t left = submit_ran(l, started); left != 0; left &= left - 1) {
         /* of the others nothing is there, and they run again as the same attempt */
         const struct record *task = l->window[__builtin_ctzll(left)];
-        objects_disown(task->counter, task->u.task.attempt);
+        objects_disown(task->counter, task->u.task.attempt, p->node_number);
         hold_for_dead(&task->u.task, p->process);
     }
     submit_on_worker_dead(core.submit, l, started, core.read_ns, &core.actions);
@@ -646,8 +670,8 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     if (l == NULL)
         return;
     struct peer *p = l->peer;
-    while (p->link != NULL && peer_read(p))
-        continue; /* what it wrote before it died counts */
+    while (p->route == 0 && p->link != NULL && peer_read(p))
+        continue; /* what it wrote before it died counts; by a route it came before this */
     if (submit_find(core.submit, d.lease) != l)
         return;
     owner_act();
@@ -664,7 +688,10 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     if (p->link != NULL)
         peer_end(p, &(struct err){.code = ERR_DIED});
     p->in_flight = 0;
-    lose_lease(l, d.mask_lease == d.lease ? d.started : ~l->phases);
+    lose_lease(l,
+               d.mask_lease == WIRE_MASK_UNKNOWN ? l->phases
+               : d.mask_lease == d.lease         ? d.started
+                                                 : ~l->phases);
     core.death_text = NULL;
     core.death_pid = core.death_signal = 0;
     core.death_log[0] = '\0';
@@ -851,6 +878,10 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_STORE_REFUSED:
     case WIRE_STORE_RECALL:
         objects_on_frame(type, body, size);
+        break;
+    case WIRE_STORE_PULLED:
+    case WIRE_STORE_PULL_FAILED:
+        pull_on_frame(type, body, size);
         break;
     case WIRE_REFS_ASK:
         ref_report_on_ask(body, size);

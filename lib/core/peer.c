@@ -19,6 +19,7 @@ static struct peer *add(struct unix_link *link, uint32_t route)
     p->route = route;
     p->id = unique_id_nil();
     p->board_slot = BOARD_SLOTS;
+    p->node_number = core.welcome.node_number;
     list_init(&p->dirty_node);
     list_append(&core.peers, &p->node);
     return p;
@@ -40,7 +41,25 @@ struct peer *peer_create(int fd, struct err *err)
 
 struct peer *peer_create_routed(uint32_t route)
 {
-    return add(core.raylet->link, route);
+    struct peer *p = add(core.raylet->link, route);
+
+    if ((route & WIRE_ROUTE_PROCESS) != 0) {
+        p->process = route & WIRE_ROUTE_NUMBER;
+        p->as_owner = (route & WIRE_ROUTE_OWNER) != 0;
+        p->node_number = NODE_UNKNOWN;
+    }
+    return p;
+}
+
+struct peer *peer_on_route(uint32_t route)
+{
+    list_for_each(n, &core.peers)
+    {
+        struct peer *p = list_entry(n, struct peer, node);
+        if (p->route == route && p->link != NULL)
+            return p;
+    }
+    return peer_create_routed(route);
 }
 
 struct peer *peer_find(const struct unique_id *id, bool as_owner)
@@ -50,7 +69,8 @@ struct peer *peer_find(const struct unique_id *id, bool as_owner)
     list_for_each(n, &core.peers)
     {
         struct peer *p = list_entry(n, struct peer, node);
-        if (p->is_raylet || p->link == NULL || p->leaving || !unique_id_eq(&p->id, id))
+        if (p->is_raylet || p->link == NULL || p->leaving || !unique_id_eq(&p->id, id)
+            || ((p->route & WIRE_ROUTE_PROCESS) != 0 && p->as_owner != as_owner))
             continue;
         if (found == NULL || p->as_owner == as_owner || found->as_owner != as_owner)
             found = p;
@@ -163,6 +183,16 @@ void peer_end(struct peer *p, const struct err *why)
     owner_on_raylet_lost();
 }
 
+/* On a route of a process number, only a lease's owner says what owners say, and its worker what
+ * workers do. */
+static bool is_of_role(const struct peer *p, uint8_t type)
+{
+    if ((p->route & WIRE_ROUTE_PROCESS) == 0 || type < WIRE_TEMPLATE
+        || type > WIRE_OWNER_LEASE_ENDED)
+        return true;
+    return (p->route & (type <= WIRE_TAKE_BACK ? WIRE_ROUTE_WORKER : WIRE_ROUTE_OWNER)) != 0;
+}
+
 static void handle(struct peer *p, struct frame *f)
 {
     const uint8_t *body;
@@ -178,10 +208,8 @@ static void handle(struct peer *p, struct frame *f)
             if (q->route == f->h.route)
                 target = q;
         }
-        if (target == NULL && (f->h.route & WIRE_ROUTE_PROCESS) != 0) {
+        if (target == NULL && (f->h.route & WIRE_ROUTE_PROCESS) != 0)
             target = peer_create_routed(f->h.route);
-            target->process = f->h.route & ~WIRE_ROUTE_PROCESS;
-        }
         if (target == NULL) { /* bound to a process that is gone */
             if (f->fd >= 0)
                 close(f->fd);
@@ -191,7 +219,7 @@ static void handle(struct peer *p, struct frame *f)
     }
     /* a type that we never asked for; after the last word; not the peer's to say */
     if (type >= sizeof p->join / sizeof p->join[0] || p->heard_goodbye
-        || (wire_is_raylets(type) && !p->is_raylet)) {
+        || (wire_is_raylets(type) && !p->is_raylet) || !is_of_role(p, type)) {
         if (f->fd >= 0)
             close(f->fd);
         return;

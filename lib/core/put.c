@@ -60,7 +60,8 @@ static struct record *make_object(uint8_t meta,
                                 .offset = e->offset,
                                 .size = size,
                                 .n_refs = n_refs,
-                                .pin = REF_NO_PIN};
+                                .pin = REF_NO_PIN,
+                                .node = core.welcome.node_number};
     if (n_refs > 0)
         refs_put(slots, n_refs, (uint8_t *)store_client_write(core.store, e) + refs_trailer(size));
     objects_seal(e, size, meta, n_refs, &name);

@@ -135,6 +135,14 @@ static enum wire_row_status status_of(const struct record *r)
                                          : WIRE_ROW_QUEUED;
 }
 
+/* Of a place that is pinned. */
+static uint64_t offset_of(uint64_t place)
+{
+    const struct index_entry *e = core.store != NULL ? store_client_entry(core.store, place) : NULL;
+
+    return e != NULL ? e->offset : 0;
+}
+
 static struct wire_refs_row row_of(const struct record *r)
 {
     bool is_borrowed = (r->flags & REF_BORROWED) != 0;
@@ -160,13 +168,18 @@ static struct wire_refs_row row_of(const struct record *r)
         w.flags |= WIRE_ROW_BORROWED | (r->extra->registered ? WIRE_ROW_REGISTERED : 0);
     }
     if (is_stored) {
-        w.flags |= WIRE_ROW_STORED;
-        w.size = r->u.stored.size;
-        w.place = r->u.stored.place;
-        w.offset = r->u.stored.offset;
-        w.n_refs = r->u.stored.n_refs;
-        w.n_views = r->u.stored.n_views;
-        w.pin = r->u.stored.pin;
+        const struct ref_stored *s = &r->u.stored;
+        bool is_elsewhere = refs_is_elsewhere(s);
+        w.flags |= is_elsewhere ? WIRE_ROW_ELSEWHERE : WIRE_ROW_STORED;
+        w.size = s->size;
+        w.n_refs = s->n_refs;
+        w.n_views = s->n_views;
+        w.pin = s->pin;
+        if (!is_elsewhere || s->pin != REF_NO_PIN) {
+            w.flags |= WIRE_ROW_STORED;
+            w.place = refs_place_here(s);
+            w.offset = is_elsewhere ? offset_of(w.place) : s->offset;
+        }
     } else if (r->state == REF_READY) {
         w.size = r->size;
     }

@@ -55,13 +55,17 @@ enum ref_flag {
     REF_MARKED = 128,  /* seen by whoever looks through many of them, under one lock */
 };
 
-/* A value in the object store. */
+/* A value in the object store of this node or another. */
 struct ref_stored {
     uint64_t place, offset, size;
     uint32_t n_refs;
     int32_t pin;      /* of this process: slot, REF_PIN_HELD at the raylet, or REF_NO_PIN */
     uint32_t n_views; /* values got of it that are still read */
+    uint32_t node;    /* number of the one whose store has it */
+    uint64_t copy; /* of another's: place of a copy in ours, which may be gone unless pinned; 0 */
+    uint16_t attempt; /* of the task, that made it */
 };
+_Static_assert(sizeof(struct ref_stored) <= REF_INLINE_MAX, "it grows no record");
 #define REF_NO_PIN   (-1)
 #define REF_PIN_HELD (-2)
 

@@ -34,7 +34,9 @@ bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out)
     out->meta = a.meta & WIRE_META_MASK;
     out->is_by_ref = (a.meta & WIRE_VALUE_BY_REF) == WIRE_VALUE_BY_REF;
     out->is_stored = !out->is_by_ref && (a.meta & WIRE_VALUE_STORED) != 0;
-    if (!out->is_by_ref && (a.meta & WIRE_VALUE_REFS) != 0) {
+    out->has_inner = out->is_stored && (a.meta & WIRE_VALUE_INNER) != 0;
+    out->is_elsewhere = false;
+    if (out->has_inner || (!out->is_by_ref && (a.meta & WIRE_VALUE_REFS) != 0)) {
         if ((size_t)(end - p) < sizeof out->n_refs)
             return false;
         memcpy(&out->n_refs, p, sizeof out->n_refs);
@@ -56,13 +58,20 @@ bool refs_parse(const uint8_t **at, const uint8_t *end, struct wire_value *out)
     }
     if (!out->is_stored)
         return true;
-    if (a.size != sizeof out->stored || out->n_refs > 0)
+    if (a.size != sizeof out->stored)
         return false;
     memcpy(&out->stored, p, sizeof out->stored);
     const struct wire_stored *s = &out->stored;
-    if (s->offset % STORE_BLOCK != 0 || s->size > UINT64_MAX / 2
+    out->is_elsewhere = s->node != core.welcome.node_number;
+    if (s->size > CORE_OBJECT_MAX || (out->has_inner && out->n_refs != s->n_refs))
+        return false;
+    if (out->is_elsewhere)
+        return out->n_refs == s->n_refs;
+    if (s->offset % STORE_BLOCK != 0
         || objects_read(s->offset, refs_stored_size(s->size, s->n_refs)) == NULL)
         return false;
+    if (out->has_inner)
+        return true;
     out->n_refs = s->n_refs;
     out->refs = objects_read(s->offset + refs_trailer(s->size), 0);
     return true;
@@ -99,7 +108,25 @@ static size_t owner_gone(void *out, size_t max)
                          "");
 }
 
-size_t refs_put_value(const struct record *r, uint8_t *out)
+struct wire_stored refs_stored(const struct record *r, uint32_t node)
+{
+    const struct ref_stored *s = &r->u.stored;
+    bool is_borrowed = (r->flags & REF_BORROWED) != 0, is_ours = node == core.welcome.node_number;
+
+    return (struct wire_stored){
+        .place = s->place,
+        .offset = s->offset,
+        .size = s->size,
+        .n_refs = s->n_refs,
+        .node = s->node,
+        .key = {.counter = r->counter,
+                .owner = is_borrowed ? r->extra->owner : core.welcome.process,
+                .index = record_index(r),
+                .attempt = s->attempt},
+        .copy = is_ours && s->node != node ? s->copy : 0};
+}
+
+size_t refs_put_value(const struct record *r, uint32_t node, uint8_t *out)
 {
     uint8_t error[128];
     struct wire_arg a = {.size = r->size, .meta = r->meta};
@@ -116,14 +143,13 @@ size_t refs_put_value(const struct record *r, uint8_t *out)
                                       : owner_freed(error, sizeof error));
         bytes = error;
     } else if (is_stored) {
-        const struct ref_stored *s = &r->u.stored;
-        stored = (struct wire_stored){.place = s->place,
-                                      .offset = s->offset,
-                                      .size = s->size,
-                                      .n_refs = s->n_refs,
-                                      .node = core.welcome.node_number};
+        stored = refs_stored(r, node);
         a = (struct wire_arg){.size = sizeof stored, .meta = r->meta | WIRE_VALUE_STORED};
         bytes = &stored;
+        if (stored.n_refs > 0 && stored.node != node) {
+            n_refs = stored.n_refs;
+            a.meta |= WIRE_VALUE_INNER;
+        }
     } else {
         bytes = record_value(r);
         n_refs = r->extra != NULL ? r->extra->n_inner : 0;
@@ -199,13 +225,16 @@ void refs_set_value(struct record *r, const struct wire_value *v, const uint32_t
         wanted = ref_table_set(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
         ref_table_unhold_all(core.refs, slots, v->n_refs);
         if (v->is_stored && (r->flags & REF_BORROWED) == 0)
-            objects_free(v->stored.place);
+            objects_free(&v->stored);
     } else if (v->is_stored) {
         struct ref_stored s = {.place = v->stored.place,
                                .offset = v->stored.offset,
                                .size = v->stored.size,
                                .n_refs = v->stored.n_refs,
-                               .pin = REF_NO_PIN};
+                               .pin = REF_NO_PIN,
+                               .node = v->stored.node,
+                               .copy = v->is_elsewhere ? v->stored.copy : 0,
+                               .attempt = v->stored.key.attempt};
         wanted = ref_table_set_stored(core.refs, r, v->meta, &s);
     } else {
         wanted = ref_table_set(core.refs, r, v->meta, v->bytes, v->size);
@@ -220,6 +249,8 @@ struct peer *refs_peer(uint32_t process)
 {
     struct peer *routed = NULL;
 
+    if (process > WIRE_ROUTE_NUMBER)
+        return NULL; /* foreign nonsense */
     if (core.lease_peer != NULL && core.lease_peer->process == process
         && core.lease_peer->link != NULL)
         return core.lease_peer; /* DONE goes there */
@@ -233,10 +264,8 @@ struct peer *refs_peer(uint32_t process)
         if (p->route == (WIRE_ROUTE_PROCESS | process))
             routed = p;
     }
-    if (routed == NULL && core.raylet->link != NULL) {
+    if (routed == NULL && core.raylet->link != NULL)
         routed = peer_create_routed(WIRE_ROUTE_PROCESS | process);
-        routed->process = process;
-    }
     return routed;
 }
 
@@ -492,6 +521,8 @@ static void on_dead(const uint8_t *body, size_t size)
         struct peer *p = list_entry(n, struct peer, node);
         if (p->route == (WIRE_ROUTE_PROCESS | w.process))
             peer_free(p);
+        else if ((p->route & WIRE_ROUTE_PROCESS) != 0 && p->process == w.process)
+            peer_end(p, &(struct err){.code = ERR_DIED, .text = "the process is gone"});
     }
 }
 

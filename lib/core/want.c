@@ -117,7 +117,8 @@ static bool on_object(uint32_t from, const uint8_t *body, size_t size)
         return false;
     }
     r->held++; /* a pin may wait without the lock */
-    if (v.is_stored && v.n_refs > 0 && !objects_pin(v.stored.place, &pin))
+    bool is_in_arena = v.is_stored && v.n_refs > 0 && !v.has_inner;
+    if (is_in_arena && !objects_pin(v.stored.place, &pin))
         refs_set_lost(r->slot, CORE_ELOST);
     if (r->state != REF_PENDING) {
         objects_unpin(v.stored.place, &pin);
@@ -150,11 +151,13 @@ static bool on_object(uint32_t from, const uint8_t *body, size_t size)
 static void send_object(struct exchange *e, uint64_t word, const struct record *r)
 {
     struct wire_object w = {.word = word};
-    size_t size = sizeof w + refs_put_value(r, NULL);
+    const struct peer *p = refs_peer(e->process);
+    uint32_t node = p != NULL ? p->node_number : NODE_UNKNOWN;
+    size_t size = sizeof w + refs_put_value(r, node, NULL);
     uint8_t *body = xmalloc(size);
 
     memcpy(body, &w, sizeof w);
-    refs_put_value(r, body + sizeof w);
+    refs_put_value(r, node, body + sizeof w);
     refs_send(e->process, WIRE_OBJECT, body, size);
     free(body);
     e->unacked += size;

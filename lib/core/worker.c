@@ -60,10 +60,12 @@ static void act_for(struct peer *p)
         const struct inbox_action *a = &acts->v[i];
         switch (a->kind) {
         case INBOX_RETURNED:
+            pull_end_tasks(a->lease, a->mask);
             if (p != NULL)
                 send_returned(p, a);
             break;
         case INBOX_BOUNCED:
+            pull_end_tasks(a->lease, 1ull << a->asked);
             if (p != NULL) {
                 struct wire_bounced w = {.lease = a->lease,
                                          .slot = (uint8_t)a->asked,
@@ -73,6 +75,7 @@ static void act_for(struct peer *p)
             break;
         case INBOX_ENDED: {
             struct wire_lease_ended w = {.lease = a->lease};
+            pull_end_tasks(a->lease, UINT64_MAX);
             if (core.lease_peer != NULL) {
                 peer_send(core.lease_peer, WIRE_OWNER_LEASE_ENDED, &w, sizeof w);
                 peer_flush(core.lease_peer); /* all its results are out before the raylet may lend
@@ -113,9 +116,12 @@ static void on_begin(const uint8_t *body, size_t size, int fd)
     memcpy(&w, body, sizeof w);
     if (fd >= 0)
         p = peer_create(fd, &err);
+    else if (w.node != core.welcome.node_number)
+        p = peer_on_route(WIRE_ROUTE_PROCESS | WIRE_ROUTE_WORKER | w.owner_process);
     else if (fd == -1)
         p = peer_find(&w.owner, false);
     if (p != NULL) {
+        p->node_number = w.node;
         p->id = w.owner;
         p->pid = w.owner_pid;
         p->process = w.owner_process;
@@ -173,6 +179,8 @@ void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t s
                            body,
                            (uint32_t)size,
                            &core.inbox_actions)) {
+                if ((w.phase & WIRE_PUSH_ELSEWHERE) != 0)
+                    pull_on_push(w.lease, w.slot, body + sizeof w, size - sizeof w, w.n_args);
                 if (core.inbox_actions.n > 0)
                     act_for(p);
                 break;
@@ -219,8 +227,10 @@ void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t s
 
 void worker_on_owner_lost(struct peer *p)
 {
-    if (p == core.lease_peer && core.inbox != NULL)
-        inbox_owner_gone(core.inbox); /* the raylet revokes the lease */
+    if (p != core.lease_peer || core.inbox == NULL)
+        return;
+    inbox_owner_gone(core.inbox); /* the raylet revokes the lease */
+    pull_end_tasks(inbox_lease(core.inbox), UINT64_MAX);
 }
 
 void worker_block(void)

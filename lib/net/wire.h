@@ -612,7 +612,7 @@ struct wire_refs_row {
 #define WIRE_ROW_REGISTERED 8u  /* BORROWED: the owner was told */
 #define WIRE_ROW_ARGUMENT   16u /* inside an argument of the body that runs there */
 #define WIRE_ROW_TASK       32u /* a task makes or made it, else it was put */
-#define WIRE_ROW_ELSEWHERE  64u /* STORED on another node: place is that of a copy here, or 0 */
+#define WIRE_ROW_ELSEWHERE  64u /* in another store; with STORED: place is a copy here, pinned */
 enum wire_row_status {
     WIRE_ROW_PENDING = 0, /* borrowed: not known here */
     WIRE_ROW_ARGS = 1,    /* its task waits for arguments */

@@ -139,7 +139,7 @@ static void listen_to_core(struct far *p)
     } while (n > 0);
 }
 
-static void say(struct far *p, uint8_t type, uint8_t route, const void *body, size_t size, bool fd)
+static void say(struct far *p, uint8_t type, uint32_t route, const void *body, size_t size, bool fd)
 {
     int fds[2] = {-1, -1};
     /* with EXIT or the raylet's end a worker ends by _exit: nothing is left to see */
@@ -336,6 +336,12 @@ static void look_at_refs(void)
     }
 }
 
+/* One of each kind: none, bound, of a process, of that as owner, worker, or nonsense. */
+static uint32_t route_of(uint8_t byte)
+{
+    return (byte & 3u) | (uint32_t)(byte >> 2 & 15u) << 28;
+}
+
 static void step(struct input *in)
 {
     uint8_t op = input_u8(in), which = op >> 4;
@@ -348,7 +354,7 @@ static void step(struct input *in)
     case 1: { /* a frame of any type */
         uint8_t type = input_u8(in), route = input_u8(in);
         bytes = input_bytes(in, UINT8_MAX, &n);
-        say(p, type, route & 3, bytes, n, (route & 128) != 0);
+        say(p, type, route_of(route), bytes, n, (route & 128) != 0);
         break;
     }
     case 2: /* any bytes */

@@ -204,7 +204,7 @@ typedef struct {
     bool is_ready; /* has a value, or an error: */
     bool is_error;
     bool is_owned;   /* by this process */
-    bool in_store;   /* in this machine's object store; else inline with its owner */
+    bool in_store;   /* in an object store, this node's or another's; else inline with its owner */
     size_t size;     /* when ready: bytes, packed */
     unsigned n_refs; /* inside, when ready */
     char id[57];     /* hex */

@@ -213,7 +213,10 @@ static int count(ray_call *call)
         memcpy(at + 5, e->word, e->size);
         used[k] += 5u + e->size;
     }
-    ray_return(call, 0, ray_list((long)getpid(), files, t.words, t.bytes));
+    ray_context where;
+    if (ray_get_context(call, &where) != RAY_OK)
+        return -1;
+    ray_return(call, 0, ray_list((long)getpid(), where.node, files, t.words, t.bytes));
     for (unsigned i = 0; i < PARTS; i++) {
         if (rc == 0)
             rc = ray_return(call, i + 1, ray_bytes(part[i], used[i]));
@@ -312,16 +315,47 @@ static void progress(size_t done, bool show)
 
 static struct {
     long pid, tasks;
+    char *node;
 } workers[PIDS_MAX];
 
-static void note_worker(long pid)
+/* Takes node. */
+static void note_worker(long pid, char *node)
 {
-    for (int i = 0; i < PIDS_MAX; i++)
-        if (workers[i].pid == pid || workers[i].pid == 0) {
-            workers[i].pid = pid;
-            workers[i].tasks++;
-            return;
-        }
+    int i = 0;
+
+    while (i < PIDS_MAX - 1 && workers[i].node != NULL
+           && (workers[i].pid != pid || strcmp(workers[i].node, node) != 0))
+        i++;
+    if (workers[i].node == NULL)
+        workers[i].node = node;
+    else
+        ray_free(node);
+    workers[i].pid = pid;
+    workers[i].tasks++;
+}
+
+/* Workers of one node stand together. */
+static void print_workers(void)
+{
+    int n_nodes = 0;
+
+    for (int i = 0; i < PIDS_MAX && workers[i].node != NULL; i++) {
+        long tasks = 0;
+        bool is_first = true;
+        for (int k = 0; k < i; k++)
+            is_first = is_first && strcmp(workers[k].node, workers[i].node) != 0;
+        if (!is_first)
+            continue;
+        for (int k = i; k < PIDS_MAX && workers[k].node != NULL; k++)
+            tasks += strcmp(workers[k].node, workers[i].node) == 0 ? workers[k].tasks : 0;
+        printf("node %.8s: %ld tasks:", workers[i].node, tasks);
+        for (int k = i; k < PIDS_MAX && workers[k].node != NULL; k++)
+            if (strcmp(workers[k].node, workers[i].node) == 0)
+                printf(" %ld (pid %ld)", workers[k].tasks, workers[k].pid);
+        printf("\n");
+        n_nodes++;
+    }
+    printf("%d node%s", n_nodes, n_nodes == 1 ? "" : "s");
 }
 
 static void merge(struct table *t, const char *p, size_t size)
@@ -346,16 +380,17 @@ static double run(struct table *total, bool show)
     for (size_t i = 0; i < n_jobs; i++) {
         ray_box facts;
         long pid, files;
+        char *node;
         unsigned long words, bytes;
         if (ray_take(refs[i][0], &facts, RAY_FOREVER) != RAY_OK)
             return -1;
-        if (ray_next(&facts, &pid) || ray_next(&facts, &files) || ray_next(&facts, &words)
-            || ray_next(&facts, &bytes))
+        if (ray_next(&facts, &pid) || ray_next(&facts, &node) || ray_next(&facts, &files)
+            || ray_next(&facts, &words) || ray_next(&facts, &bytes))
             return -1;
         ray_box_drop(&facts);
         total->words += words;
         total->bytes += bytes;
-        note_worker(pid);
+        note_worker(pid, node);
         for (int k = 1; k <= PARTS; k++) {
             ray_view v;
             if (ray_take(refs[i][k], &v, RAY_FOREVER) != RAY_OK)
@@ -387,12 +422,12 @@ static double plain_loop(void)
     return now() - start;
 }
 
-/* A run with so many CPUs (0: all), in a cluster of its own. */
+/* A run with so many CPUs (0: all) of this machine, in a cluster of its own. */
 static double timed(int num_cpus)
 {
     struct table t = {0};
 
-    if (ray_init(RAY_CONFIG(.num_cpus = num_cpus)) != RAY_OK)
+    if (ray_init(RAY_CONFIG(.num_cpus = num_cpus, .address = "local")) != RAY_OK)
         return -1;
     double s = run(&t, false);
     free(t.v);
@@ -473,10 +508,8 @@ int main(int argc, char **argv)
     qsort(total.v, total.room, sizeof *total.v, compare);
     for (size_t i = 0; i < TOP && i < total.n; i++)
         printf("%10u %.*s\n", total.v[i].count, total.v[i].size, total.v[i].word);
-    printf("tasks per worker:");
-    for (int i = 0; i < PIDS_MAX && workers[i].pid != 0; i++)
-        printf(" %ld (pid %ld)", workers[i].tasks, workers[i].pid);
-    printf("\n%.1f MB/s\n", (double)total.bytes / all / 1e6);
+    print_workers();
+    printf(", %.1f MB/s\n", (double)total.bytes / all / 1e6);
 
     /* The files are in memory now: the same work three ways. */
     double plain = plain_loop(), one = timed(1), many = timed(0);

@@ -46,15 +46,21 @@ static int start(const ray_config *config)
         memcpy(&given, config, config->size < sizeof given ? config->size : sizeof given);
     if (given.address != NULL)
         address = given.address;
-    if (address != NULL && (address[0] == '\0' || strcmp(address, "local") == 0))
+    if (address != NULL && address[0] == '\0')
         address = NULL;
-    if (address != NULL && strcmp(address, "auto") != 0 && strchr(address, '/') == NULL
+    /* a program that says what its cluster should have wants one of its own */
+    c.may_join = address == NULL && given.num_cpus == 0 && given.resources == NULL
+                 && given.object_store_memory == 0;
+    if (address != NULL && strcmp(address, "local") == 0)
+        address = NULL;
+    if (address != NULL && strcmp(address, "auto") != 0 && strpbrk(address, "/:") == NULL
         && !core_in_worker())
-        return api_error(RAY_EARG,
-                         "the address is %.60s (ray_config or RAY_ADDRESS), but this release joins "
-                         "clusters of this machine alone: say \"auto\", the path of a session "
-                         "folder, or \"local\" for a cluster of this program",
-                         address);
+        return api_error(
+            RAY_EARG,
+            "the address is %.60s (ray_config or RAY_ADDRESS): say \"auto\", HOST:PORT "
+            "of a cluster that has a node on this machine, the path of a session "
+            "folder, or \"local\" for a cluster of this program",
+            address);
     if (address != NULL
         && (given.num_cpus > 0 || given.resources != NULL || given.object_store_memory > 0)
         && !core_in_worker())

@@ -15,7 +15,8 @@
 int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err);
 
 /* Connect to the raylet of a session of this user: at "auto" the newest that lives in temp_dir
- * (NULL: RAY_TMPDIR, else /tmp/ray), else at that folder or socket. *link_fd as above. */
+ * (NULL: RAY_TMPDIR, else /tmp/ray); NULL: the newest that is a cluster's node; HOST:PORT: of that
+ * cluster; else at that folder or socket. *link_fd as above. */
 int cluster_join(const char *address, const char *temp_dir, int *link_fd, struct err *err);
 /* What our workers are made of: executable, folder and environment, at fds[0..2]; the caller's. */
 int cluster_describe(int fds[3], struct err *err);

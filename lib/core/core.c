@@ -304,14 +304,13 @@ static void clear(void)
     core_unlock();
 }
 
-static int join(const struct core_config *config, struct err *err)
+/* The raylet at the other end of fd, which is taken, is not ours. */
+static int join(const struct core_config *config, int fd, struct err *err)
 {
     struct wire_hello who = {.kind = WIRE_DRIVER,
                              .flags = config->no_log_to_driver ? WIRE_HELLO_NO_LOG : 0};
-    int fd, made_of[1 + WIRE_JOB_N_PARTS] = {-1, -1, -1};
+    int made_of[1 + WIRE_JOB_N_PARTS] = {-1, -1, -1};
 
-    if (cluster_join(config->address, config->temp_dir, &fd, err) != 0)
-        return -1;
     core.life_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (core.life_fd < 0 || cluster_describe(made_of, err) != 0) {
         if (core.life_fd < 0)
@@ -334,8 +333,11 @@ static int begin(const struct core_config *config, struct err *err)
     int fd;
 
     core.raylet_pidfd = -1;
+    if ((config->address != NULL || config->may_join)
+        && cluster_join(config->address, config->temp_dir, &fd, err) == 0)
+        return join(config, fd, err);
     if (config->address != NULL)
-        return join(config, err);
+        return -1;
     if (cluster_start(config, &core.raylet_pidfd, &fd, err) != 0)
         return -1;
     if (core_connect(fd, &who, NULL, err) == 0)

@@ -56,8 +56,10 @@ struct core_config {
     const char *temp_dir;         /* NULL: RAY_TMPDIR, else /tmp/ray */
     bool no_log_to_driver;        /* prints of tasks stay in their files */
     uint64_t object_store_memory; /* bytes; 0: Ray's default, 30 % of what is available */
-    const char *address; /* NULL: a cluster of its own; "auto", or a session's folder or socket: the
-                          * one that runs there, and of the rest only temp_dir and no_log count */
+    /* NULL: a cluster of its own; "auto", a cluster's HOST:PORT, or a session's folder or socket:
+     * the one that runs there, and of the rest only temp_dir and no_log count */
+    const char *address;
+    bool may_join; /* NULL: a node that `ray start` made, if one runs here */
 };
 
 /* A bound function: interned, so that equal specs give the same number. */

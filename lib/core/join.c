@@ -2,7 +2,8 @@
 /*
  * The raylet that runs already: sessions are folders <temp>/session_<time>_<pid> of this user. Each
  * has a socket, sockets/raylet, which refuses when its raylet was killed; in one that takes
- * programs, and is no program's own, the second line of raylet.pid says so.
+ * programs, and is no program's own, the second line of raylet.pid says so, and the third the
+ * cluster whose node it is: "gcs HOST:PORT".
  */
 #include <dirent.h>
 #include <errno.h>
@@ -123,30 +124,55 @@ static int newest_first(const struct dirent **a, const struct dirent **b)
     return strcmp((*b)->d_name, (*a)->d_name);
 }
 
-static bool takes_programs(int session_fd)
+/* "localhost:6379" is "127.0.0.1:6379". */
+static bool is_same_gcs(const char *a, const char *b)
 {
-    char text[64] = "";
+    static const char name[] = "localhost:", number[] = "127.0.0.1:";
+    const size_t k = sizeof name - 1;
+
+    if (strncmp(a, name, k) == 0 && strncmp(b, number, k) == 0)
+        return strcmp(a + k, b + k) == 0;
+    if (strncmp(a, number, k) == 0 && strncmp(b, name, k) == 0)
+        return strcmp(a + k, b + k) == 0;
+    return strcmp(a, b) == 0;
+}
+
+/* Which sessions will do: any that takes programs; nodes of a cluster; those of this cluster. */
+struct wanted {
+    bool is_node;
+    const char *gcs; /* NULL: any */
+};
+
+static bool takes_programs(int session_fd, const struct wanted *w)
+{
+    char text[400] = "", *gcs, *end;
     int fd = openat(session_fd, "raylet.pid", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
 
     if (fd >= 0)
         close(fd);
-    return n > 0 && strstr(text, "\nprograms\n") != NULL;
+    if (n <= 0 || strstr(text, "\nprograms\n") == NULL)
+        return false;
+    gcs = strstr(text, "\ngcs ");
+    if (gcs == NULL || (end = strchr(gcs + 1, '\n')) == NULL)
+        return !w->is_node;
+    *end = '\0';
+    return w->gcs == NULL || is_same_gcs(gcs + strlen("\ngcs "), w->gcs);
 }
 
-static int try_session(int temp_fd, const char *name)
+static int try_session(int temp_fd, const char *name, const struct wanted *w)
 {
     struct stat st;
     int fd = -1, dir = openat(temp_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-    if (dir >= 0 && fstat(dir, &st) == 0 && st.st_uid == geteuid() && takes_programs(dir))
+    if (dir >= 0 && fstat(dir, &st) == 0 && st.st_uid == geteuid() && takes_programs(dir, w))
         fd = connect_in(dir, SOCKET);
     if (dir >= 0)
         close(dir);
     return fd;
 }
 
-static int join_newest(const char *temp, int *link_fd, struct err *err)
+static int join_newest(const char *temp, const struct wanted *w, int *link_fd, struct err *err)
 {
     struct dirent **found = NULL;
     int fd = -1, dir = open(temp, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -154,7 +180,7 @@ static int join_newest(const char *temp, int *link_fd, struct err *err)
 
     for (int i = 0; i < n; i++) {
         if (fd < 0)
-            fd = try_session(dir, found[i]->d_name);
+            fd = try_session(dir, found[i]->d_name, w);
         free(found[i]);
     }
     free(found);
@@ -162,6 +188,15 @@ static int join_newest(const char *temp, int *link_fd, struct err *err)
         close(dir);
     if (fd >= 0)
         return finish(fd, link_fd, err);
+    if (w->gcs != NULL)
+        return err_set(err,
+                       ERR_NOT_FOUND,
+                       "no node of the cluster at %s runs on this machine for this user (in %s): "
+                       "`ray start --address=%s` makes one; if it was started with --temp-dir, "
+                       "name that folder by RAY_TMPDIR or temp_dir",
+                       w->gcs,
+                       temp,
+                       w->gcs);
     return err_set(
         err,
         ERR_NOT_FOUND,
@@ -176,10 +211,15 @@ static int join_newest(const char *temp, int *link_fd, struct err *err)
 int cluster_join(const char *address, const char *temp_dir, int *link_fd, struct err *err)
 {
     const char *temp = temp_dir != NULL ? temp_dir : getenv("RAY_TMPDIR");
+    struct wanted w = {.is_node = address == NULL};
 
-    if (strcmp(address, "auto") != 0)
+    if (temp == NULL || temp[0] == '\0')
+        temp = "/tmp/ray";
+    if (address != NULL && strchr(address, '/') != NULL)
         return join_path(address, link_fd, err);
-    return join_newest(temp != NULL && temp[0] != '\0' ? temp : "/tmp/ray", link_fd, err);
+    if (address != NULL && strcmp(address, "auto") != 0)
+        w = (struct wanted){.is_node = true, .gcs = address};
+    return join_newest(temp, &w, link_fd, err);
 }
 
 /* --- what workers are made of --- */

@@ -113,19 +113,21 @@ typedef struct {
     const char *resources; /* of this node: "name=amount,name=amount" */
     const char *temp_dir;  /* for session folders: RAY_TMPDIR, else /tmp/ray */
     bool no_log_to_driver; /* prints of tasks stay in their log files */
-    const char *address;   /* RAY_ADDRESS; "auto": the newest cluster of this user that runs on this
-                            * machine; or its session folder; "local": a private one in any case */
+    const char *address;   /* RAY_ADDRESS; HOST:PORT of a cluster that has a node on this machine;
+                            * "auto": the newest of this user; or a session folder; "local": a
+                            * private one in any case */
     uint64_t object_store_memory; /* bytes, 1 MiB or more; 30 % of the memory that is available */
 } ray_config;
 
 /* --- process --- */
-/* Starts a private cluster on this machine, which ends with ray_shutdown or with the process; with
- * an address, joins one that runs, which stays. NULL: defaults. Calls nest: a second one only
- * counts. In a worker: RAY_OK, it is in a cluster already. Not called at all, the first submission
- * or put calls it; if that fails, those after it fail alike until ray_init is called. RAY_EARG: a
- * field of config, one that is the cluster's (num_cpus, resources, object_store_memory) with an
- * address, or an address of another machine (this release has none); RAY_ELINK: the cluster cannot
- * be started or is not there, nothing of it remains. */
+/* Joins the cluster at the address, or without one that of the newest node that `ray start` made
+ * for this user here, and it stays; else, or if CPUs, resources or a store are given, starts a
+ * private cluster, which ends with ray_shutdown or with the process. NULL: defaults. Calls nest: a
+ * second one only counts. In a worker: RAY_OK, it is in a cluster already. Not called at all, the
+ * first submission or put calls it; if that fails, those after it fail alike until ray_init is
+ * called. RAY_EARG: a field of config, one that is the cluster's (num_cpus, resources,
+ * object_store_memory) with an address, or an address that is none; RAY_ELINK: the cluster cannot
+ * be started, or has no node here; nothing of it remains. */
 int ray_init(const ray_config *config);
 /* Undoes one ray_init; the last one ends the private cluster or leaves the other, and every ref,
  * view and box ends with it. 0, fit to return from main, or RAY_EARG: there is nothing to undo. */

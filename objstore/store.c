@@ -513,17 +513,23 @@ static bool on_return(struct store *s, uint32_t slot, const struct store_record 
     return true;
 }
 
-static bool on_abort(struct store *s, uint32_t slot, const struct store_record *r)
+static bool abort_attempt(struct store *s, uint32_t owner, uint64_t counter, uint16_t attempt)
 {
-    uint64_t key = attempt_key(r->counter, r->attempt);
+    uint64_t key = attempt_key(counter, attempt);
 
-    if (r->owner != s->processes[slot].number || key == 0)
+    if (key == 0)
         return false;
-    struct owner *o = have_owner(s, r->owner);
+    struct owner *o = have_owner(s, owner);
     recent_add(&o->aborted, key);
     for (uint32_t entry; (entry = (uint32_t)word_map_get(&o->results, key)) != 0;)
         free_sealed(s, entry);
     return true;
+}
+
+static bool on_abort(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    return r->owner == s->processes[slot].number
+           && abort_attempt(s, r->owner, r->counter, r->attempt);
 }
 
 static void on_record(struct store *s, uint32_t slot, const struct store_record *r)
@@ -927,6 +933,20 @@ void store_owner_gone(struct store *s, uint32_t number, uint64_t now_ms, struct 
     CHECK_MAGIC(s, STORE_MAGIC);
     s->now_ms = now_ms;
     free_all_of(s, number);
+    finish(s, out);
+}
+
+void store_abort(struct store *s,
+                 uint32_t owner,
+                 uint64_t counter,
+                 uint16_t attempt,
+                 uint64_t now_ms,
+                 struct store_actions *out)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    s->now_ms = now_ms;
+    if (!is_gone(s, owner))
+        abort_attempt(s, owner, counter, attempt);
     finish(s, out);
 }
 

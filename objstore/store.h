@@ -145,6 +145,13 @@ bool store_set_copy(struct store *s, uint64_t place, uint64_t now_ms);
 bool store_watch(struct store *s, uint64_t place);
 /* Its owner, elsewhere, has freed it. false: there is none any more. */
 bool store_free(struct store *s, uint64_t place, uint64_t now_ms, struct store_actions *out);
+/* As ABORT of a ring, by an owner elsewhere. */
+void store_abort(struct store *s,
+                 uint32_t owner,
+                 uint64_t counter,
+                 uint16_t attempt,
+                 uint64_t now_ms,
+                 struct store_actions *out);
 
 struct store_stats {
     uint64_t capacity;

@@ -23,6 +23,7 @@
 #define FIRST_WAIT_MS 2000 /* before it is said that the GCS does not answer; then each WAIT_MS */
 #define WAIT_MS       10000
 #define LEAVE_MS      1000
+#define SPILL_LOOK_MS 500
 #define LOOK_MS       100 /* at most so often it is looked what waits */
 
 struct cluster_run {
@@ -32,11 +33,9 @@ struct cluster_run {
     struct rpc_bridge *bridge;
     struct rpc_server *server;
     char gcs[320], ip[64]; /* as rpc_client has it; of this machine */
-    int object_port;       /* 0: none */
     struct loop_timer *wait, *leave;
+    struct loop_timer *look; /* what was debited may be free again, and nobody says so */
     bool has_said_wait, is_leaving;
-    struct node_view *others; /* those that live */
-    size_t n_others, room;
     struct held_job *held;
     struct resources told; /* what was reported last */
     unsigned told_waiting;
@@ -46,51 +45,47 @@ struct cluster_run {
 
 /* --- the other nodes --- */
 
+static void lose(struct node *n, uint32_t number, const char *why)
+{
+    struct peer *p = n->peers != NULL ? peers_find(n->peers, number) : NULL;
+
+    cluster_view_remove(n->view, number);
+    if (p == NULL)
+        return;
+    log_info("cluster", "node_dead", "number=%u why=\"%s\"", number, why);
+    spill_run_on_node_lost(n, number, why);
+    job_elsewhere_on_node_lost(n, number);
+    guest_run_end_all(n, p);
+    transfer_remove_node(n->transfer, number);
+    peers_remove(n->peers, p);
+}
+
 static void on_node(void *arg, const struct node_view *v)
 {
     struct cluster_run *c = arg;
-    size_t i = 0;
+    struct node *n = c->node;
+    struct err err;
 
     CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
-    while (i < c->n_others && c->others[i].number != v->number)
-        i++;
-    if (i == c->n_others && v->is_alive) {
-        if (c->n_others == c->room) {
-            c->room = c->room > 0 ? 2 * c->room : 4;
-            c->others = xrealloc(c->others, c->room * sizeof c->others[0]);
-        }
-        c->n_others++;
+    if (!v->is_alive) {
+        lose(n, v->number, v->death);
+        return;
+    }
+    if (peers_find(n->peers, v->number) == NULL)
         log_info("cluster", "node", "number=%u address=%s:%d", v->number, v->address, v->node_port);
-    }
-    if (v->is_alive) {
-        c->others[i] = *v;
-    } else if (i < c->n_others) {
-        log_info("cluster", "node_dead", "number=%u why=\"%s\"", v->number, v->death);
-        c->others[i] = c->others[--c->n_others];
-    }
+    if (peers_add(n->peers, &v->id, v->number, v->address, v->node_port) == NULL)
+        return; /* it was declared dead before */
+    if (transfer_add_node(n->transfer, v->number, v->address, (uint16_t)v->object_port, &err) != 0)
+        log_warn("cluster", "no_data_port", "number=%u msg=\"%s\"", v->number, err.text);
+    cluster_view_set(n->view, v);
+    n->spill_due = true;
 }
 
-static void add_amount(struct wire_info_resource *out,
-                       unsigned *k,
-                       unsigned room,
-                       const char *name,
-                       int64_t total,
-                       int64_t available)
+static void on_look(void *arg)
 {
-    unsigned i = 0;
+    struct cluster_run *c = arg;
 
-    while (i < *k && strncmp(out[i].name, name, sizeof out[i].name) != 0)
-        i++;
-    if (i == room)
-        return;
-    if (i == *k) {
-        out[i] = (struct wire_info_resource){.total = 0};
-        memcpy(out[i].name, name, strnlen(name, sizeof out[i].name - 1));
-        ++*k;
-    }
-    out[i].total += total;
-    out[i].available +=
-        available > 0 ? available : 0; /* unblocked workers may have more than all */
+    c->node->spill_due = true;
 }
 
 unsigned cluster_run_sum(const struct node *n,
@@ -98,23 +93,30 @@ unsigned cluster_run_sum(const struct node *n,
                          unsigned room,
                          unsigned *n_nodes)
 {
-    const struct cluster_run *c = n->around;
     const struct resources *r = &n->resources;
     unsigned k = 0;
 
     *n_nodes = 1;
-    for (unsigned i = 0; i < r->n; i++)
-        add_amount(out, &k, room, r->names[i], r->total[i], r->available[i]);
-    for (size_t i = 0; c != NULL && i < c->n_others; i++) {
-        const struct node_view *v = &c->others[i];
-        ++*n_nodes;
-        for (uint32_t j = 0; j < v->n_resources; j++)
-            add_amount(out,
-                       &k,
-                       room,
-                       v->resources[j].name,
-                       v->resources[j].total,
-                       v->resources[j].available);
+    if (n->view == NULL) {
+        for (unsigned i = 0; i < r->n && k < room; i++, k++) {
+            out[k] =
+                (struct wire_info_resource){.total = r->total[i],
+                                            .available = r->available[i] > 0 ? r->available[i] : 0};
+            memcpy(out[k].name, r->names[i], sizeof out[k].name);
+        }
+        return k;
+    }
+    const char *name;
+    int64_t total, available;
+    *n_nodes = cluster_view_count(n->view);
+    cluster_view_set_self(n->view, r);
+    for (unsigned i = 0; k < room && cluster_view_sum(n->view, i, &name, &total, &available); i++) {
+        if (total == 0)
+            continue; /* asked for, but nobody has any */
+        out[k] =
+            (struct wire_info_resource){.total = total, .available = available > 0 ? available : 0};
+        memcpy(out[k].name, name, strnlen(name, sizeof out[k].name - 1));
+        k++;
     }
     return k;
 }
@@ -140,11 +142,15 @@ static void fill_self(void *arg, struct node_view *self)
     c->told = *r;
     c->told_waiting = count_waiting(c->node);
     self->n_waiting = c->told_waiting;
-    self->n_resources = r->n;
+    self->n_resources = 0;
     for (unsigned i = 0; i < r->n; i++) {
-        memcpy(self->resources[i].name, r->names[i], sizeof self->resources[i].name);
-        self->resources[i].total = r->total[i];
-        self->resources[i].available = r->available[i] > 0 ? r->available[i] : 0;
+        struct node_view_resource *out = &self->resources[self->n_resources];
+        if (r->total[i] == 0 && i > 0)
+            continue; /* asked for, but there is none here */
+        memcpy(out->name, r->names[i], sizeof out->name);
+        out->total = r->total[i];
+        out->available = r->available[i] > 0 ? r->available[i] : 0;
+        self->n_resources++;
     }
 }
 
@@ -157,6 +163,7 @@ void cluster_run_turn_end(struct node *n)
 
     if (c == NULL || n->number == 0)
         return;
+    peers_flush(n->peers);
     changed = memcmp(r->available, c->told.available, r->n * sizeof r->available[0]) != 0;
     if (!changed && now - c->looked_ms >= LOOK_MS) {
         c->looked_ms = now;
@@ -200,7 +207,7 @@ void cluster_run_fill_row(const struct node *n, struct node_row *row)
         row->hostname[0] = '\0';
     snprintf(row->socket, sizeof row->socket, "%.90s/sockets/raylet", n->session.dir);
     row->node_port = rpc_server_port(c->server);
-    row->object_port = c->object_port;
+    row->object_port = transfer_port(n->transfer);
     row->is_head = n->config.is_head;
     row->n_resources = n->resources.n;
     for (unsigned i = 0; i < n->resources.n; i++) {
@@ -220,7 +227,42 @@ int cluster_run_describe(const struct node *n, char *out, size_t size)
                     id_hex(n->id.bytes, sizeof n->id.bytes, hex),
                     n->number,
                     rpc_server_port(c->server),
-                    c->object_port);
+                    transfer_port(n->transfer));
+}
+
+static void on_message(void *arg,
+                       struct peer *from,
+                       const struct peer_header *h,
+                       const uint8_t *body,
+                       size_t size)
+{
+    guest_run_on_message(arg, from, h, body, size);
+}
+
+static void on_room(void *arg, struct peer *to)
+{
+    struct node *n = arg;
+
+    (void)to;
+    guest_run_on_room(n);
+    list_for_each(m, &n->jobs)
+    {
+        const struct job *j = list_entry(m, struct job, node);
+        if (j->driver != NULL && j->driver->is_guest)
+            log_forward_resume(j->driver);
+    }
+}
+
+static void on_peer_refused(void *arg, const struct unique_id *node, const struct err *why)
+{
+    char hex[ID_HEX_MAX];
+
+    (void)arg;
+    log_err("cluster",
+            "no_session",
+            "node=%s msg=\"%s\"",
+            id_hex(node->bytes, sizeof node->bytes, hex),
+            why->text);
 }
 
 void cluster_run_on_registered(struct node *n)
@@ -231,12 +273,30 @@ void cluster_run_on_registered(struct node *n)
     loop_timer_end(c->wait);
     c->wait = NULL;
     n->cluster = gcs_client_cluster(n->gcs);
+    lease_table_number(n->leases, (uint64_t)n->number << LEASE_NODE_SHIFT);
+    n->view = cluster_view_create(n->number, n->start_ms);
+    cluster_view_set_self(n->view, &n->resources);
+    transfer_set_self(n->transfer, &n->cluster, n->number);
+    n->peers = peers_create(&(struct peers_config){.loop = n->loop,
+                                                   .bridge = c->bridge,
+                                                   .server = c->server,
+                                                   .token = &c->token,
+                                                   .cluster = n->cluster,
+                                                   .node = n->id,
+                                                   .number = n->number,
+                                                   .build = NODE_BUILD,
+                                                   .on_message = on_message,
+                                                   .on_room = on_room,
+                                                   .on_refused = on_peer_refused,
+                                                   .arg = n});
+    c->look = loop_every(n->loop, SPILL_LOOK_MS, on_look, c);
     id_hex(n->cluster.bytes, sizeof n->cluster.bytes, cluster);
     rpc_server_start(c->server, cluster, id_hex(n->id.bytes, sizeof n->id.bytes, id));
     log_info("cluster",
              "registered",
-             "number=%u cluster=%s address=%s:%d",
+             "number=%u node=%s cluster=%s address=%s:%d",
              n->number,
+             id,
              cluster,
              c->ip,
              rpc_server_port(c->server));
@@ -426,6 +486,27 @@ int cluster_run_open(struct node *n, struct err *err)
     return 0;
 }
 
+int cluster_run_listen(struct node *n, struct err *err)
+{
+    struct cluster_run *c = n->around;
+
+    if (c == NULL)
+        return 0;
+    n->transfer = transfer_create(&(struct transfer_config){.loop = n->loop,
+                                                            .store = n->store,
+                                                            .store_actions = &n->store_actions,
+                                                            .slot = STORE_RUN_TRANSFER,
+                                                            .arena_fd = n->arena_fd,
+                                                            .capacity = store_run_capacity(n),
+                                                            .token = &c->token,
+                                                            .address = c->ip,
+                                                            .port = (uint16_t)n->config.object_port,
+                                                            .send_free = pull_run_send_free,
+                                                            .arg = n},
+                                  err);
+    return n->transfer != NULL ? 0 : err_prefix(err, "open the data port");
+}
+
 void cluster_run_close(struct node *n)
 {
     struct cluster_run *c = n->around;
@@ -435,9 +516,18 @@ void cluster_run_close(struct node *n)
     CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
     loop_timer_end(c->wait);
     loop_timer_end(c->leave);
+    loop_timer_end(c->look);
+    transfer_destroy(n->transfer);
+    n->transfer = NULL;
+    spill_run_fini(n);
+    guest_run_end_all(n, NULL);
+    job_elsewhere_forget_kept(n);
+    peers_destroy(n->peers);
+    n->peers = NULL;
+    cluster_view_destroy(n->view);
+    n->view = NULL;
     rpc_server_destroy(c->server);
     rpc_bridge_destroy(c->bridge);
-    free(c->others);
     free(c->held);
     c->magic = 0;
     n->around = NULL;

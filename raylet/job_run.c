@@ -86,28 +86,47 @@ static void on_driver_dead(void *arg, bool readable, bool writable)
     job_end(j, "the driver has ended");
 }
 
-struct job *job_begin(struct process *driver, int32_t pid, int pidfd, int executable_fd)
+static struct job *create(struct node *n)
 {
-    struct node *n = driver->node;
     struct job *j = xcalloc(1, sizeof *j);
     unsigned n_cpus = (unsigned)n->config.num_cpus;
-    char path[40];
 
     j->magic = JOB_MAGIC;
     j->of = n;
     j->id = ++n->last_job;
-    j->driver = driver;
-    j->driver_pid = pid;
-    j->pidfd = pidfd;
-    j->executable_fd = executable_fd;
-    j->folder_fd = -1;
-    j->log_to_driver = n->config.log_to_driver;
+    j->pidfd = j->executable_fd = j->folder_fd = -1;
+    list_init(&j->held);
     j->start_code = ERR_START_FAILED;
     j->pool =
         worker_pool_create(&(struct worker_pool_config){.start_limit = n_cpus < 2 ? 2 : n_cpus,
                                                         .keep = n_cpus,
                                                         .max = WORKERS_MAX});
     j->row.start_ms = wall_ms();
+    list_append(&n->jobs, &j->node);
+    share_keep(n);
+    return j;
+}
+
+struct job *job_begin_elsewhere(struct node *n, uint32_t number, uint32_t home)
+{
+    struct job *j = create(n);
+
+    j->number = number;
+    j->home = home;
+    return j;
+}
+
+struct job *job_begin(struct process *driver, int32_t pid, int pidfd, int executable_fd)
+{
+    struct node *n = driver->node;
+    struct job *j = create(n);
+    char path[40];
+
+    j->driver = driver;
+    j->driver_pid = pid;
+    j->pidfd = pidfd;
+    j->executable_fd = executable_fd;
+    j->log_to_driver = n->config.log_to_driver;
     j->row.driver_pid = pid;
     snprintf(path, sizeof path, "/proc/%d/exe", pid);
     if (readlink(path, j->row.entry, sizeof j->row.entry - 1) < 0)
@@ -115,8 +134,6 @@ struct job *job_begin(struct process *driver, int32_t pid, int pidfd, int execut
     j->pidfd_watch = loop_watch_fd(n->loop, pidfd, on_driver_dead, j);
     driver->job = j;
     driver->pid = pid;
-    list_append(&n->jobs, &j->node);
-    share_keep(n);
     return j;
 }
 
@@ -157,6 +174,25 @@ static void on_end_written(void *arg, enum err_code code)
         log_err("job", "end_not_written", "code=%s", err_code_name(code));
 }
 
+int job_start(struct job *j, struct err *err)
+{
+    if (open_zygote(j, err) != 0)
+        return -1;
+    j->state = JOB_RUNNING;
+    log_info("job",
+             "begins",
+             "job=%u home=%u pid=%d entry=%s",
+             j->number,
+             j->home,
+             j->driver_pid,
+             j->row.entry);
+    worker_pool_prestart(j->pool,
+                         (unsigned)j->of->config.num_cpus,
+                         loop_now_ms(),
+                         &j->pool_actions);
+    return 0;
+}
+
 static void on_number(void *arg, enum err_code code, uint32_t number)
 {
     struct job *j = arg;
@@ -176,15 +212,12 @@ static void on_number(void *arg, enum err_code code, uint32_t number)
     }
     if (code != ERR_NONE)
         err_set(&err, code, "the GCS gives no job number (%s)", err_code_name(code));
-    if (code != ERR_NONE || open_zygote(j, &err) != 0) {
+    if (code != ERR_NONE || job_start(j, &err) != 0) {
         log_err("job", "not_started", "pid=%d msg=\"%s\"", j->driver_pid, err.text);
         node_say_error(j->driver, err.code, err.text);
         node_cut_off(j->driver, err.text);
         return;
     }
-    j->state = JOB_RUNNING;
-    log_info("job", "begins", "job=%u pid=%d entry=%s", number, j->driver_pid, j->row.entry);
-    worker_pool_prestart(j->pool, (unsigned)n->config.num_cpus, loop_now_ms(), &j->pool_actions);
     node_join_welcome(n);
 }
 
@@ -213,13 +246,17 @@ void job_end(struct job *j, const char *why)
     for (uint32_t s = 0; s < n->n_slots; s++)
         if (n->processes[s] != NULL && n->processes[s]->job == j)
             lease_owner_died(n->leases, s, now, &n->lease_actions);
+    for (uint32_t i = 0; i < n->n_guests; i++)
+        if (n->guests[i] != NULL && n->guests[i]->job == j)
+            lease_owner_died(n->leases, n->guests[i]->slot, now, &n->lease_actions);
     lease_run(n, 0, NULL); /* takes back what it asked of the pool */
     worker_pool_drain(j->pool, now, &j->pool_actions);
     j->zygote_gone = j->zygote == NULL || !zygote_stop(j->zygote, END_MS);
     if (j->zygote_gone)
         pool_run_bury_all(j);
     j->row.end_ms = wall_ms();
-    if (j->number > 0)
+    job_elsewhere_tell_end(j);
+    if (j->number > 0 && j->home == 0)
         gcs_client_end_job(n->gcs, j->number, &j->row, on_end_written, NULL);
 }
 
@@ -252,8 +289,9 @@ static void ended(struct job *j)
     lease_job_ended(n->leases, j->id);
     zygote_destroy(j->zygote);
     j->zygote = NULL;
-    if (j->driver != NULL)
+    if (j->driver != NULL && !j->driver->is_guest)
         node_send(j->driver, WIRE_GOODBYE, NULL, 0);
+    guest_run_forget_job(j);
     log_info("job", "ended", "job=%u pid=%d", j->number, j->driver_pid);
     share_keep(n);
 }
@@ -277,7 +315,7 @@ void job_pump(struct node *n)
             ended(j);
         if (j->state < JOB_ENDING)
             continue;
-        if (j->driver != NULL && j->driver->link == NULL
+        if (j->driver != NULL && j->driver->link == NULL && !j->driver->is_guest
             && (j->driver_dead || j->has_left || !j->driver->in_store)) {
             node_free_process(j->driver);
             j->driver = NULL;
@@ -325,6 +363,7 @@ void job_destroy(struct job *j)
     if (j == NULL)
         return;
     CHECK_MAGIC(j, JOB_MAGIC);
+    job_elsewhere_fini(j);
     zygote_destroy(j->zygote);
     worker_pool_destroy(j->pool);
     free(j->pool_actions.v);

@@ -36,7 +36,7 @@ static void send_dead(struct node *n,
         size = pool_run_describe_death(worker, status, text, sizeof buf - sizeof w);
     else
         size = (size_t)snprintf(text, sizeof buf - sizeof w, "%s", why);
-    node_send(n->processes[owner], WIRE_WORKER_DEAD, buf, sizeof w + size);
+    node_send(node_at(n, owner), WIRE_WORKER_DEAD, buf, sizeof w + size);
 }
 
 void lease_run_on_channel_lost(struct process *p, const uint8_t *body, size_t size)
@@ -51,7 +51,7 @@ void lease_run_on_channel_lost(struct process *p, const uint8_t *body, size_t si
         struct process *worker = n->processes[s];
         if (worker == NULL || w.lease == 0 || worker->lease != w.lease)
             continue;
-        struct process *owner = n->processes[worker->lease_owner];
+        struct process *owner = node_at(n, worker->lease_owner);
         if (owner == NULL || (p != owner && p != worker))
             return;
         log_warn("node", "channel_lost", "pid=%d lease=%llu", p->pid, (unsigned long long)w.lease);
@@ -77,7 +77,7 @@ static void send_route(const struct process *to,
                            .lease = lease,
                            .peer = peer->id};
 
-    node_send(to->node->processes[to->slot], WIRE_ROUTE, &w, sizeof w);
+    node_send(node_at(to->node, to->slot), WIRE_ROUTE, &w, sizeof w);
 }
 
 /* How these two talk from this lease on: over a new channel, its ends in pair, or as they have been
@@ -86,9 +86,14 @@ static void connect_pair(struct node *n, struct process *o, struct process *w, i
 {
     struct channel_pair ended[2];
     unsigned n_ended;
-    enum channel_way way = channel_table_begin(n->channels, o->slot, w->slot, ended, &n_ended);
 
     node_talk(o, w);
+    if (o->is_guest) { /* they are told each time: it may have forgotten the other */
+        send_route(w, o, WIRE_ROUTE_PROCESS | WIRE_ROUTE_WORKER | o->number, w->lease);
+        send_route(o, w, WIRE_ROUTE_PROCESS | WIRE_ROUTE_OWNER | w->number, w->lease);
+        return;
+    }
+    enum channel_way way = channel_table_begin(n->channels, o->slot, w->slot, ended, &n_ended);
     for (unsigned i = 0; i < n_ended; i++) {
         struct wire_channel_end e = {.worker = n->processes[ended[i].worker]->id};
         node_send(n->processes[ended[i].owner], WIRE_CHANNEL_END, &e, sizeof e);
@@ -116,7 +121,7 @@ static void connect_pair(struct node *n, struct process *o, struct process *w, i
 /* Both get the lease. */
 static void grant(struct node *n, const struct lease_action *a)
 {
-    struct process *o = n->processes[a->owner], *w = n->processes[a->worker];
+    struct process *o = node_at(n, a->owner), *w = n->processes[a->worker];
     int pair[2] = {-1, -1};
 
     ASSERT(o != NULL && w != NULL);
@@ -125,37 +130,120 @@ static void grant(struct node *n, const struct lease_action *a)
     connect_pair(n, o, w, pair);
     struct wire_lease_begin b = {.lease = a->lease,
                                  .owner_process = o->number,
-                                 .owner_slot = o->slot,
+                                 .owner_slot = o->is_guest ? WIRE_SLOT_NONE : o->slot,
                                  .owner_pid = o->pid,
-                                 .owner = o->id};
+                                 .owner = o->id,
+                                 .node = o->at != NULL ? peer_number(o->at) : n->number};
     struct wire_lease_grant g = {.ticket = a->ticket,
                                  .lease = a->lease,
                                  .pid = w->pid,
                                  .process = w->number,
                                  .worker = w->id,
-                                 .slot = w->slot};
+                                 .slot = o->is_guest ? WIRE_SLOT_NONE : w->slot,
+                                 .node = n->number};
     node_send_fd(w, WIRE_LEASE_BEGIN, &b, sizeof b, pair[0]);
-    node_send_fd(o, WIRE_LEASE_GRANT, &g, sizeof g, pair[1]);
+    if (o->is_guest)
+        node_send(o, WIRE_LEASE_GRANT, &g, sizeof g);
+    else
+        node_send_fd(o, WIRE_LEASE_GRANT, &g, sizeof g, pair[1]);
+}
+
+static void refuse(struct process *p, uint64_t ticket, uint32_t count, const struct err *why)
+{
+    uint8_t buf[sizeof(struct wire_lease_refused) + sizeof why->text];
+    struct wire_lease_refused w = {.ticket = ticket, .count = count, .code = why->code};
+    size_t len = strlen(why->text);
+
+    memcpy(buf, &w, sizeof w);
+    memcpy(buf + sizeof w, why->text, len);
+    node_send(p, WIRE_LEASE_REFUSED, buf, sizeof w + len);
 }
 
 static void send_count(struct node *n, const struct lease_action *a)
 {
-    uint8_t buf[sizeof(struct wire_lease_refused) + 512];
+    struct process *o = node_at(n, a->owner);
+    struct err err;
 
+    if (o == NULL)
+        return;
     if (a->kind == LEASE_CANCELED) {
         struct wire_lease_canceled w = {.ticket = a->ticket, .count = a->count};
-        node_send(n->processes[a->owner], WIRE_LEASE_CANCELED, &w, sizeof w);
+        node_send(o, WIRE_LEASE_CANCELED, &w, sizeof w);
         return;
     }
-    if (n->processes[a->owner] == NULL)
+    err_set(&err, o->job->start_code, "%s", a->text);
+    refuse(o, a->ticket, a->count, &err);
+}
+
+static bool is_request(const uint8_t *body, size_t size)
+{
+    struct wire_lease_request w;
+
+    if (size < sizeof w)
+        return false;
+    memcpy(&w, body, sizeof w);
+    return w.n_resources <= RESOURCES_MAX
+           && size >= sizeof w + w.n_resources * sizeof(struct wire_resource) && w.count <= 4096;
+}
+
+void lease_run_ask(struct process *p, const uint8_t *body, size_t size, bool now)
+{
+    struct node *n = p->node;
+    struct wire_lease_request w;
+    struct res_set need;
+    struct err err;
+    char name[48];
+
+    if (!is_request(body, size))
         return;
-    struct wire_lease_refused w = {.ticket = a->ticket,
-                                   .count = a->count,
-                                   .code = n->processes[a->owner]->job->start_code};
-    size_t len = strnlen(a->text, 511);
-    memcpy(buf, &w, sizeof w);
-    memcpy(buf + sizeof w, a->text, len);
-    node_send(n->processes[a->owner], WIRE_LEASE_REFUSED, buf, sizeof w + len);
+    memcpy(&w, body, sizeof w);
+    memset(&need, 0, sizeof need);
+    for (uint32_t i = 0; i < w.n_resources; i++) {
+        struct wire_resource r;
+        memcpy(&r, body + sizeof w + i * sizeof r, sizeof r);
+        r.name[sizeof r.name - 1] = '\0';
+        if (n->view != NULL) /* another node may have it */
+            resources_know(&n->resources, r.name);
+        if (res_set_add(&need, &n->resources, r.name, r.units, &err) != 0) {
+            refuse(p, w.ticket, w.count, &err);
+            return;
+        }
+    }
+    size_t at = sizeof w + w.n_resources * sizeof(struct wire_resource);
+    snprintf(name, sizeof name, "%.*s", (int)(size - at), (const char *)body + at);
+    if (p->job->state >= JOB_ENDING)
+        return; /* so will it */
+    (now ? lease_request_now : lease_request)(n->leases,
+                                              p->job->id,
+                                              p->slot,
+                                              w.ticket,
+                                              w.count,
+                                              &need,
+                                              name,
+                                              loop_now_ms(),
+                                              &n->lease_actions);
+    n->spill_due = n->view != NULL;
+}
+
+void lease_run_on_request(struct process *p, const uint8_t *body, size_t size)
+{
+    uint8_t part[FRAME_SIZE_MAX];
+    struct wire_lease_request w;
+
+    if (!is_request(body, size) || size > sizeof part) {
+        node_refuse(p, "malformed LEASE_REQUEST");
+        return;
+    }
+    memcpy(&w, body, sizeof w);
+    uint32_t here = p->node->view != NULL ? spill_run_divide(p, body, size) : w.count;
+    if (here < w.count) {
+        w.count = here;
+        memcpy(part, body, size);
+        memcpy(part, &w, sizeof w);
+        body = part;
+    }
+    if (here > 0)
+        lease_run_ask(p, body, size, false);
 }
 
 static struct job *find_job(const struct node *n, uint32_t id)
@@ -187,7 +275,9 @@ static void carry_out(struct node *n,
     case LEASE_GRANT:
         grant(n, a);
         break;
-    case LEASE_REJECTED: /* nobody asks so yet */
+    case LEASE_REJECTED:
+        if (node_at(n, a->owner) != NULL)
+            spill_run_reject_units(node_at(n, a->owner), a->ticket, a->count);
         break;
     case LEASE_CANCELED:
     case LEASE_REFUSED:
@@ -213,8 +303,8 @@ static void carry_out(struct node *n,
         break;
     case LEASE_WARN:
         log_warn("lease", "infeasible", "msg=\"%s\"", a->text);
-        if (n->processes[a->owner] != NULL)
-            log_forward_say(n->processes[a->owner]->job, a->text);
+        if (node_at(n, a->owner) != NULL)
+            log_forward_say(node_at(n, a->owner)->job, a->text);
         break;
     }
 }

@@ -38,6 +38,8 @@ static void on_lines(void *arg, const struct worker_log *log, const char *text, 
 
 static bool driver_reads(const struct job *j)
 {
+    if (j->driver != NULL && j->driver->is_guest)
+        return j->driver->at != NULL && peer_has_room(j->driver->at);
     return j->driver != NULL && j->driver->link != NULL
            && unix_link_pending(j->driver->link) < LOG_PENDING;
 }

@@ -76,13 +76,27 @@ static void does_not_read(struct process *p)
     node_cut_off(p, "it did not read what was sent to it");
 }
 
-void node_send(struct process *p, uint8_t type, const void *body, size_t size)
+void node_send_routed(struct process *p,
+                      enum frame_class class,
+                      uint8_t type,
+                      uint32_t route,
+                      const void *body,
+                      size_t size)
 {
+    if (p != NULL && p->is_guest) {
+        guest_run_send(p, class, type, route, body, size);
+        return;
+    }
     if (p == NULL || p->link == NULL)
         return;
-    if (unix_link_send(p->link, wire_class(type), type, 0, body, size) != 0)
+    if (unix_link_send(p->link, class, type, route, body, size) != 0)
         does_not_read(p);
     mark_dirty(p);
+}
+
+void node_send(struct process *p, uint8_t type, const void *body, size_t size)
+{
+    node_send_routed(p, wire_class(type), type, 0, body, size);
 }
 
 void node_send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd)
@@ -109,14 +123,7 @@ static void send_routed(void *arg,
                         const void *body,
                         size_t size)
 {
-    struct node *n = arg;
-    struct process *p = n->processes[slot];
-
-    if (p == NULL || p->link == NULL)
-        return;
-    if (unix_link_send(p->link, class, type, route, body, size) != 0)
-        does_not_read(p);
-    mark_dirty(p);
+    node_send_routed(node_at(arg, slot), class, type, route, body, size);
 }
 
 /* --- processes --- */
@@ -139,6 +146,7 @@ struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_l
     p->logs[0].fd = p->logs[1].fd = -1;
     p->log_wd[0] = p->log_wd[1] = p->pidfd = -1;
     list_init(&p->dirty_node);
+    list_init(&p->pulls);
     if (unique_id_random(&p->id) == 0)
         p->watch = loop_watch_fd(n->loop, unix_link_fd(link), on_link, p);
     if (p->watch == NULL) {
@@ -183,6 +191,7 @@ static void tell_of_death(const struct process *p)
         if (q != NULL && q != p && (q->talked[p->slot / 64] >> p->slot % 64 & 1) != 0)
             node_send(q, WIRE_PROCESS_DEAD, &w, sizeof w);
     }
+    guest_run_on_dead(p);
 }
 
 /* The object store's frames that it sent before its end and nobody has read: an owner may have been
@@ -212,6 +221,8 @@ void node_free_process(struct process *p)
     list_remove(&p->dirty_node);
     store_run_remove(p);
     memory_run_on_gone(p);
+    pull_run_on_gone(p);
+    spill_run_on_gone(p);
     tell_of_death(p);
     log_forward_remove(p);
     worker_log_close(&p->logs[0]);
@@ -221,6 +232,8 @@ void node_free_process(struct process *p)
     if (p->pidfd >= 0)
         close(p->pidfd);
     n->processes[p->slot] = NULL;
+    if (p->number > 0)
+        word_map_set(&n->by_number, p->number, 0);
     if (p->job != NULL && p->job->driver == p)
         p->job->driver = NULL;
     router_unbind_process(n->router, p->slot);
@@ -247,53 +260,6 @@ static void link_lost(struct process *p)
 }
 
 /* --- frames --- */
-
-static void on_request(struct process *p, const uint8_t *body, size_t size)
-{
-    struct node *n = p->node;
-    struct wire_lease_request w;
-    struct res_set need;
-    struct err err;
-    char name[48];
-
-    memset(&w, 0, sizeof w);
-    memcpy(&w, body, size < sizeof w ? size : sizeof w);
-    if (size < sizeof w || w.n_resources > RESOURCES_MAX
-        || size < sizeof w + w.n_resources * sizeof(struct wire_resource) || w.count > 4096) {
-        node_refuse(p, "malformed LEASE_REQUEST");
-        return;
-    }
-    memset(&need, 0, sizeof need);
-    for (uint32_t i = 0; i < w.n_resources; i++) {
-        struct wire_resource r;
-        memcpy(&r, body + sizeof w + i * sizeof r, sizeof r);
-        r.name[sizeof r.name - 1] = '\0';
-        if (res_set_add(&need, &n->resources, r.name, r.units, &err) != 0) {
-            uint8_t buf[sizeof(struct wire_lease_refused) + 200];
-            struct wire_lease_refused refused = {.ticket = w.ticket,
-                                                 .count = w.count,
-                                                 .code = err.code};
-            memcpy(buf, &refused, sizeof refused);
-            size_t len = strlen(err.text);
-            memcpy(buf + sizeof refused, err.text, len);
-            node_send(p, WIRE_LEASE_REFUSED, buf, sizeof refused + len);
-            return;
-        }
-    }
-    size_t at = sizeof w + w.n_resources * sizeof(struct wire_resource);
-    snprintf(name, sizeof name, "%.*s", (int)(size - at), (const char *)body + at);
-    if (p->job->state >= JOB_ENDING)
-        return; /* so will it */
-    lease_request(n->leases,
-                  p->job->id,
-                  p->slot,
-                  w.ticket,
-                  w.count,
-                  &need,
-                  name,
-                  loop_now_ms(),
-                  &n->lease_actions);
-}
 
 static void on_info(struct process *p)
 {
@@ -328,13 +294,13 @@ static void handle(struct process *p, const struct frame *f)
         node_join_on_hello(p, f->body, f->body_size);
         break;
     case WIRE_LEASE_REQUEST:
-        on_request(p, f->body, f->body_size);
+        lease_run_on_request(p, f->body, f->body_size);
         break;
     case WIRE_LEASE_CANCEL:
-        lease_cancel(n->leases, p->slot, lease, now, &n->lease_actions);
+        spill_run_on_cancel(p, lease);
         break;
     case WIRE_LEASE_RETURN:
-        lease_return(n->leases, p->slot, lease, &n->lease_actions);
+        spill_run_on_return(p, lease);
         break;
     case WIRE_LEASE_ENDED:
         lease_ended(n->leases, p->slot, lease, now, &n->lease_actions);
@@ -363,33 +329,35 @@ static void handle(struct process *p, const struct frame *f)
             job_on_leave(p);
         break;
     default:
-        store_run_on_frame(p, f->h.type, f->body, f->body_size); /* else of a newer peer */
+        if (!pull_run_on_frame(p, f->h.type, f->body, f->body_size))
+            store_run_on_frame(p, f->h.type, f->body, f->body_size); /* else of a newer peer */
         break;
     }
 }
 
 void node_talk(struct process *a, struct process *b)
 {
-    a->talked[b->slot / 64] |= 1ull << b->slot % 64;
-    b->talked[a->slot / 64] |= 1ull << a->slot % 64;
+    if (!b->is_guest)
+        a->talked[b->slot / 64] |= 1ull << b->slot % 64;
+    if (!a->is_guest)
+        b->talked[a->slot / 64] |= 1ull << a->slot % 64;
 }
 
 /* To the process of its job with that number, whoever it is. */
 static int forward(struct process *p, const struct frame *f, struct err *err)
 {
     struct node *n = p->node;
-    struct wire_process_dead dead = {.process = f->h.route & ~WIRE_ROUTE_PROCESS};
+    struct wire_process_dead dead = {.process = f->h.route & WIRE_ROUTE_NUMBER};
+    struct process *to = guest_run_find(n, dead.process);
 
-    for (uint32_t s = 0; s < n->n_slots; s++) {
-        struct process *to = n->processes[s];
-        if (to == NULL || !to->welcomed || to->job != p->job || to->number != dead.process
-            || to->link == NULL)
-            continue;
-        node_talk(p, to);
-        return router_forward(n->router, p->slot, s, WIRE_ROUTE_PROCESS | p->number, f, err);
+    if (to == NULL || to->is_guest)
+        return guest_run_forward(p, f, err);
+    if (to->job != p->job || to->link == NULL) {
+        node_send(p, WIRE_PROCESS_DEAD, &dead, sizeof dead);
+        return 0;
     }
-    node_send(p, WIRE_PROCESS_DEAD, &dead, sizeof dead);
-    return 0;
+    node_talk(p, to);
+    return router_forward(n->router, p->slot, to->slot, WIRE_ROUTE_PROCESS | p->number, f, err);
 }
 
 static void on_frame(struct process *p, const struct frame *f)
@@ -425,7 +393,7 @@ static void take_frames(struct process *p, long got, struct err *err)
     struct frame f;
     int rc = 0;
 
-    while (!p->cut && (rc = unix_link_next(p->link, &f, err)) == 1) {
+    while (!p->cut && !p->is_paused && (rc = unix_link_next(p->link, &f, err)) == 1) {
         if (f.fd >= 0)
             close(f.fd); /* nobody sends us descriptors */
         on_frame(p, &f);
@@ -443,6 +411,21 @@ void node_read_on(struct process *p)
     struct err err = {0};
 
     take_frames(p, 0, &err);
+}
+
+void node_read_rest(struct process *p)
+{
+    struct err err = {0};
+    long got = 1;
+
+    p->is_paused = false;
+    if (p->link != NULL)
+        node_read_on(p);
+    for (int i = 0; p->link != NULL && got > 0 && i < LAST_READS; i++) {
+        got = unix_link_read(p->link, &err);
+        store_run_drain(p);
+        take_frames(p, got, &err);
+    }
 }
 
 static void on_link(void *arg, bool readable, bool writable)
@@ -488,6 +471,7 @@ void node_turn_end(void *arg)
     do {
         if (n->jobs_changed)
             job_pump(n);
+        spill_run(n);
         while (n->lease_actions.n > 0 || has_pool_actions(n)) {
             lease_run(n, 0, NULL);
             list_for_each(j, &n->jobs) pool_run(list_entry(j, struct job, node));
@@ -611,6 +595,8 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     list_init(&n->dirty);
     list_init(&n->commands);
     list_init(&n->jobs);
+    list_init(&n->sent);
+    list_init(&n->executables);
     clock_gettime(CLOCK_REALTIME, &t);
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
     n->resources = config->custom;
@@ -633,7 +619,8 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
         n->gcs = gcs_client_create_private();
     else if (cluster_run_open(n, err) != 0)
         goto fail;
-    if (open_session(n, err) != 0 || store_run_open(n, err) != 0 || watch_signals(n, err) != 0)
+    if (open_session(n, err) != 0 || store_run_open(n, err) != 0 || watch_signals(n, err) != 0
+        || cluster_run_listen(n, err) != 0)
         goto fail;
     log_forward_init(n);
     if (command_run_open(n, err) != 0 && !node_is_private(n))
@@ -699,5 +686,6 @@ void node_destroy(struct node *n)
     store_run_close(n);
     lease_table_destroy(n->leases);
     free(n->lease_actions.v);
+    word_map_fini(&n->by_number);
     free(n);
 }

@@ -31,7 +31,8 @@ static void welcome(struct process *p)
                              .cluster = n->cluster,
                              .node = n->id,
                              .worker = p->id,
-                             .slot = p->slot};
+                             .slot = p->slot,
+                             .node_number = n->number};
     size_t size = sizeof w;
     const char *strings[] = {n->session.dir,
                              n->config.node_name != NULL ? n->config.node_name : "head",
@@ -39,6 +40,7 @@ static void welcome(struct process *p)
 
     p->welcomed = true;
     w.process = p->number = n->next_process++;
+    word_map_set(&n->by_number, p->number, p->slot + 1);
     n->n_processes--;
     snprintf(w.build, sizeof w.build, NODE_BUILD);
     memcpy(buf, &w, sizeof w);

@@ -11,8 +11,12 @@
  *   lease_run.c        grants, channels and notices: what lease.c decides
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
  *   store_run.c        the object store's memory and rings: what objstore/store.c decides
+ *   pull_run.c         objects that come from other machines, or go there
  *   command_run.c      the session's socket, for `ray` commands and drivers
  *   memory_run.c       what `ray memory` asks of it
+ *   guest_run.c        processes of other machines
+ *   spill_run.c        leases for owners elsewhere, and from elsewhere
+ *   job_elsewhere.c    jobs whose driver is on another machine
  *   log_forward.c      prints of tasks on their way to the driver's terminal
  *   cluster_run.c      the cluster around this node: the GCS, other nodes, coming and leaving
  *   machine_run.c      measures the machine when it is idle
@@ -27,12 +31,16 @@
 #include "lib/net/unix_link.h"
 #include "lib/net/wire.h"
 #include "objstore/store.h"
+#include "objstore/word_map.h"
 #include "raylet/channel_table.h"
+#include "raylet/cluster_view.h"
 #include "raylet/lease.h"
 #include "raylet/machine.h"
 #include "raylet/node.h"
+#include "raylet/peer.h"
 #include "raylet/router.h"
 #include "raylet/session.h"
+#include "raylet/transfer.h"
 #include "raylet/worker_log.h"
 #include "raylet/worker_pool.h"
 #include "raylet/zygote.h"
@@ -76,8 +84,19 @@ struct job {
     char why[400];            /* why the last worker could not start */
     enum err_code start_code; /* what a refusal for that reason says */
     struct job_row row;
+    uint32_t *askers, n_askers; /* nodes that have work of it */
+    struct transfer_hash hash;  /* of the executable, once others ask for it */
+    bool is_offered;            /* to them */
+    uint64_t transfer_ticket;   /* it is being hashed, or is on its way here; 0: neither */
+    /* of a job whose driver, a guest, is elsewhere */
+    uint32_t home;    /* node number; 0: here */
+    struct list held; /* units that wait until it runs */
 };
 #define JOB_MAGIC 0x4a4f4253u
+
+#define GUESTS_MAX         65536
+#define LEASE_NODE_SHIFT   36          /* of a lease's number: above it is its node's */
+#define STORE_RUN_TRANSFER BOARD_SLOTS /* transfer.c's slot in the store */
 
 /* A driver or worker with a link. Its slot on the board is its handle in lease.c and router.c;
  * owned by node.processes. */
@@ -92,6 +111,7 @@ struct process {
     bool welcomed;
     bool cut; /* link_lost at the turn's end */
     char cut_why[128];
+    bool is_paused;      /* not read: what it sends to another node finds no room */
     const char *refused; /* why its HELLO was; NULL: it was not */
     int32_t pid;         /* of a worker: 0 until SPAWNED */
     int pidfd;       /* of a worker: what is killed is this process, not who has its number now */
@@ -105,10 +125,17 @@ struct process {
     struct control_block *control;
     struct worker_log logs[2];
     int log_wd[2];
-    uint64_t talked[BOARD_SLOTS / 64]; /* those it exchanged frames with, or may have */
+    uint64_t talked[BOARD_SLOTS / 64]; /* those here it exchanged frames with, or may have */
     bool in_store;                     /* the object store knows it */
     uint32_t n_asked;                  /* REFS_ASKs it has not answered */
+    struct list pulls;                 /* STORE_PULLs that were not answered */
+    uint32_t n_pulls;
     char log_base[300];
+    /* of another machine; its slot is BOARD_SLOTS or more */
+    bool is_guest;
+    struct peer *at;     /* its raylet; NULL: the GCS is asked where it is */
+    struct list waiting; /* for that */
+    size_t n_waiting_bytes;
 };
 #define PROCESS_MAGIC 0x50524f43u
 
@@ -149,6 +176,16 @@ struct node {
     size_t index_size;
     struct process *processes[BOARD_SLOTS];
     uint32_t n_slots; /* beyond them all are NULL */
+    struct process **guests;
+    uint32_t n_guests;         /* beyond them there are none */
+    struct word_map by_number; /* process number -> slot + 1, of processes and guests */
+    struct transfer *transfer; /* NULL if peers is */
+    struct list executables;   /* of jobs elsewhere, for the next */
+    struct cluster_view *view; /* NULL if peers is */
+    struct list sent;          /* units that are at other nodes: spill_run.c */
+    bool spill_due;            /* some may go elsewhere now */
+    struct peers *peers;       /* NULL: this raylet is alone */
+    uint32_t telling;          /* of which death each peer was told last */
     struct list dirty;
     struct unique_id cluster, id;
     uint32_t number;            /* of the node, by the GCS; 0: not registered yet */
@@ -200,6 +237,8 @@ struct process *node_add_process(struct node *n, enum wire_kind kind, int fd);
 struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_link *link);
 /* What its link has read already. */
 void node_read_on(struct process *p);
+/* It is reaped: what it sent before counts. */
+void node_read_rest(struct process *p);
 /* Of a driver: nothing of it is read any more. */
 void node_close_link(struct process *p);
 void node_free_process(struct process *p);
@@ -208,8 +247,24 @@ void node_send(struct process *p, uint8_t type, const void *body, size_t size);
 /* The same with a descriptor (-1: none), which is closed in any case. */
 void node_send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd);
 
+/* The same over a route. */
+void node_send_routed(struct process *p,
+                      enum frame_class class,
+                      uint8_t type,
+                      uint32_t route,
+                      const void *body,
+                      size_t size);
+
 /* These two may exchange frames from now on: each is told of the other's death. */
 void node_talk(struct process *a, struct process *b);
+
+/* Of this slot, guest or not. NULL: none. */
+static inline struct process *node_at(const struct node *n, uint32_t slot)
+{
+    if (slot < BOARD_SLOTS)
+        return n->processes[slot];
+    return slot - BOARD_SLOTS < n->n_guests ? n->guests[slot - BOARD_SLOTS] : NULL;
+}
 
 /* Its last frame: then say why not and cut it off, at the turn's end. */
 void node_say_error(struct process *p, enum err_code code, const char *text);
@@ -260,6 +315,28 @@ uint32_t job_first(const struct node *n);
 /* Workers that are there, of all jobs. */
 unsigned job_count_workers(const struct node *n);
 
+/* A job whose driver is on that node, NEW. */
+struct job *job_begin_elsewhere(struct node *n, uint32_t number, uint32_t home);
+/* It has all it needs: RUNNING. */
+int job_start(struct job *j, struct err *err);
+
+/* --- job_elsewhere.c --- */
+/* The job with this number, begun if it is not here. NULL: its home is not known. */
+struct job *job_elsewhere(struct node *n, uint32_t number, uint32_t home);
+/* It does not run yet: what this guest sent is kept until it does. false: it does. */
+bool job_elsewhere_hold(struct process *owner, const uint8_t *body, size_t size);
+void job_elsewhere_on_message(struct node *n,
+                              struct peer *from,
+                              uint8_t type,
+                              const uint8_t *body,
+                              size_t size);
+/* Its driver, here, has ended: tell all nodes that have work of it. */
+void job_elsewhere_tell_end(const struct job *j);
+void job_elsewhere_on_node_lost(struct node *n, uint32_t number);
+void job_elsewhere_fini(struct job *j);
+/* Executables that are kept for other jobs. */
+void job_elsewhere_forget_kept(struct node *n);
+
 /* --- node_time.c --- */
 /* At each turn's end: what changed may be due earlier. */
 void node_time_arm(struct node *n);
@@ -268,6 +345,8 @@ void node_time_arm(struct node *n);
 /* With --gcs-address: n->gcs asks that, and the port for other nodes is bound, but answers nothing
  * yet. */
 int cluster_run_open(struct node *n, struct err *err);
+/* The data port; the store is there. */
+int cluster_run_listen(struct node *n, struct err *err);
 void cluster_run_close(struct node *n); /* NULL around is fine */
 /* What other nodes are told of this one. */
 void cluster_run_fill_row(const struct node *n, struct node_row *row);
@@ -293,6 +372,11 @@ void machine_run_fini(struct node *n);
 /* --- lease_run.c --- */
 /* Carry out what lease.c decided. dead, status: the worker whose death is carried out, or NULL. */
 void lease_run(struct node *n, int status, const struct process *dead);
+/* A LEASE_REQUEST of this process, which may be a guest. now: what cannot start at this moment is
+ * rejected. */
+void lease_run_ask(struct process *p, const uint8_t *request, size_t size, bool now);
+/* The same of a process of ours: units for which another node is better go there. */
+void lease_run_on_request(struct process *p, const uint8_t *body, size_t size);
 /* One end of a lease's channel was lost at that process's limit of descriptors (ROUTE without a
  * route). From now on the pair talks over a route; the lease ends with nothing started, since
  * nothing was ever read. */
@@ -311,10 +395,69 @@ void pool_run_kill_all(const struct job *j);
 /* Those that have not told of their end by themselves, their zygote is gone: wait for them. */
 void pool_run_bury_all(struct job *j);
 
+/* --- guest_run.c --- */
+/* With that process number, here or elsewhere. NULL: nobody knows it. */
+struct process *guest_run_find(const struct node *n, uint32_t number);
+/* The guest with that number on that node, a new one if there is none. NULL: it cannot be there, or
+ * there are too many. */
+struct process *guest_run_get(struct node *n, struct peer *at, uint32_t number);
+/* It has ended: those it talked to are told, what it owned here is freed. */
+void guest_run_end(struct process *g);
+/* All of this node; at NULL: all, and what they took. */
+void guest_run_end_all(struct node *n, const struct peer *at);
+/* route: who it is from, and the role. */
+void guest_run_send(struct process *g,
+                    enum frame_class class,
+                    uint8_t type,
+                    uint32_t route,
+                    const void *body,
+                    size_t size);
+/* All of this job, which has ended. */
+void guest_run_forget_job(struct job *j);
+/* A frame of a process of ours to a number that is not here. */
+int guest_run_forward(struct process *from, const struct frame *f, struct err *err);
+/* There is room in the sessions again. */
+void guest_run_on_room(struct node *n);
+/* A process of ours is reaped: tell the nodes it talked to. */
+void guest_run_on_dead(const struct process *p);
+void guest_run_on_message(struct node *n,
+                          struct peer *from,
+                          const struct peer_header *h,
+                          const uint8_t *body,
+                          size_t size);
+
+/* --- spill_run.c --- */
+/* A guest asks for leases here. */
+void spill_run_on_spill(struct process *owner, const uint8_t *body, size_t size);
+/* They cannot be had here: back to the raylet of its owner. */
+void spill_run_reject(struct process *owner, const uint8_t *body, size_t size);
+void spill_run_reject_units(struct process *owner, uint64_t ticket, uint32_t count);
+/* Of a request of ours go elsewhere what should; the others, counted, are asked for here. */
+uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t size);
+/* At each turn: units that wait here while there is room elsewhere. */
+void spill_run(struct node *n);
+void spill_run_fini(struct node *n);
+void spill_run_on_return(struct process *owner, uint64_t lease);
+/* This owner has ended: nodes that it asked are told. */
+void spill_run_on_gone(const struct process *owner);
+/* What was asked of that node is asked for again, what it granted is lost. */
+void spill_run_on_node_lost(struct node *n, uint32_t at, const char *why);
+void spill_run_on_rejected(struct node *n, struct peer *from, const uint8_t *body, size_t size);
+/* An owner, ours or a guest, does not want what it asked for any more. */
+void spill_run_on_cancel(struct process *owner, uint64_t ticket);
+/* Another raylet has granted one to an owner of ours, or said that it will not. */
+void spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t *body, size_t size);
+void spill_run_on_answer(struct process *owner,
+                         struct peer *from,
+                         uint8_t type,
+                         const uint8_t *body,
+                         size_t size);
+
 /* --- store_run.c --- */
 /* Make the object store and its memory. */
 int store_run_open(struct node *n, struct err *err);
 void store_run_close(struct node *n);
+uint64_t store_run_capacity(const struct node *n); /* bytes of the arena */
 /* The machine's facts are known now: tell the processes how to copy. */
 void store_run_on_measured(struct node *n);
 /* A process's control block, mapped at p->control; *fd is the caller's. */
@@ -330,6 +473,16 @@ void store_run_drain(struct process *p);
 bool store_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, size_t size);
 /* Carry out what store.c decided. */
 void store_run(struct node *n);
+
+/* --- pull_run.c --- */
+/* false: not a frame of this. */
+bool pull_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, size_t size);
+/* It has ended: nobody is to be answered. */
+void pull_run_on_gone(struct process *p);
+/* Another raylet says PEER_FREE. */
+void pull_run_on_free(struct node *n, const uint8_t *body, size_t size);
+/* As transfer_config has it; arg: the node. */
+void pull_run_send_free(void *arg, uint32_t node, const struct transfer_key *key);
 
 /* --- command_run.c --- */
 /* Listen on the session's socket. -1 with err: a private cluster goes on without. */

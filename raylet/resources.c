@@ -45,6 +45,14 @@ int resources_add(struct resources *r, const char *name, int64_t units, struct e
     return 0;
 }
 
+void resources_know(struct resources *r, const char *name)
+{
+    struct err err;
+
+    if (find(r, name) == r->n && r->n < RESOURCES_MAX)
+        (void)resources_add(r, name, 0, &err); /* a bad name is found out by who uses it */
+}
+
 int res_set_add(struct res_set *set,
                 const struct resources *r,
                 const char *name,

@@ -37,6 +37,8 @@ struct resources {
 void resources_init(struct resources *r, int64_t cpu_units);
 /* -1: bad name or amount, no room, exists. */
 int resources_add(struct resources *r, const char *name, int64_t units, struct err *err);
+/* Of this name there is none here, but it can be said of a need; nothing if there is no room. */
+void resources_know(struct resources *r, const char *name);
 /* Add to the set; a resource the node lacks is noted in set->missing. -1: a negative or absurd
  * amount. */
 int res_set_add(struct res_set *set,

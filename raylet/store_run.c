@@ -83,7 +83,7 @@ int store_run_open(struct node *n, struct err *err)
     uint64_t capacity =
         n->config.object_store_memory > 0 ? n->config.object_store_memory : default_capacity();
     struct store_config config = {.capacity = capacity / STORE_BLOCK * STORE_BLOCK,
-                                  .n_slots = BOARD_SLOTS,
+                                  .n_slots = BOARD_SLOTS + 1, /* the last is transfer.c's */
                                   .wait_ms = WAIT_MS};
 
     config.n_entries = (uint32_t)(config.capacity / ENTRY_BYTES) + ENTRIES_MORE;
@@ -112,6 +112,14 @@ int store_run_open(struct node *n, struct err *err)
                                       ERR_NO_MEMORY,
                                       "no memory for the object store's books: set a smaller "
                                       "object_store_memory, or raise the limit (ulimit -v)");
+}
+
+uint64_t store_run_capacity(const struct node *n)
+{
+    struct store_stats s;
+
+    store_get_stats(n->store, &s);
+    return s.capacity;
 }
 
 void store_run_close(struct node *n)
@@ -255,43 +263,66 @@ static void send_lent(struct node *n, const struct store_action *a)
     node_send(n->processes[a->slot], WIRE_STORE_LENT, buf, size);
 }
 
+static void say_full(const struct node *n, const struct store_action *a, char *out, size_t size)
+{
+    struct store_stats s;
+
+    store_get_stats(n->store, &s);
+    if (a->too_large)
+        snprintf(out,
+                 size,
+                 "an object of %llu bytes is larger than the object store, which has %llu: "
+                 "raise object_store_memory, or make several parts",
+                 (unsigned long long)a->size,
+                 (unsigned long long)s.capacity);
+    else
+        snprintf(out,
+                 size,
+                 "the object store is full: %llu bytes were wanted for %d s, %llu of %llu "
+                 "are in use by %u objects, the longest free piece has %llu: release refs "
+                 "(`ray memory` lists who holds what) or raise object_store_memory",
+                 (unsigned long long)a->size,
+                 WAIT_MS / 1000,
+                 (unsigned long long)s.used,
+                 (unsigned long long)s.capacity,
+                 s.n_sealed,
+                 (unsigned long long)s.largest_free);
+}
+
 static void send_refused(struct node *n, const struct store_action *a)
 {
     uint8_t buf[sizeof(struct wire_store_refused) + 400];
     struct wire_store_refused w = {.ticket = a->ticket};
     char *text = (char *)buf + sizeof w;
-    struct store_stats s;
-    int len;
 
     memcpy(buf, &w, sizeof w);
-    store_get_stats(n->store, &s);
-    if (a->too_large)
-        len = snprintf(text,
-                       sizeof buf - sizeof w,
-                       "an object of %llu bytes is larger than the object store, which has %llu: "
-                       "raise object_store_memory, or make several parts",
-                       (unsigned long long)a->size,
-                       (unsigned long long)s.capacity);
-    else
-        len = snprintf(text,
-                       sizeof buf - sizeof w,
-                       "the object store is full: %llu bytes were wanted for %d s, %llu of %llu "
-                       "are in use by %u objects, the longest free piece has %llu: release refs "
-                       "(`ray memory` lists who holds what) or raise object_store_memory",
-                       (unsigned long long)a->size,
-                       WAIT_MS / 1000,
-                       (unsigned long long)s.used,
-                       (unsigned long long)s.capacity,
-                       s.n_sealed,
-                       (unsigned long long)s.largest_free);
+    say_full(n, a, text, sizeof buf - sizeof w);
     log_warn("store", "refused", "msg=\"%s\"", text);
-    node_send(n->processes[a->slot], WIRE_STORE_REFUSED, buf, sizeof w + (size_t)len);
+    node_send(n->processes[a->slot], WIRE_STORE_REFUSED, buf, sizeof w + strlen(text));
+}
+
+/* What is transfer.c's; it may add actions. */
+static void give_transfer(struct node *n, size_t i)
+{
+    struct store_action a = n->store_actions.v[i];
+    char text[400];
+
+    if (n->transfer == NULL)
+        return;
+    say_full(n, &a, text, sizeof text);
+    transfer_on_store(n->transfer, &a, a.kind == STORE_REFUSED ? text : NULL);
+    if (a.kind == STORE_LENT)
+        store_reserve_until(n->reserve, a.offset + a.size);
 }
 
 void store_run(struct node *n)
 {
     for (size_t i = 0; i < n->store_actions.n; i++) {
         const struct store_action *a = &n->store_actions.v[i];
+        if (a->kind == STORE_FREED || a->slot == STORE_RUN_TRANSFER) {
+            give_transfer(n, i);
+            continue;
+        }
         switch (a->kind) {
         case STORE_LENT:
             send_lent(n, a);

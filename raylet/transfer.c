@@ -427,6 +427,12 @@ uint16_t transfer_port(const struct transfer *t)
     return t->port;
 }
 
+void transfer_set_self(struct transfer *t, const struct unique_id *cluster, uint32_t node)
+{
+    t->config.cluster = *cluster;
+    t->config.node = node;
+}
+
 void transfer_on_store(struct transfer *t, const struct store_action *action, const char *refusal)
 {
     struct store_action a = *action; /* what we do may move the list it is in */

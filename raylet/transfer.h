@@ -68,6 +68,8 @@ struct transfer_config {
 
 /* Listens. The store has its slot from here on. NULL with err. */
 struct transfer *transfer_create(const struct transfer_config *config, struct err *err);
+/* What was not known when it was created; before transfer_add_node. */
+void transfer_set_self(struct transfer *t, const struct unique_id *cluster, uint32_t node);
 /* Ends what is on its way: done is called with ERR_CANCELED before this returns. The store must
  * still be there; it has its slot no more. NULL is fine. */
 void transfer_destroy(struct transfer *t);

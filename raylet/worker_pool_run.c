@@ -147,6 +147,7 @@ static void gone(struct process *p, int status)
     struct job *j = p->job;
     uint64_t now = loop_now_ms(), token = p->token;
 
+    node_read_rest(p);
     log_forward_read(p, true);
     explain_start(p, status);
     log_info("node", "worker_exited", "pid=%d status=0x%x", p->pid, status);

@@ -124,6 +124,16 @@ void loop_want_write(struct loop_watch *w, bool want)
         event_del(w->write);
 }
 
+void loop_want_read(struct loop_watch *w, bool want)
+{
+    if (w == NULL || w->read == NULL)
+        return;
+    if (want)
+        event_add(w->read, NULL);
+    else
+        event_del(w->read);
+}
+
 void loop_unwatch(struct loop_watch *w)
 {
     if (w == NULL)

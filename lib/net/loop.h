@@ -32,6 +32,8 @@ void loop_stop(struct loop *l);
 struct loop_watch *loop_watch_fd(struct loop *l, int fd, loop_fd_f cb, void *arg);
 /* Ask for it only after EAGAIN. NULL is fine. */
 void loop_want_write(struct loop_watch *w, bool want);
+/* At first it is wanted. */
+void loop_want_read(struct loop_watch *w, bool want);
 void loop_unwatch(struct loop_watch *w); /* NULL is fine; also from its own callback */
 struct loop_timer *loop_every(struct loop *l, uint32_t ms, loop_f cb, void *arg);
 /* Once; end it also after it has fired. */

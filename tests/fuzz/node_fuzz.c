@@ -61,6 +61,12 @@ struct loop_watch *loop_on_signal(struct loop *l, int signo, loop_fd_f cb, void 
     return loop_watch_fd(l, -1, cb, arg);
 }
 
+void loop_want_read(struct loop_watch *w, bool want)
+{
+    (void)w;
+    (void)want;
+}
+
 void loop_want_write(struct loop_watch *w, bool want)
 {
     if (w != NULL)

@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How this works. A guest is a process of another machine that exchanges frames with one of ours:
+ * a struct process without a link, on a slot behind the board's. What is sent to it goes into the
+ * session of its node; what comes from it is handled as if it had come by a link. It begins with
+ * the first frame that names it and ends with the word of its raylet, or with its node.
+ *
+ * Of a number that nobody has named yet the GCS says on which node it is; what is to go there
+ * waits meanwhile.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/log.h"
+#include "raylet/node_private.h"
+#include "raylet/peer_frames.h"
+
+#define WAITING_MAX (4u << 20) /* bytes for a process whose node is not known yet */
+#define ROUTE_FLAGS (WIRE_ROUTE_OWNER | WIRE_ROUTE_WORKER)
+
+/* A message to a guest that waits for its node. */
+struct waiting {
+    struct list node;
+    uint32_t from, route;
+    enum frame_class class;
+    uint8_t type;
+    size_t size;
+    uint8_t body[];
+};
+
+/* A question to the GCS. */
+struct locating {
+    struct node *node;
+    uint32_t process;
+};
+
+/* --- which there are --- */
+
+struct process *guest_run_find(const struct node *n, uint32_t number)
+{
+    uint64_t at = word_map_get(&n->by_number, number);
+
+    return at > 0 ? node_at(n, (uint32_t)at - 1) : NULL;
+}
+
+static struct process *make(struct node *n, uint32_t number, struct peer *at)
+{
+    uint32_t i = 0;
+
+    while (i < n->n_guests && n->guests[i] != NULL)
+        i++;
+    if (i == GUESTS_MAX)
+        return NULL;
+    if (i == n->n_guests) {
+        struct process **v = try_alloc(n->guests, (n->n_guests + 1) * sizeof *v);
+        if (v == NULL)
+            return NULL;
+        n->guests = v;
+        n->n_guests++;
+    }
+    struct process *g = xcalloc(1, sizeof *g);
+    g->magic = PROCESS_MAGIC;
+    g->node = n;
+    g->slot = BOARD_SLOTS + i;
+    g->number = number;
+    g->is_guest = true;
+    g->at = at;
+    g->logs[0].fd = g->logs[1].fd = -1;
+    g->log_wd[0] = g->log_wd[1] = g->pidfd = -1;
+    list_init(&g->dirty_node);
+    list_init(&g->waiting);
+    list_init(&g->pulls);
+    n->guests[i] = g;
+    word_map_set(&n->by_number, number, g->slot + 1);
+    return g;
+}
+
+static void drop_waiting(struct process *g)
+{
+    list_for_each_safe(m, &g->waiting) free(list_entry(m, struct waiting, node));
+    list_init(&g->waiting);
+    g->n_waiting_bytes = 0;
+}
+
+void guest_run_end(struct process *g)
+{
+    struct node *n = g->node;
+    struct wire_process_dead w = {.process = g->number};
+
+    ASSERT(g->is_guest);
+    if (g->job != NULL)
+        lease_owner_died(n->leases, g->slot, loop_now_ms(), &n->lease_actions);
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL && (g->talked[s / 64] >> s % 64 & 1) != 0)
+            node_send(n->processes[s], WIRE_PROCESS_DEAD, &w, sizeof w);
+    store_owner_gone(n->store, g->number, loop_now_ms(), &n->store_actions);
+    if (n->transfer != NULL)
+        transfer_owner_gone(n->transfer, g->number);
+    router_unbind_process(n->router, g->slot);
+    if (g->job != NULL && g->job->driver == g)
+        g->job->driver = NULL;
+    drop_waiting(g);
+    word_map_set(&n->by_number, g->number, 0);
+    n->guests[g->slot - BOARD_SLOTS] = NULL;
+    while (n->n_guests > 0 && n->guests[n->n_guests - 1] == NULL)
+        n->n_guests--;
+    g->magic = 0;
+    free(g);
+}
+
+/* --- to a guest --- */
+
+static void send_now(struct process *g,
+                     enum frame_class class,
+                     uint8_t type,
+                     uint32_t from,
+                     uint32_t route,
+                     const void *body,
+                     size_t size)
+{
+    struct peer_header h = {.to = g->number, .from = from, .route = route, .type = type};
+
+    peers_send(g->at, class, &h, body, size);
+}
+
+void guest_run_send(struct process *g,
+                    enum frame_class class,
+                    uint8_t type,
+                    uint32_t route,
+                    const void *body,
+                    size_t size)
+{
+    uint32_t from = route & WIRE_ROUTE_NUMBER, flags = route & ROUTE_FLAGS;
+
+    if (g->at != NULL) {
+        send_now(g, class, type, from, flags, body, size);
+        return;
+    }
+    struct waiting *w =
+        g->n_waiting_bytes + size <= WAITING_MAX ? try_alloc(NULL, sizeof *w + size) : NULL;
+    if (w == NULL) {
+        log_warn("guest", "given_up", "process=%u msg=\"too much waits for its node\"", g->number);
+        guest_run_end(g); /* to who sends it is dead: nothing is lost in silence */
+        return;
+    }
+    *w = (struct waiting){.from = from, .route = flags, .class = class, .type = type, .size = size};
+    memcpy(w->body, body, size);
+    list_append(&g->waiting, &w->node);
+    g->n_waiting_bytes += size;
+}
+
+static void found(struct process *g, struct peer *at)
+{
+    g->at = at;
+    list_for_each(m, &g->waiting)
+    {
+        const struct waiting *w = list_entry(m, struct waiting, node);
+        send_now(g, w->class, w->type, w->from, w->route, w->body, w->size);
+    }
+    drop_waiting(g);
+}
+
+struct process *guest_run_get(struct node *n, struct peer *at, uint32_t number)
+{
+    struct process *g = guest_run_find(n, number);
+
+    if (g == NULL)
+        g = number > 0 ? make(n, number, at) : NULL;
+    else if (!g->is_guest || (g->at != NULL && g->at != at))
+        return NULL; /* ours, or of another node: that cannot be */
+    if (g != NULL && g->at == NULL)
+        found(g, at);
+    return g;
+}
+
+/* Where a process is, says the GCS. */
+static void on_located(void *arg, enum err_code code, const struct unique_id *id, uint32_t number)
+{
+    struct locating *l = arg;
+    struct node *n = l->node;
+    struct process *g = guest_run_find(n, l->process);
+
+    (void)id;
+    free(l);
+    if (code == ERR_CANCELED || g == NULL || !g->is_guest || g->at != NULL)
+        return;
+    struct peer *at = code == ERR_NONE && number != n->number ? peers_find(n->peers, number) : NULL;
+    if (at != NULL) {
+        found(g, at);
+        return;
+    }
+    log_info("guest",
+             "not_found",
+             "process=%u msg=\"%s\"",
+             g->number,
+             code == ERR_NONE ? "its node is dead" : err_code_name(code));
+    guest_run_end(g);
+}
+
+int guest_run_forward(struct process *from, const struct frame *f, struct err *err)
+{
+    struct node *n = from->node;
+    uint32_t number = f->h.route & WIRE_ROUTE_NUMBER;
+    struct process *g = guest_run_find(n, number);
+
+    if (g == NULL && n->peers != NULL && (g = make(n, number, NULL)) != NULL) {
+        struct locating *l = xmalloc(sizeof *l);
+        *l = (struct locating){.node = n, .process = number};
+        gcs_client_locate(n->gcs, number, on_located, l);
+    }
+    if (g == NULL || (g->job != NULL && g->job != from->job)) {
+        struct wire_process_dead dead = {.process = number};
+        node_send(from, WIRE_PROCESS_DEAD, &dead, sizeof dead);
+        return 0;
+    }
+    node_talk(from, g);
+    struct peer *at = g->at; /* g may end with the frame */
+    int rc = router_forward(n->router,
+                            from->slot,
+                            g->slot,
+                            (f->h.route & ROUTE_FLAGS) | from->number,
+                            f,
+                            err);
+    if (at != NULL && !peer_has_room(at)) {
+        from->is_paused = true;
+        loop_want_read(from->watch, false);
+    }
+    return rc;
+}
+
+void guest_run_on_room(struct node *n)
+{
+    for (uint32_t s = 0; s < n->n_slots; s++) {
+        struct process *p = n->processes[s];
+        if (p == NULL || !p->is_paused)
+            continue;
+        p->is_paused = false;
+        if (p->link == NULL)
+            continue;
+        loop_want_read(p->watch, true);
+        node_read_on(p); /* may pause it again */
+    }
+}
+
+void guest_run_on_dead(const struct process *p)
+{
+    struct node *n = p->node;
+    struct peer_header h = {.type = PEER_PROCESS_DEAD};
+    struct wire_process_dead w = {.process = p->number};
+
+    n->telling++;
+    for (uint32_t i = 0; i < n->n_guests; i++) {
+        struct process *g = n->guests[i];
+        if (g == NULL || (g->talked[p->slot / 64] >> p->slot % 64 & 1) == 0)
+            continue;
+        g->talked[p->slot / 64] &= ~(1ull << p->slot % 64);
+        if (g->at == NULL)
+            continue;
+        if ((uintptr_t)peer_data(g->at) != n->telling)
+            peers_send(g->at, FRAME_CALLS, &h, &w, sizeof w);
+        peer_set_data(g->at, (void *)(uintptr_t)n->telling); /* who was told last */
+    }
+}
+
+/* --- from a guest --- */
+
+/* May a raylet say this to a process of ours? */
+static bool is_from_raylet(uint8_t type)
+{
+    switch (type) {
+    case WIRE_ROUTE:
+    case WIRE_LEASE_GRANT:
+    case WIRE_LEASE_CANCELED:
+    case WIRE_LEASE_REFUSED:
+    case WIRE_WORKER_DEAD:
+    case WIRE_PROCESS_DEAD:
+    case WIRE_LOG:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void say_dead(struct peer *to, uint32_t asker, uint32_t number)
+{
+    struct peer_header h = {.to = asker, .type = WIRE_PROCESS_DEAD};
+    struct wire_process_dead w = {.process = number};
+
+    peers_send(to, FRAME_CALLS, &h, &w, sizeof w);
+}
+
+/* A raylet's frame for a process of ours. */
+static void on_from_raylet(struct process *p,
+                           struct peer *from,
+                           uint8_t type,
+                           const uint8_t *body,
+                           size_t size)
+{
+    if (!is_from_raylet(type))
+        return;
+    if (type == WIRE_LEASE_GRANT)
+        spill_run_on_grant(p, from, body, size);
+    else if (type == WIRE_LEASE_CANCELED || type == WIRE_LEASE_REFUSED)
+        spill_run_on_answer(p, from, type, body, size);
+    else if (type == WIRE_PROCESS_DEAD && size >= sizeof(struct wire_process_dead)) {
+        struct wire_process_dead w;
+        memcpy(&w, body, sizeof w);
+        struct process *g = guest_run_find(p->node, w.process);
+        if (g != NULL && g->is_guest && g->at == from)
+            guest_run_end(g); /* which tells p, too */
+        return;
+    }
+    node_send(p, type, body, size);
+}
+
+static void on_process_dead(struct node *n, struct peer *from, const uint8_t *body, size_t size)
+{
+    struct wire_process_dead w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    struct process *g = guest_run_find(n, w.process);
+    if (g != NULL && g->is_guest && g->at == from)
+        guest_run_end(g);
+}
+
+/* For this raylet. */
+static void on_own(struct node *n,
+                   struct peer *from,
+                   const struct peer_header *h,
+                   const uint8_t *body,
+                   size_t size)
+{
+    struct process *g = h->from > 0 ? guest_run_get(n, from, h->from) : NULL;
+    uint64_t lease = 0;
+
+    if (size >= sizeof lease)
+        memcpy(&lease, body, sizeof lease);
+    if (h->from > 0 && g == NULL)
+        return;
+    switch (h->type) {
+    case PEER_PROCESS_DEAD:
+        on_process_dead(n, from, body, size);
+        break;
+    case PEER_SPILL:
+        if (g != NULL)
+            spill_run_on_spill(g, body, size);
+        break;
+    case PEER_REJECTED:
+        spill_run_on_rejected(n, from, body, size);
+        break;
+    case WIRE_LEASE_CANCEL:
+        if (g != NULL && g->job != NULL)
+            spill_run_on_cancel(g, lease);
+        break;
+    case WIRE_LEASE_RETURN:
+        if (g != NULL && g->job != NULL)
+            lease_return(n->leases, g->slot, lease, &n->lease_actions);
+        break;
+    case PEER_FREE:
+        pull_run_on_free(n, body, size);
+        break;
+    case PEER_JOB_ASK:
+    case PEER_JOB:
+    case PEER_JOB_END:
+        job_elsewhere_on_message(n, from, h->type, body, size);
+        break;
+    default: /* of a newer raylet */
+        break;
+    }
+}
+
+/* Who is the owner for one is the worker's route for the other. */
+static uint32_t swap_roles(uint32_t route)
+{
+    uint32_t flags = 0;
+
+    if ((route & WIRE_ROUTE_OWNER) != 0)
+        flags |= WIRE_ROUTE_WORKER;
+    if ((route & WIRE_ROUTE_WORKER) != 0)
+        flags |= WIRE_ROUTE_OWNER;
+    return flags;
+}
+
+void guest_run_on_message(struct node *n,
+                          struct peer *from,
+                          const struct peer_header *h,
+                          const uint8_t *body,
+                          size_t size)
+{
+    if (h->to == 0) {
+        on_own(n, from, h, body, size);
+        return;
+    }
+    struct process *p = guest_run_find(n, h->to);
+    bool is_there = p != NULL && !p->is_guest && p->welcomed && p->link != NULL;
+    if (h->from == 0) {
+        if (is_there)
+            on_from_raylet(p, from, h->type, body, size);
+        return;
+    }
+    struct process *g = guest_run_get(n, from, h->from);
+    if (g == NULL)
+        return;
+    if (is_there && g->job == NULL)
+        g->job = p->job;
+    if (!is_there || g->job != p->job) {
+        say_dead(from, h->from, h->to);
+        return;
+    }
+    /* those are between a process and its raylet, and nobody else's to say */
+    if (wire_is_raylets(h->type))
+        return;
+    node_talk(p, g);
+    node_send_routed(p,
+                     wire_class(h->type),
+                     h->type,
+                     WIRE_ROUTE_PROCESS | g->number | swap_roles(h->route),
+                     body,
+                     size);
+}
+
+void guest_run_forget_job(struct job *j)
+{
+    struct node *n = j->of;
+
+    if (j->driver != NULL && j->driver->is_guest)
+        j->driver = NULL;
+    for (uint32_t i = 0; i < n->n_guests; i++)
+        if (n->guests[i] != NULL && n->guests[i]->job == j)
+            guest_run_end(n->guests[i]);
+}
+
+void guest_run_end_all(struct node *n, const struct peer *at)
+{
+    for (uint32_t i = 0; i < n->n_guests; i++)
+        if (n->guests[i] != NULL && (at == NULL || n->guests[i]->at == at))
+            guest_run_end(n->guests[i]);
+    if (at == NULL) {
+        free(n->guests);
+        n->guests = NULL;
+    }
+}

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How this works. A unit of a request is sent to another node when the policy says so: as it comes
+ * (spill_run_divide), or later out of lease.c's queue (spill_run). It goes in its owner's name, and
+ * that node grants it to the owner itself, or rejects it to us; then it is asked for here again.
+ * What is out is remembered, with the request it is part of, so that each unit is answered once:
+ * by a GRANT, CANCELED or REFUSED that passes, by CANCELED from here if the owner has canceled
+ * meanwhile, or by whoever takes it after a node was lost.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/log.h"
+#include "raylet/node_private.h"
+#include "raylet/peer_frames.h"
+
+#define REQUEST_MAX                                                                                \
+    (sizeof(struct wire_lease_request) + RESOURCES_MAX * sizeof(struct wire_resource) + 48)
+
+/* Units of one request that are at another node. */
+struct sent {
+    struct list node;
+    uint32_t owner, at; /* process number; node number */
+    uint64_t ticket;
+    uint32_t count;
+    bool waits;       /* there is nowhere else: it stays in the queue there */
+    bool is_canceled; /* what comes back is answered, not asked for again */
+    size_t size;
+    uint8_t request[]; /* a LEASE_REQUEST */
+};
+
+/* --- what is out --- */
+
+static struct sent *find(const struct node *n, uint32_t owner, uint64_t ticket, uint32_t at)
+{
+    list_for_each(m, &n->sent)
+    {
+        struct sent *s = list_entry(m, struct sent, node);
+        if (s->owner == owner && s->ticket == ticket && s->at == at)
+            return s;
+    }
+    return NULL;
+}
+
+static void drop(struct sent *s)
+{
+    list_remove(&s->node);
+    free(s);
+}
+
+/* So many units fewer. */
+static void settle(struct node *n, uint32_t owner, uint64_t ticket, uint32_t at, uint32_t count)
+{
+    struct sent *s = find(n, owner, ticket, at);
+
+    if (s == NULL)
+        return;
+    s->count -= count < s->count ? count : s->count;
+    if (s->count == 0)
+        drop(s);
+}
+
+/* --- to another node --- */
+
+static bool send(struct process *owner,
+                 uint32_t at,
+                 uint32_t count,
+                 bool now,
+                 const uint8_t *request,
+                 size_t size)
+{
+    struct node *n = owner->node;
+    struct peer *peer = peers_find(n->peers, at);
+    struct peer_header h = {.from = owner->number, .type = PEER_SPILL};
+    uint8_t buf[sizeof(struct peer_spill) + REQUEST_MAX];
+    struct peer_spill w = {.job = owner->job->number,
+                           .home = owner->job->home > 0 ? owner->job->home : n->number,
+                           .pid = owner->pid,
+                           .owner = owner->id,
+                           .now = now};
+    struct wire_lease_request r;
+
+    if (peer == NULL || size > REQUEST_MAX)
+        return false;
+    memcpy(&r, request, sizeof r);
+    r.count = count;
+    struct sent *s = find(n, owner->number, r.ticket, at);
+    if (s == NULL) {
+        s = xcalloc(1, sizeof *s + size);
+        *s = (struct sent){.owner = owner->number,
+                           .at = at,
+                           .ticket = r.ticket,
+                           .size = size,
+                           .waits = !now};
+        memcpy(s->request, request, size);
+        list_append(&n->sent, &s->node);
+    }
+    s->count += count;
+    memcpy(buf, &w, sizeof w);
+    memcpy(buf + sizeof w, &r, sizeof r);
+    memcpy(buf + sizeof w + sizeof r, request + sizeof r, size - sizeof r);
+    peers_send(peer, FRAME_CONTROL, &h, buf, sizeof w + size);
+    return true;
+}
+
+static unsigned read_need(const uint8_t *request,
+                          struct wire_resource *names,
+                          struct res_amount *out)
+{
+    struct wire_lease_request r;
+
+    memcpy(&r, request, sizeof r);
+    memcpy(names, request + sizeof r, r.n_resources * sizeof *names);
+    for (uint32_t i = 0; i < r.n_resources; i++) {
+        names[i].name[sizeof names[i].name - 1] = '\0';
+        out[i] = (struct res_amount){.name = names[i].name, .units = names[i].units};
+    }
+    return r.n_resources;
+}
+
+/* Picks for up to count units: as many as go the same way. */
+static enum view_pick pick(struct node *n,
+                           const struct res_amount *need,
+                           unsigned n_need,
+                           uint32_t count,
+                           uint32_t *at,
+                           uint32_t *k)
+{
+    uint64_t now = loop_now_ms();
+    enum view_pick way = VIEW_NOWHERE;
+    uint32_t number = 0;
+
+    *k = 0;
+    *at = 0;
+    while (*k < count) {
+        enum view_pick next = cluster_view_pick(n->view, need, n_need, now, &number);
+        if (*k > 0 && (next != way || number != *at))
+            break;
+        way = next;
+        *at = number;
+        if (way == VIEW_HERE || way == VIEW_THERE)
+            cluster_view_debit(n->view, number, need, n_need, 1, now);
+        else if (way == VIEW_WAIT_THERE)
+            cluster_view_add_waiting(n->view, number, 1, now);
+        else {
+            *k = count; /* nor will it be another for the rest */
+            break;
+        }
+        ++*k;
+    }
+    return way;
+}
+
+uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t size)
+{
+    struct node *n = owner->node;
+    struct wire_lease_request r;
+    struct wire_resource names[RESOURCES_MAX];
+    struct res_amount need[RESOURCES_MAX];
+    uint32_t here = 0, at, k;
+
+    memcpy(&r, request, sizeof r);
+    if (n->peers == NULL || cluster_view_count(n->view) < 2 || r.n_resources > RESOURCES_MAX)
+        return r.count;
+    unsigned n_need = read_need(request, names, need);
+    cluster_view_set_self(n->view, &n->resources);
+    for (uint32_t done = 0; done < r.count; done += k) {
+        enum view_pick way = pick(n, need, n_need, r.count - done, &at, &k);
+        if ((way != VIEW_THERE && way != VIEW_WAIT_THERE)
+            || !send(owner, at, k, way == VIEW_THERE, request, size))
+            here += k;
+    }
+    return here;
+}
+
+/* A class of units that wait in lease.c, as a request. */
+static size_t write_request(const struct resources *known,
+                            const struct lease_class *c,
+                            uint8_t *out)
+{
+    struct wire_lease_request r = {.n_resources = 0};
+    uint8_t *at = out + sizeof r;
+
+    for (unsigned i = 0; i < known->n; i++) {
+        struct wire_resource w = {.units = c->need->units[i]};
+        if (w.units == 0)
+            continue;
+        memcpy(w.name, known->names[i], sizeof w.name);
+        memcpy(at, &w, sizeof w);
+        at += sizeof w;
+        r.n_resources++;
+    }
+    size_t len = strnlen(c->name, 47);
+    memcpy(at, c->name, len);
+    memcpy(out, &r, sizeof r);
+    return (size_t)(at - out) + len;
+}
+
+/* Units for another node, of whichever owners' turn it is. */
+static void take(struct node *n, const struct lease_class *c, uint32_t at, uint32_t k, bool now)
+{
+    struct lease_unit units[64];
+    uint8_t request[REQUEST_MAX];
+    size_t size = write_request(&n->resources, c, request);
+
+    while (k > 0) {
+        uint32_t some = k < 64 ? k : 64;
+        size_t n_units = lease_take(n->leases, c, some, units, 64);
+        if (n_units == 0)
+            return;
+        for (size_t i = 0; i < n_units; i++) {
+            struct process *owner = node_at(n, units[i].owner);
+            struct wire_lease_request r;
+            memcpy(&r, request, sizeof r);
+            r.ticket = units[i].ticket;
+            r.count = units[i].count;
+            memcpy(request, &r, sizeof r);
+            k -= units[i].count < k ? units[i].count : k;
+            if (owner == NULL)
+                continue;
+            if (owner->is_guest)
+                spill_run_reject(owner, request, size);
+            else if (!send(owner, at, units[i].count, now, request, size))
+                lease_run_ask(owner, request, size, false);
+        }
+    }
+}
+
+void spill_run(struct node *n)
+{
+    struct lease_class c = {.class = NULL};
+    struct wire_resource names[RESOURCES_MAX];
+    struct res_amount need[RESOURCES_MAX];
+    uint8_t request[REQUEST_MAX];
+    uint32_t at, k;
+
+    if (!n->spill_due)
+        return;
+    n->spill_due = false;
+    if (n->peers == NULL || cluster_view_count(n->view) < 2)
+        return;
+    cluster_view_set_self(n->view, &n->resources);
+    while (lease_next_waiting(n->leases, &c)) {
+        write_request(&n->resources, &c, request);
+        unsigned n_need = read_need(request, names, need);
+        for (uint32_t left = c.count; left > 0; left -= k) {
+            enum view_pick way = pick(n, need, n_need, left, &at, &k);
+            if (way != VIEW_THERE && way != VIEW_WAIT_THERE)
+                break;
+            take(n, &c, at, k, way == VIEW_THERE);
+        }
+    }
+}
+
+/* --- what comes back --- */
+
+/* Units that another node does not want, or cannot have any more. */
+static void ask_again(struct node *n, struct sent *s, uint32_t count)
+{
+    struct process *owner = guest_run_find(n, s->owner);
+    struct wire_lease_request r;
+
+    if (owner == NULL || owner->is_guest)
+        return;
+    if (s->is_canceled) {
+        struct wire_lease_canceled w = {.ticket = s->ticket, .count = count};
+        node_send(owner, WIRE_LEASE_CANCELED, &w, sizeof w);
+        return;
+    }
+    memcpy(&r, s->request, sizeof r);
+    r.ticket = s->ticket;
+    r.count = count;
+    memcpy(s->request, &r, sizeof r);
+    lease_run_ask(owner, s->request, s->size, false);
+    n->spill_due = true;
+}
+
+void spill_run_on_rejected(struct node *n, struct peer *from, const uint8_t *body, size_t size)
+{
+    struct peer_rejected w;
+    struct wire_info_resource said[RESOURCES_MAX];
+    struct res_amount amounts[RESOURCES_MAX], need[RESOURCES_MAX];
+    struct wire_resource names[RESOURCES_MAX];
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    if (w.n_resources > RESOURCES_MAX || size < sizeof w + w.n_resources * sizeof said[0])
+        return;
+    memcpy(said, body + sizeof w, w.n_resources * sizeof said[0]);
+    for (uint32_t i = 0; i < w.n_resources; i++) {
+        said[i].name[sizeof said[i].name - 1] = '\0';
+        amounts[i] = (struct res_amount){.name = said[i].name, .units = said[i].available};
+    }
+    struct sent *s = find(n, w.owner, w.ticket, peer_number(from));
+    if (s == NULL)
+        return;
+    unsigned n_need = read_need(s->request, names, need);
+    cluster_view_rejected(n->view, s->at, need, n_need, amounts, w.n_resources, loop_now_ms());
+    uint32_t count = w.count < s->count ? w.count : s->count;
+    s->count -= count;
+    if (count > 0)
+        ask_again(n, s, count);
+    if (s->count == 0)
+        drop(s);
+}
+
+void spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t *body, size_t size)
+{
+    struct node *n = owner->node;
+    struct wire_lease_grant w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    settle(n, owner->number, w.ticket, peer_number(from), 1);
+    struct process *g = guest_run_get(n, from, w.process);
+    if (g == NULL)
+        return;
+    g->id = w.worker;
+    g->pid = w.pid;
+    g->job = owner->job;
+    g->lease = w.lease;
+    g->lease_owner = owner->slot;
+    node_talk(owner, g);
+}
+
+void spill_run_on_answer(struct process *owner,
+                         struct peer *from,
+                         uint8_t type,
+                         const uint8_t *body,
+                         size_t size)
+{
+    struct wire_lease_canceled w; /* REFUSED begins alike */
+
+    (void)type;
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    settle(owner->node, owner->number, w.ticket, peer_number(from), w.count);
+}
+
+void spill_run_on_cancel(struct process *owner, uint64_t ticket)
+{
+    struct node *n = owner->node;
+    struct peer_header h = {.from = owner->number, .type = WIRE_LEASE_CANCEL};
+    struct wire_lease_cancel w = {.ticket = ticket};
+
+    lease_cancel(n->leases, owner->slot, ticket, loop_now_ms(), &n->lease_actions);
+    list_for_each(m, &n->sent)
+    {
+        struct sent *s = list_entry(m, struct sent, node);
+        if (s->owner != owner->number || s->ticket != ticket || s->is_canceled)
+            continue;
+        s->is_canceled = true;
+        peers_send(peers_find(n->peers, s->at), FRAME_CONTROL, &h, &w, sizeof w);
+    }
+}
+
+void spill_run_on_return(struct process *owner, uint64_t lease)
+{
+    struct node *n = owner->node;
+    struct peer_header h = {.from = owner->number, .type = WIRE_LEASE_RETURN};
+    struct wire_lease_return w = {.lease = lease};
+    uint32_t at = (uint32_t)(lease >> LEASE_NODE_SHIFT);
+    struct peer *peer = at != n->number && n->peers != NULL ? peers_find(n->peers, at) : NULL;
+
+    if (peer != NULL)
+        peers_send(peer, FRAME_CONTROL, &h, &w, sizeof w);
+    else
+        lease_return(n->leases, owner->slot, lease, &n->lease_actions);
+}
+
+void spill_run_on_gone(const struct process *owner)
+{
+    struct node *n = owner->node;
+    struct peer_header h = {.type = PEER_PROCESS_DEAD};
+    struct wire_process_dead w = {.process = owner->number};
+
+    if (n->peers == NULL || owner->number == 0)
+        return;
+    list_for_each_safe(m, &n->sent)
+    {
+        struct sent *s = list_entry(m, struct sent, node);
+        if (s->owner != owner->number)
+            continue;
+        peers_send(peers_find(n->peers, s->at), FRAME_CALLS, &h, &w, sizeof w);
+        drop(s);
+    }
+}
+
+void spill_run_on_node_lost(struct node *n, uint32_t at, const char *why)
+{
+    list_for_each_safe(m, &n->sent)
+    {
+        struct sent *s = list_entry(m, struct sent, node);
+        if (s->at != at)
+            continue;
+        ask_again(n, s, s->count);
+        drop(s);
+    }
+    for (uint32_t i = 0; i < n->n_guests; i++) {
+        const struct process *g = n->guests[i];
+        struct process *owner = g != NULL && g->lease > 0 ? node_at(n, g->lease_owner) : NULL;
+        if (owner == NULL || g->at == NULL || peer_number(g->at) != at)
+            continue;
+        uint8_t buf[sizeof(struct wire_worker_dead) + 400];
+        struct wire_worker_dead w = {.lease = g->lease,
+                                     .mask_lease = WIRE_MASK_UNKNOWN,
+                                     .pid = g->pid};
+        memcpy(buf, &w, sizeof w);
+        int len = snprintf((char *)buf + sizeof w,
+                           sizeof buf - sizeof w,
+                           "worker pid=%d is lost with its node: %s",
+                           g->pid,
+                           why);
+        node_send(owner, WIRE_WORKER_DEAD, buf, sizeof w + (size_t)len);
+    }
+}
+
+void spill_run_fini(struct node *n)
+{
+    list_for_each_safe(m, &n->sent) drop(list_entry(m, struct sent, node));
+}
+
+/* --- for an owner elsewhere --- */
+
+void spill_run_reject_units(struct process *owner, uint64_t ticket, uint32_t count)
+{
+    const struct node *n = owner->node;
+    struct peer_header h = {.type = PEER_REJECTED};
+    uint8_t buf[sizeof(struct peer_rejected) + RESOURCES_MAX * sizeof(struct wire_info_resource)];
+    struct peer_rejected w = {.owner = owner->number, .ticket = ticket, .count = count};
+    uint8_t *at = buf + sizeof w;
+
+    for (unsigned i = 0; i < n->resources.n; i++) {
+        struct wire_info_resource r = {.total = n->resources.total[i],
+                                       .available = n->resources.available[i]};
+        memcpy(r.name, n->resources.names[i], sizeof r.name);
+        memcpy(at, &r, sizeof r);
+        at += sizeof r;
+        w.n_resources++;
+    }
+    memcpy(buf, &w, sizeof w);
+    if (owner->at != NULL)
+        peers_send(owner->at, FRAME_CONTROL, &h, buf, (size_t)(at - buf));
+}
+
+void spill_run_reject(struct process *owner, const uint8_t *request, size_t size)
+{
+    struct wire_lease_request r;
+
+    if (size < sizeof r)
+        return;
+    memcpy(&r, request, sizeof r);
+    spill_run_reject_units(owner, r.ticket, r.count);
+}
+
+void spill_run_on_spill(struct process *owner, const uint8_t *body, size_t size)
+{
+    struct node *n = owner->node;
+    struct peer_spill w;
+
+    if (size < sizeof w + sizeof(struct wire_lease_request))
+        return;
+    memcpy(&w, body, sizeof w);
+    if (owner->job == NULL)
+        owner->job = job_elsewhere(n, w.job, w.home);
+    owner->id = w.owner;
+    owner->pid = w.pid;
+    if (owner->job == NULL || owner->job->number != w.job || owner->job->state >= JOB_ENDING)
+        spill_run_reject(owner, body + sizeof w, size - sizeof w);
+    else if (!job_elsewhere_hold(owner, body, size))
+        lease_run_ask(owner, body + sizeof w, size - sizeof w, w.now != 0);
+}

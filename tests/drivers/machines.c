@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program of a cluster of several machines: does what the lines of its standard input say,
+ * answers each with a line. Nodes are named by the first 8 digits of their id.
+ */
+#include "tests/drivers/driver.h"
+
+#include <time.h>
+
+#define MIB     (1u << 20)
+#define N_NODES 64
+#define N_REFS  4096
+
+static ray_ref kept[N_REFS];
+static int n_kept;
+
+static uint64_t sum_of(const uint8_t *p, size_t size)
+{
+    uint64_t h = 14695981039346656037u;
+
+    for (size_t i = 0; i < size; i += 997)
+        h = (h ^ p[i]) * 1099511628211u;
+    return h ^ size;
+}
+
+static void fill(uint8_t *p, size_t size, unsigned seed)
+{
+    for (size_t i = 0; i < size; i++)
+        p[i] = (uint8_t)(i * 31 + i / 4096 + seed);
+}
+
+static int return_node(ray_call *call)
+{
+    ray_context c;
+
+    if (ray_get_context(call, &c) != RAY_OK)
+        return -1;
+    c.node[8] = '\0';
+    return ray_return(call, 0, c.node);
+}
+
+/* Where it ran, after so many microseconds of work. */
+static int where(ray_call *call)
+{
+    int64_t us;
+    struct timespec begin, now;
+
+    if (ray_arg(call, 0, &us) != RAY_OK)
+        return -1;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - begin.tv_sec) * 1000000 + (now.tv_nsec - begin.tv_nsec) / 1000 < us);
+    return return_node(call);
+}
+RAY_REMOTE(where);
+
+/* Ends when all n run: each tells each. */
+static int meet(ray_call *call)
+{
+    char name[32];
+    int64_t i, n;
+
+    if (ray_arg(call, 0, &i) != RAY_OK || ray_arg(call, 1, &n) != RAY_OK)
+        return -1;
+    for (int64_t k = 0; k < n; k++) {
+        snprintf(name, sizeof name, "met-%ld", (long)k);
+        send_event(name);
+    }
+    snprintf(name, sizeof name, "met-%ld", (long)i);
+    await_events(name, (int)n);
+    return return_node(call);
+}
+RAY_REMOTE(meet, .max_retries = RAY_ZERO);
+
+static int hold(ray_call *call)
+{
+    ray_context c;
+
+    if (ray_get_context(call, &c) != RAY_OK)
+        return -1;
+    printf("held %d %.8s\n", getpid(), c.node);
+    fflush(stdout);
+    for (;;)
+        pause();
+}
+RAY_REMOTE(hold, .max_retries = RAY_ZERO);
+
+static int make(ray_call *call)
+{
+    int64_t size, seed;
+    ray_buffer b;
+
+    if (ray_arg(call, 0, &size) != RAY_OK || ray_arg(call, 1, &seed) != RAY_OK
+        || ray_create((size_t)size, &b) != RAY_OK)
+        return -1;
+    fill(b.data, b.size, (unsigned)seed);
+    return ray_return(call, 0, &b);
+}
+RAY_REMOTE(make);
+
+static int check_sum(ray_call *call)
+{
+    ray_view v;
+    char text[64];
+    ray_context c;
+
+    if (ray_arg(call, 0, &v) != RAY_OK || ray_get_context(call, &c) != RAY_OK)
+        return -1;
+    snprintf(text, sizeof text, "%.8s %llu", c.node, (unsigned long long)sum_of(v.data, v.size));
+    return ray_return(call, 0, text);
+}
+RAY_REMOTE(check_sum);
+
+/* Its argument is a list with a ref: gets it itself. */
+static int sum_inside(ray_call *call)
+{
+    ray_box list;
+    ray_ref ref;
+    ray_view v;
+
+    if (ray_arg(call, 0, &list) != RAY_OK || ray_next(&list, &ref) != RAY_OK)
+        return -1;
+    if (ray_get(ref, &v, RAY_FOREVER) != RAY_OK)
+        return -1;
+    int64_t sum = (int64_t)(sum_of(v.data, v.size) >> 1);
+    ray_drop(&v);
+    ray_release(ref);
+    return ray_return(call, 0, sum);
+}
+RAY_REMOTE(sum_inside);
+
+RAY_DECLARE(fib);
+static int fib(ray_call *call)
+{
+    int64_t n, a = 0, b = 0;
+
+    if (ray_arg(call, 0, &n) != RAY_OK)
+        return -1;
+    if (n < 2)
+        return ray_return(call, 0, n);
+    ray_ref left = ray_remote(fib, n - 1), right = ray_remote(fib, n - 2);
+    if (ray_take(left, &a, RAY_FOREVER) != RAY_OK || ray_take(right, &b, RAY_FOREVER) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, a + b);
+}
+RAY_REMOTE(fib);
+
+static int add_one(ray_call *call)
+{
+    int64_t x;
+
+    if (ray_arg(call, 0, &x) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, x + 1);
+}
+RAY_REMOTE(add_one);
+
+/* Appends its number to a file: who ran how often. */
+static int once(ray_call *call)
+{
+    char *path;
+    int64_t i;
+
+    if (ray_arg(call, 0, &path) != RAY_OK || ray_arg(call, 1, &i) != RAY_OK)
+        return -1;
+    FILE *f = fopen(path, "a");
+    if (f == NULL)
+        return ray_fail(call, "cannot open %s", path);
+    fprintf(f, "%ld\n", (long)i);
+    fclose(f);
+    return ray_return(call, 0, i);
+}
+RAY_REMOTE(once, .max_retries = RAY_ZERO);
+
+static void failed(void)
+{
+    printf("error %d %s\n", ray_error()->code, ray_error()->text);
+}
+
+/* "node=count ..." of these refs, which are released. */
+static void count_nodes(ray_ref *refs, int n)
+{
+    char names[N_NODES][9];
+    int counts[N_NODES] = {0}, n_names = 0;
+    bool ok = true;
+
+    for (int i = 0; i < n; i++) {
+        char *node;
+        int k = 0;
+        if (!ok || ray_take(refs[i], &node, RAY_FOREVER) != RAY_OK) {
+            if (ok)
+                failed();
+            else
+                ray_release(refs[i]);
+            ok = false;
+            continue;
+        }
+        while (k < n_names && strcmp(names[k], node) != 0)
+            k++;
+        if (k == n_names && n_names < N_NODES)
+            snprintf(names[n_names++], sizeof names[0], "%s", node);
+        counts[k]++;
+        ray_free(node);
+    }
+    if (!ok)
+        return;
+    printf("nodes");
+    for (int k = 0; k < n_names; k++)
+        printf(" %s=%d", names[k], counts[k]);
+    printf("\n");
+}
+
+static void many(const char *what, int n, int64_t x, const char *text)
+{
+    ray_ref *refs = calloc((size_t)n, sizeof *refs);
+
+    CHECK(refs != NULL);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(what, "where") == 0)
+            refs[i] = ray_remote(where, x);
+        else if (strcmp(what, "meet") == 0)
+            refs[i] = ray_remote(meet, i, n);
+        else
+            refs[i] = ray_submit(&ray_fn_where,
+                                 RAY_OPTIONS(.resources = text, .num_cpus = RAY_ZERO),
+                                 (ray_value[]){ray_v(x)},
+                                 1);
+    }
+    count_nodes(refs, n);
+    free(refs);
+}
+
+static void add(int n)
+{
+    ray_ref *refs = calloc((size_t)n, sizeof *refs);
+    int64_t y, n_right = 0;
+    int code = RAY_OK;
+
+    CHECK(refs != NULL);
+    for (int i = 0; i < n; i++)
+        refs[i] = ray_remote(add_one, i);
+    for (int i = 0; i < n; i++) {
+        int rc = ray_take(refs[i], &y, RAY_FOREVER);
+        if (rc != RAY_OK && code == RAY_OK)
+            failed();
+        code = rc != RAY_OK ? rc : code;
+        n_right += rc == RAY_OK && y == i + 1;
+    }
+    free(refs);
+    if (code == RAY_OK)
+        printf("ok %ld\n", (long)n_right);
+}
+
+static void run_once(int n, const char *path)
+{
+    ray_ref *refs = calloc((size_t)n, sizeof *refs);
+    int64_t y, n_right = 0;
+
+    CHECK(refs != NULL);
+    for (int i = 0; i < n; i++)
+        refs[i] = ray_remote(once, path, i);
+    for (int i = 0; i < n; i++)
+        n_right += ray_take(refs[i], &y, RAY_FOREVER) == RAY_OK && y == i;
+    free(refs);
+    printf("ok %ld\n", (long)n_right);
+}
+
+static void print_int(ray_ref ref)
+{
+    int64_t y;
+
+    if (ray_take(ref, &y, RAY_FOREVER) == RAY_OK)
+        printf("ok %ld\n", (long)y);
+    else
+        failed();
+}
+
+static ray_ref make_on(const char *resources, int64_t size, int64_t seed)
+{
+    return ray_submit(&ray_fn_make,
+                      RAY_OPTIONS(.resources = resources),
+                      (ray_value[]){ray_v(size), ray_v(seed)},
+                      2);
+}
+
+/* The sum of what a ref holds, got here. */
+static void print_sum(ray_ref ref)
+{
+    ray_view v;
+
+    if (ray_get(ref, &v, RAY_FOREVER) != RAY_OK) {
+        failed();
+        return;
+    }
+    printf("sum %llu\n", (unsigned long long)sum_of(v.data, v.size));
+    ray_drop(&v);
+}
+
+static void print_text(ray_ref ref)
+{
+    char *text;
+
+    if (ray_take(ref, &text, RAY_FOREVER) != RAY_OK) {
+        failed();
+        return;
+    }
+    printf("sum %s\n", text);
+    ray_free(text);
+}
+
+static ray_ref put(int64_t size, int64_t seed)
+{
+    ray_buffer b;
+
+    CHECK_CODE(ray_create((size_t)size, &b), RAY_OK);
+    fill(b.data, b.size, (unsigned)seed);
+    return ray_seal(&b);
+}
+
+static void obey(const char *line)
+{
+    char what[32] = "", text[256] = "";
+    long a = 0, b = 0;
+
+    if (sscanf(line, "%31s %ld %ld %255s", what, &a, &b, text) < 1)
+        return;
+    if (strcmp(what, "init") == 0) {
+        int code = ray_init(NULL);
+        if (code == RAY_OK)
+            printf("ok %d\n", getpid());
+        else
+            failed();
+    } else if (strcmp(what, "where") == 0 || strcmp(what, "meet") == 0
+               || strcmp(what, "needing") == 0) {
+        many(what, (int)a, b, text);
+    } else if (strcmp(what, "add") == 0) {
+        add((int)a);
+    } else if (strcmp(what, "once") == 0) {
+        run_once((int)a, text);
+    } else if (strcmp(what, "fib") == 0) {
+        print_int(ray_remote(fib, a));
+    } else if (strcmp(what, "make") == 0) { /* a: bytes, b: seed, text: resources */
+        CHECK(n_kept < N_REFS);
+        kept[n_kept++] = make_on(text, a, b);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "put") == 0) {
+        CHECK(n_kept < N_REFS);
+        kept[n_kept++] = put(a, b);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "get") == 0) {
+        print_sum(kept[a]);
+    } else if (strcmp(what, "pass") == 0) { /* as an argument to where text is */
+        print_text(ray_submit(&ray_fn_check_sum,
+                              RAY_OPTIONS(.resources = text),
+                              (ray_value[]){ray_v(kept[a])},
+                              1));
+    } else if (strcmp(what, "inside") == 0) {
+        print_int(ray_submit(&ray_fn_sum_inside,
+                             RAY_OPTIONS(.resources = text),
+                             (ray_value[]){ray_list(kept[a])},
+                             1));
+    } else if (strcmp(what, "drop") == 0) {
+        CHECK_CODE(ray_release(kept[a]), RAY_OK);
+        printf("ok %ld\n", a);
+    } else if (strcmp(what, "hold") == 0) {
+        for (int i = 0; i < a; i++)
+            kept[n_kept++] = ray_submit(&ray_fn_hold, RAY_OPTIONS(.resources = text), NULL, 0);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "await") == 0) {
+        print_int(ray_retain(kept[a]));
+    } else if (strcmp(what, "cluster") == 0) {
+        ray_cluster c;
+        CHECK_CODE(ray_get_cluster(&c), RAY_OK);
+        printf("cluster %u %g\n", c.n_nodes, c.resources[0].total);
+    } else if (strcmp(what, "shutdown") == 0) {
+        printf("ok %d\n", ray_shutdown());
+    } else if (strcmp(what, "exit") == 0) {
+        exit((int)a);
+    } else {
+        printf("what is %s?\n", what);
+    }
+    fflush(stdout);
+}
+
+int main(void)
+{
+    char line[512];
+
+    while (fgets(line, sizeof line, stdin) != NULL)
+        obey(line);
+    return 0;
+}

@@ -139,13 +139,17 @@ static void send_report(struct client_sync *s)
     free(bytes);
 }
 
+static bool may_send(const struct client_sync *s)
+{
+    return !s->is_stopped && (s->n_open == 0 || (s->wants && s->n_open < OPEN_MAX));
+}
+
 static void arm(struct client_sync *s)
 {
     uint64_t now = loop_now_ms(), at = s->sent_ms + s->pause_ms;
 
-    if (s->is_stopped || (s->n_open > 0 && !s->wants) || s->n_open >= OPEN_MAX)
-        return;
-    loop_timer_again(s->due, at > now ? (uint32_t)(at - now) : 0);
+    if (may_send(s))
+        loop_timer_again(s->due, at > now ? (uint32_t)(at - now) : 0);
 }
 
 static void on_due(void *arg)
@@ -153,7 +157,7 @@ static void on_due(void *arg)
     struct client_sync *s = arg;
 
     CHECK_MAGIC(s, CLIENT_SYNC_MAGIC);
-    if (!s->is_stopped && (s->n_open == 0 || (s->wants && s->n_open < OPEN_MAX)))
+    if (may_send(s))
         send_report(s);
 }
 

@@ -93,16 +93,29 @@ static void on_number_held(void *arg, enum err_code code)
     write_row(arg, code);
 }
 
+/* A new one; or its own, of a time that this GCS does not know any more. */
+static void number_node(struct registering *r)
+{
+    struct gcs_server *g = r->asking.server;
+
+    if (r->row.number == 0) {
+        process_table_take(g->store, &r->row.id, 0, 1, on_node_numbered, r);
+    } else if (node_sync_find_number(g->sync, r->row.number) == NULL) {
+        job_table_hold(g->store, 0, r->row.number, on_number_held, r);
+    } else {
+        rpc_call_fail(r->asking.call,
+                      ERR_EXISTS,
+                      "the number of this node was given to another: start it again, as a new one");
+        free(r);
+    }
+}
+
 static void on_looked(void *arg, enum err_code code, const struct node_row *row)
 {
     struct registering *r = arg;
-    struct store *store = r->asking.server->store;
 
-    if (code == ERR_NOT_FOUND && !r->is_again && store != NULL) {
-        if (r->row.number > 0) /* of a time that this GCS does not know any more */
-            job_table_hold(store, 0, r->row.number, on_number_held, r);
-        else
-            process_table_take(store, &r->row.id, 0, 1, on_node_numbered, r);
+    if (code == ERR_NOT_FOUND && !r->is_again && r->asking.server->store != NULL) {
+        number_node(r);
         return;
     }
     if (code != ERR_NONE) {

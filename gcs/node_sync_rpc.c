@@ -2,8 +2,10 @@
 /*
  * NodeSync, and who has a process number. A node's call is its heartbeat and report; it is held
  * until there is news for it or HELD_MS have passed, and a newer one of the same node sends it
- * home. News go out in flushes, at most each FLUSH_MS and more seldom when one was large, so that a
- * cluster in uproar costs the GCS and each node a bounded number of bytes a second.
+ * home. News go out in flushes, FLUSH_MS apart and of about FLUSH_BYTES at most, to those first who
+ * have waited longest: a cluster in uproar costs the GCS and each node a bounded number of bytes a
+ * second. Who has to wait for the flush after next, and so on, is held for longer, so that its turn
+ * comes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,18 +19,20 @@
 #include "lib/base/log.h"
 #include "proto/gcs_link.pb-c.h"
 
-#define HELD_MS        1000
+#define HELD_MS 1000
+#define HELD_MAX_MS                                                                                \
+    3000 /* with news for it that are not its turn; half of the silence of the dead */
 #define FLUSH_MS       100
 #define REPLY_BYTES    (64u << 10)
-#define FLUSH_BYTES    (4u << 20) /* in FLUSH_MS */
+#define FLUSH_BYTES    (4u << 20)
 #define REPLY_ROWS_MAX 1024
 
 struct held_call {
     struct list list; /* gcs_server.held */
     struct node_sync_row *row;
     struct rpc_call *call;
-    uint64_t since, due_ms;
-    bool knows_nobody; /* so it wants to hear of no dead node */
+    uint64_t since, since_ms; /* version; when it came */
+    bool knows_nobody;        /* so it wants to hear of no dead node */
 };
 
 /* --- answers --- */
@@ -64,8 +68,8 @@ static void reply_died(struct rpc_call *call, const char *why)
     message_reply(call, &reply.base);
 }
 
-/* It is answered and freed; how many bytes that took. */
-static size_t reply_news(struct gcs_server *g, struct held_call *h)
+/* It is answered, with room bytes of news, and freed; how many bytes that took. */
+static size_t reply_news(struct gcs_server *g, struct held_call *h, size_t room)
 {
     Ray__C__NodeSyncReply reply = RAY__C__NODE_SYNC_REPLY__INIT;
     ProtobufCBinaryData nodes[REPLY_ROWS_MAX];
@@ -78,7 +82,7 @@ static size_t reply_news(struct gcs_server *g, struct held_call *h)
     for (; row != NULL; row = node_sync_next(g->sync, row)) {
         if (is_for(h, row)) {
             pack(row);
-            if (size + row->packed_size > REPLY_BYTES || reply.n_nodes == REPLY_ROWS_MAX)
+            if (size + row->packed_size > room || reply.n_nodes == REPLY_ROWS_MAX)
                 break;
             nodes[reply.n_nodes++] = (ProtobufCBinaryData){row->packed_size, row->packed};
             size += row->packed_size;
@@ -98,12 +102,12 @@ static size_t reply_news(struct gcs_server *g, struct held_call *h)
 /* When somebody is to be answered next. */
 static void arm(struct gcs_server *g, bool is_news)
 {
-    uint64_t now = loop_now_ms(), at = UINT64_MAX;
+    uint64_t now = loop_now_ms(), at;
 
     if (list_empty(&g->held))
         return;
-    at = list_entry(g->held.next, struct held_call, list)->due_ms;
-    if (is_news && g->next_flush_ms < at)
+    at = list_entry(g->held.next, struct held_call, list)->since_ms + HELD_MS;
+    if (at <= now || (is_news && g->next_flush_ms < at))
         at = g->next_flush_ms;
     loop_timer_again(g->flush, at > now ? (uint32_t)(at - now) : 0);
 }
@@ -112,20 +116,22 @@ static void on_flush(void *arg)
 {
     struct gcs_server *g = arg;
     uint64_t now = loop_now_ms();
-    bool may_tell = now >= g->next_flush_ms, is_news = false;
-    size_t size = 0;
+    size_t left = now >= g->next_flush_ms ? FLUSH_BYTES : 0;
+    bool is_news = false;
 
+    if (left > 0)
+        g->next_flush_ms = now + FLUSH_MS;
     list_for_each_safe(at, &g->held)
     {
         struct held_call *h = list_entry(at, struct held_call, list);
         bool news = has_news(g, h);
-        if (now >= h->due_ms || (news && may_tell))
-            size += reply_news(g, h);
+        if (news && left >= REPLY_BYTES)
+            left -= reply_news(g, h, REPLY_BYTES);
+        else if (now - h->since_ms >= (news ? HELD_MAX_MS : HELD_MS))
+            reply_news(g, h, 0);
         else
             is_news |= news;
     }
-    if (may_tell)
-        g->next_flush_ms = now + FLUSH_MS + size / (FLUSH_BYTES / FLUSH_MS);
     arm(g, is_news);
 }
 
@@ -230,11 +236,11 @@ static void hold(struct gcs_server *g,
     bool is_known = m->incarnation == g->incarnation && m->version <= node_sync_version(g->sync);
 
     if (row->arg != NULL)
-        reply_news(g, row->arg);
+        reply_news(g, row->arg, 0);
     *h = (struct held_call){.row = row,
                             .call = call,
                             .since = is_known ? m->version : 0,
-                            .due_ms = loop_now_ms() + HELD_MS,
+                            .since_ms = loop_now_ms(),
                             .knows_nobody = m->incarnation == 0};
     row->arg = h;
     list_append(&g->held, &h->list);

@@ -652,7 +652,11 @@ def test_a_node_whose_row_was_lost_registers_again_with_its_number(served):
     assert first(a.ask(), 6) == 1
     info = message((1, a.id), (2, "10.0.0.1"), (5, 1001), (23, 5), (102, a.number + 1000))
     assert first(served.call(NODE + "RegisterNode", message((1, info))), 100) == a.number + 1000
-    assert Node(served, 2, start=False).number == a.number + 1001
+    b = Node(served, 2, start=False)
+    assert b.number == a.number + 1001
+    info = message((1, bytes([3] * 28)), (2, "10.0.0.1"), (5, 1003), (23, 5), (102, b.number))
+    code, text = served.error(NODE + "RegisterNode", message((1, info)))
+    assert code == grpc.StatusCode.ALREADY_EXISTS and "given to another" in text
 
 
 def test_a_death_is_told_when_redis_has_it(served):

@@ -91,7 +91,7 @@ def seen(driver):
 
 def see(driver, *expected):
     """Nodes, CPUs, and perhaps free ones: a driver keeps idle leases."""
-    wait_until(lambda: seen(driver)[:len(expected)] == expected, 10 * slow(), f"{expected} is seen")
+    wait_until(lambda: seen(driver)[:len(expected)] == expected, 20 * slow(), f"{expected} is seen")
 
 
 def redis_cli(gcs, *words):

@@ -241,6 +241,8 @@ void client_sync_destroy(struct client_sync *s)
 
 void client_sync_changed(struct client_sync *s)
 {
+    if (s->wants)
+        return; /* its time is set, or will be with the next answer */
     s->wants = true;
     arm(s);
 }

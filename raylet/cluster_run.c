@@ -182,8 +182,7 @@ static size_t fill_held(void *arg, const struct held_job **held)
     list_for_each(m, &n->jobs) room++;
     c->held = xrealloc(c->held, room * sizeof c->held[0]);
     if (n->number > 0)
-        c->held[k++].processes =
-            n->next_process > 0 ? n->next_process + n->n_processes - 1 : n->number;
+        c->held[k++].processes = n->last_process > 0 ? n->last_process : n->number;
     if (k > 0)
         c->held[0].job = 0; /* numbers that are unique in all jobs */
     list_for_each(m, &n->jobs)

@@ -20,6 +20,17 @@
 
 static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count);
 
+static uint32_t take_number(struct node *n)
+{
+    if (n->n_processes == 0) {
+        n->next_process = n->spare_process;
+        n->n_processes = n->n_spare;
+        n->n_spare = 0;
+    }
+    n->n_processes--;
+    return n->next_process++;
+}
+
 static void welcome(struct process *p)
 {
     struct node *n = p->node;
@@ -39,9 +50,8 @@ static void welcome(struct process *p)
                              p->log_base};
 
     p->welcomed = true;
-    w.process = p->number = n->next_process++;
+    w.process = p->number = take_number(n);
     word_map_set(&n->by_number, p->number, p->slot + 1);
-    n->n_processes--;
     snprintf(w.build, sizeof w.build, NODE_BUILD);
     memcpy(buf, &w, sizeof w);
     for (int i = 0; i < 3; i++) {
@@ -68,11 +78,13 @@ void node_join_welcome(struct node *n)
     if (n->number == 0)
         return; /* the cluster's name is not known either */
     for (uint32_t s = 0; s < n->n_slots; s++) {
-        if (is_waiting(n->processes[s]) && n->n_processes > 0)
+        if (is_waiting(n->processes[s]) && n->n_processes + n->n_spare > 0)
             welcome(n->processes[s]);
         is_short |= is_waiting(n->processes[s]);
     }
-    if (!is_short || n->asked_processes)
+    /* the next block in time: workers start while the GCS is away, too */
+    if (n->asked_processes || n->n_spare > 0
+        || (!is_short && n->n_processes >= PROCESSES_BLOCK / 2))
         return;
     n->asked_processes = true;
     gcs_client_take_processes(n->gcs, PROCESSES_BLOCK, on_processes, n);
@@ -90,8 +102,9 @@ static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t
         n->asked_processes = true; /* for good: all that there are have been used */
         return;
     }
-    n->next_process = first;
-    n->n_processes = count;
+    n->spare_process = first;
+    n->n_spare = count;
+    n->last_process = first + count - 1;
     node_join_welcome(n);
 }
 

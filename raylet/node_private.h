@@ -193,6 +193,8 @@ struct node {
     int status;
     char end_why[sizeof((struct err *)0)->text];
     uint32_t next_process, n_processes; /* numbers left of the block */
+    uint32_t spare_process, n_spare;    /* the next block */
+    uint32_t last_process;              /* the highest that was given to this node */
     bool asked_processes;
     int board_fd, index_fd, arena_fd, inotify_fd;
     struct loop_watch *inotify_watch, *signals[3];

@@ -201,15 +201,23 @@ def test_they_outlive_the_gcs(cluster, lasting):
 
 
 def test_process_numbers_are_located(cluster, lasting):
-    a, b = Raylet(cluster, lasting), Raylet(cluster, lasting)
-    driver = b.driver()
-    assert ask(driver, "tasks 10") == "10"
-
+    """A raylet has numbers before it needs them, so that workers start while the GCS is away."""
     def locate(process):
-        return first(lasting.call(LINK + "Locate", message((1, process))), 1).hex()
+        try:
+            return first(lasting.call(LINK + "Locate", message((1, process))), 1).hex()
+        except grpc.RpcError as e:
+            assert e.code() == grpc.StatusCode.NOT_FOUND
+            return None
+    a = Raylet(cluster, lasting, num_cpus=140)
+    wait_until(lambda: locate(a.number + 1) == a.id, 10 * slow())
+    b = Raylet(cluster, lasting)
+    wait_until(lambda: locate(b.number + 256) == b.id, 10 * slow())
     assert locate(a.number) == a.id and locate(b.number) == b.id
-    assert locate(max(a.number, b.number) + 1) == b.id  # its first block
-    leave(driver)
+    assert locate(b.number + 257) is None
+    driver = a.driver()
+    assert ask(driver, "sleep 140", timeout=60) == "140"  # more than half of a block
+    wait_until(lambda: locate(b.number + 257) == a.id, 10 * slow())
+    driver.kill()
     stop_all(cluster, a, b)
 
 

@@ -394,7 +394,7 @@ static void planted(int argc, char **argv)
         r.kind = STORE_SEAL;
         r.place = place_of(STORE_ENTRY_LENT, 0, &unused);
         r.offset = offset + 600 * KIB;
-        r.owner = strcmp(what, "stranger") == 0 ? 7777 : 1;
+        r.owner = strcmp(what, "stranger") == 0 ? 7777 : 2; /* 1 is the node */
     }
     CHECK(ring_post(&share->ring, &r, NULL));
     end();

@@ -313,7 +313,7 @@ int transfer_listen(struct transfer *t, struct err *err)
     if (a.ss_family == AF_INET6)
         setsockopt(t->listen_fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
     if (bind(t->listen_fd, (struct sockaddr *)&a, size) != 0
-        || listen(t->listen_fd, TRANSFER_UNPROVEN) != 0)
+        || listen(t->listen_fd, 2 * TRANSFER_UNPROVEN) != 0)
         return err_sys(err, "listen for transfers at port %u", t->config.port);
     size = sizeof a;
     if (getsockname(t->listen_fd, (struct sockaddr *)&a, &size) != 0)

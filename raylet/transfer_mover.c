@@ -475,6 +475,7 @@ static void *mover_main(void *arg)
     struct command *spare = NULL;
     size_t room = 0;
 
+    pthread_setname_np(pthread_self(), "transfer");
     while (!is_stopping(m)) {
         int n = epoll_wait(m->epoll_fd, events, EVENTS, list_empty(&m->hashings) ? -1 : 0);
         bool has_commands = false;

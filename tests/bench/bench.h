@@ -28,6 +28,8 @@ long bench_rss_kb(void);
 
 /* objects.c: the rows of objects, in a process that has not used Ray. */
 void bench_objects(bool quick);
+/* transfer.c: the row of bulk transfer between two stores; memory is fresh. */
+void bench_transfer(bool quick);
 
 /* view.c: who could take a request, of a thousand nodes. */
 void bench_view(void);

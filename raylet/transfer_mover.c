@@ -195,7 +195,7 @@ static bool write_some(struct mover *m, struct link *k)
         uint64_t at = head > 0 ? 0 : o->done - sizeof o->frame;
         uint64_t n = o->n - at < IO_BYTES ? o->n - at : IO_BYTES;
         struct iovec v[2] = {{(uint8_t *)&o->frame + sizeof o->frame - head, head},
-                             {(void *)(uintptr_t)(o->bytes + at), n}};
+                             {n > 0 ? (void *)(uintptr_t)(o->bytes + at) : NULL, n}};
         ssize_t done = writev(k->fd, head > 0 ? v : v + 1, head > 0 ? 1 + (n > 0) : 1);
         if (done < 0 && errno == EINTR)
             continue;

@@ -683,7 +683,8 @@ static void on_is(struct holder *h, struct conn *c, const struct transfer_frame 
 
 void transfer_pull_on_frame(struct transfer *t, struct conn *c, const struct transfer_frame *f)
 {
-    struct request *r = (struct request *)(uintptr_t)word_map_get(&t->by_id, f->id);
+    struct request *r =
+        f->id == 0 ? NULL : (struct request *)(uintptr_t)word_map_get(&t->by_id, f->id);
 
     if (r == NULL || r->conn != c->id || (r->kind != REQUEST_ASK && r->kind != REQUEST_READ)
         || (r->kind == REQUEST_READ && f->type != TRANSFER_GONE)) {

@@ -28,6 +28,8 @@
 #define TRANSFER_AGAIN_MS  50 /* until a holder that did not have it is asked once more */
 #define TRANSFER_TRIES     3  /* of asking one holder */
 #define TRANSFER_PARKED_MS 2000
+#define TRANSFER_CHILDREN  2    /* nodes that read a large object here before others are sent on */
+#define TRANSFER_REFER_MS  200  /* to reach a node that a holder has sent us to */
 #define TRANSFER_GRACE_MS  2000 /* without connections until the thread ends */
 
 struct loop_watch;
@@ -78,6 +80,7 @@ struct holder {
     struct pull *pull;
     struct peer *peer;
     enum holder_state state;
+    bool is_better; /* another holder has sent us to it */
     int n_asked;
     uint64_t ask_ms; /* not before */
     struct request *ask;
@@ -145,6 +148,7 @@ struct pull {
     uint32_t n_moving, n_sending; /* ranges of bytes that the mover has */
     struct list parked;
     uint64_t progress_ms;
+    uint64_t better_ms; /* until then better holders are waited for */
 };
 #define TRANSFER_PULL_MAGIC 0x5450554cu
 

@@ -266,17 +266,38 @@ static void feed(struct transfer *t, struct peer *peer)
     }
 }
 
+/* Is there a better holder, or will there be in a moment? */
+static bool has_better(struct pull *p)
+{
+    bool is_waiting = loop_now_ms() < p->better_ms;
+
+    list_for_each(n, &p->holders)
+    {
+        const struct holder *h = list_entry(n, struct holder, node);
+        if (!h->is_better)
+            continue;
+        if (h->state == HOLDER_HAS && transfer_conn_to(p->of, h->peer) != NULL)
+            return true;
+        if (is_waiting
+            && (h->state == HOLDER_ASKED || (h->state == HOLDER_NEW && h->peer->conn != NULL))) {
+            transfer_due(p->of, p->better_ms);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Its missing chunks are read wherever they can be. false: nowhere just now. */
 static bool hunger(struct pull *p)
 {
-    bool ok = false;
+    bool is_better = has_better(p), ok = is_better;
 
     list_for_each(n, &p->holders)
     {
         struct holder *h = list_entry(n, struct holder, node);
-        if (h->state != HOLDER_HAS)
-            continue;
         list_remove(&h->hungry);
+        if (h->state != HOLDER_HAS || (is_better && !h->is_better))
+            continue;
         list_append(&h->peer->hungry[p->priority], &h->hungry);
         feed(p->of, h->peer);
         ok |= transfer_conn_to(p->of, h->peer) != NULL;
@@ -554,8 +575,8 @@ static void send_ask(struct holder *h, struct conn *c)
     mover_send(t->mover, c->id, &f, NULL, 0);
 }
 
-/* Ask the next holder, if no answer is open. */
-static void ask(struct pull *p)
+/* Ask the next holder, if no answer is open; one of the better alone. */
+static void ask(struct pull *p, bool better)
 {
     uint64_t now_ms = loop_now_ms();
 
@@ -564,7 +585,7 @@ static void ask(struct pull *p)
     list_for_each(n, &p->holders)
     {
         struct holder *h = list_entry(n, struct holder, node);
-        if (h->state != HOLDER_NEW)
+        if (h->state != HOLDER_NEW || (better && !h->is_better))
             continue;
         if (h->ask_ms > now_ms) {
             transfer_due(p->of, h->ask_ms);
@@ -611,12 +632,13 @@ static void step(struct pull *p)
             transfer_pull_fail(p, err.code, err.text);
             return;
         }
-        if (p->state == PULL_ASKING || !hunger(p))
-            ask(p);
+        ask(p, p->state == PULL_MOVING && hunger(p));
         return;
     }
     case PULL_ADMIT:
     case PULL_LENDING:
+        ask(p, true);
+        return;
     case PULL_CHECKING:
     case PULL_ENDING:
         return;
@@ -630,13 +652,53 @@ static void on_gone(struct holder *h)
     struct pull *p = h->pull;
 
     list_remove(&h->hungry);
-    if (h->n_asked < TRANSFER_TRIES) { /* its news of the object may be on their way */
+    if (!h->is_better
+        && h->n_asked < TRANSFER_TRIES) { /* its news of the object may be on their way */
         h->state = HOLDER_NEW;
         h->ask_ms = loop_now_ms() + TRANSFER_AGAIN_MS;
     } else {
         h->state = HOLDER_GONE;
+        h->is_better = false;
         err_set(&h->err, ERR_NOT_FOUND, "node %u does not have it", h->peer->number);
     }
+    step(p);
+}
+
+static struct holder *add_holder(struct pull *p, uint32_t number)
+{
+    struct transfer *t = p->of;
+    struct holder *h = find_holder(p, number);
+
+    if (h == NULL) {
+        h = xcalloc(1, sizeof *h);
+        h->pull = p;
+        h->peer = transfer_have_peer(t, number);
+        list_init(&h->hungry);
+        list_append(&p->holders, &h->node);
+        list_append(&h->peer->holders, &h->of_peer);
+    } else if (h->state == HOLDER_GONE) {
+        h->state = HOLDER_NEW;
+        h->n_asked = 0;
+    }
+    if (number == t->config.node) {
+        h->state = HOLDER_GONE;
+        err_set(&h->err, ERR_NOT_FOUND, "this node does not have it");
+    }
+    return h;
+}
+
+/* Where the holder sends us; what it says is no more than a hint. */
+static void add_better(struct pull *p, const struct transfer_frame *f)
+{
+    struct transfer *t = p->of;
+
+    for (int i = 0; i < f->n_holders && i < TRANSFER_HOLDERS_MAX; i++) {
+        const struct peer *peer = transfer_find_peer(t, f->holders[i]);
+        if (peer != NULL && peer->is_known && peer->number != t->config.node
+            && find_holder(p, peer->number) == NULL)
+            add_holder(p, peer->number)->is_better = true;
+    }
+    p->better_ms = loop_now_ms() + TRANSFER_REFER_MS;
     step(p);
 }
 
@@ -679,6 +741,8 @@ static void on_is(struct holder *h, struct conn *c, const struct transfer_frame 
     p->state = PULL_ADMIT;
     list_append(&t->admit, &p->wait);
     transfer_admit_later(t);
+    if (f->n_holders > 0)
+        add_better(p, f);
 }
 
 void transfer_pull_on_frame(struct transfer *t, struct conn *c, const struct transfer_frame *f)
@@ -903,28 +967,6 @@ static struct pull *have_pull(struct transfer *t, const struct transfer_what *wh
     word_map_set(&t->by_what, hash, (uintptr_t)p);
     transfer_due(t, p->progress_ms + t->config.give_up_ms);
     return p;
-}
-
-static void add_holder(struct pull *p, uint32_t number)
-{
-    struct transfer *t = p->of;
-    struct holder *h = find_holder(p, number);
-
-    if (h == NULL) {
-        h = xcalloc(1, sizeof *h);
-        h->pull = p;
-        h->peer = transfer_have_peer(t, number);
-        list_init(&h->hungry);
-        list_append(&p->holders, &h->node);
-        list_append(&h->peer->holders, &h->of_peer);
-    } else if (h->state == HOLDER_GONE) {
-        h->state = HOLDER_NEW;
-        h->n_asked = 0;
-    }
-    if (number == t->config.node) {
-        h->state = HOLDER_GONE;
-        err_set(&h->err, ERR_NOT_FOUND, "this node does not have it");
-    }
 }
 
 static uint64_t pull(struct transfer *t,

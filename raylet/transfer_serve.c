@@ -54,11 +54,12 @@ static void set_place(struct transfer *t, struct served *s, uint64_t place)
     word_map_set(&t->by_place, place, (uintptr_t)s);
 }
 
-/* place: where it is here; 0: it is still coming. */
-static void note_served(struct transfer *t,
-                        const struct transfer_what *what,
-                        uint64_t place,
-                        uint32_t node)
+/* place: where it is here; 0: it is still coming. Returns which of those who read it here that node
+ * is, from 0 on. */
+static uint32_t note_served(struct transfer *t,
+                            const struct transfer_what *what,
+                            uint64_t place,
+                            uint32_t node)
 {
     uint64_t hash = transfer_hash_of(what);
     struct served *s = find_served(t, what);
@@ -74,12 +75,28 @@ static void note_served(struct transfer *t,
         set_place(t, s, place);
     for (uint32_t i = 0; i < s->n; i++)
         if (s->nodes[i] == node)
-            return;
+            return i;
     if (s->n == s->room) {
         s->room = s->room == 0 ? 4 : s->room * 2;
         s->nodes = xrealloc(s->nodes, s->room * sizeof *s->nodes);
     }
-    s->nodes[s->n++] = node;
+    s->nodes[s->n] = node;
+    return s->n++;
+}
+
+/* Many who read one large object form a tree: the first read it here, each later one from one that
+ * came before it, also while that is still reading. */
+static void refer(const struct transfer *t,
+                  const struct transfer_what *what,
+                  uint32_t rank,
+                  struct transfer_frame *is)
+{
+    const struct served *s = find_served(t, what);
+
+    if (is->length <= TRANSFER_CHUNK || rank < TRANSFER_CHILDREN)
+        return;
+    is->holders[0] = s->nodes[(rank - TRANSFER_CHILDREN) / TRANSFER_CHILDREN];
+    is->n_holders = 1;
 }
 
 static void tell_and_free(struct transfer *t, struct served *s)
@@ -219,7 +236,9 @@ static bool find_source(struct transfer *t, const struct transfer_what *what, st
 static void answer_is(struct transfer *t,
                       const struct conn *c,
                       const struct transfer_frame *f,
-                      const struct source *s)
+                      const struct transfer_what *what,
+                      const struct source *s,
+                      uint32_t rank)
 {
     struct transfer_frame is = {.word = TRANSFER_WORD, .type = TRANSFER_IS, .id = f->id};
 
@@ -227,6 +246,7 @@ static void answer_is(struct transfer *t,
     is.length = s->length;
     is.size = s->size;
     is.n_refs = s->n_refs;
+    refer(t, what, rank, &is);
     mover_send(t->mover, c->id, &is, NULL, 0);
 }
 
@@ -333,10 +353,10 @@ void transfer_serve_on_frame(struct transfer *t, struct conn *c, const struct tr
         transfer_misbehaved(c, "an impossible range");
         return;
     }
-    if (s.file == NULL)
-        note_served(t, &what, s.pull == NULL ? s.place : 0, c->number);
+    uint32_t rank =
+        s.file != NULL ? 0 : note_served(t, &what, s.pull == NULL ? s.place : 0, c->number);
     if (f->type == TRANSFER_ASK)
-        answer_is(t, c, f, &s);
+        answer_is(t, c, f, &what, &s, rank);
     else if (s.pull != NULL && !transfer_pull_has(s.pull, f->offset, f->length))
         park(s.pull, c, f);
     else

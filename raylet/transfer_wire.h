@@ -66,7 +66,7 @@ struct transfer_frame {
             uint32_t n_refs; /* IS */
             uint32_t spare;
             struct transfer_what what;              /* ASK, READ */
-            uint32_t holders[TRANSFER_HOLDERS_MAX]; /* IS: nodes that better be asked */
+            uint32_t holders[TRANSFER_HOLDERS_MAX]; /* IS: nodes that better be read from */
         };
         struct {
             uint32_t protocol, node, token_size;

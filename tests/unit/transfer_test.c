@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Three machines in one process, each with a store and its data port on loopback, on one loop. What
+ * Four machines in one process, each with a store and its data port on loopback, on one loop. What
  * goes wrong between them is done by a proxy in the middle, or by a hand-written peer.
  */
 #include "raylet/transfer.h"
@@ -29,7 +29,7 @@
 #include "objstore/pin.h"
 #include "raylet/transfer_wire.h"
 
-#define N_MACHINES 3
+#define N_MACHINES 4
 #define N_ENTRIES  4096
 #define CAPACITY   (128ull << 20)
 #define USER       0 /* slots of each store */
@@ -1210,6 +1210,87 @@ START_TEST(an_idle_port_has_neither_connections_nor_a_thread)
 }
 END_TEST
 
+/* --- many readers --- */
+
+START_TEST(what_is_still_coming_is_passed_on)
+{
+    struct proxy x;
+    struct answer a, b;
+
+    make_object(0, 1, 64 * MIB, 2);
+    begin_proxy(&x, 1, 0, 10 * MIB); /* and breaks again and again */
+    pull_from(1, 0, 1, &a);
+    WAIT_FOR(port_of(1).bytes_in >= 4 * MIB);
+    pull_from(2, 1, 1, &b);
+    WAIT_FOR(port_of(2).bytes_in >= 4 * MIB);
+    ck_assert_uint_eq(a.n, 0);
+    WAIT_FOR(a.n > 0 && b.n > 0);
+    check_object(1, &a, 1, 64 * MIB, 2);
+    check_object(2, &b, 1, 64 * MIB, 2);
+    uint64_t all = 64 * MIB + 2 * sizeof(struct wire_ref);
+    ck_assert_uint_eq(port_of(1).bytes_in, all);
+    ck_assert_uint_eq(port_of(2).bytes_in, all);
+    WAIT_FOR(port_of(1).bytes_out == all);
+    end_proxy(&x);
+    struct transfer_key key = key_of(1); /* it is known who has it, though it was not sealed then */
+    transfer_free(m[1].t, &key);
+    ck_assert_uint_eq(m[1].n_frees, 1);
+    ck_assert_uint_eq(m[1].frees[0].node, node_of(2));
+}
+END_TEST
+
+START_TEST(what_comes_no_more_is_not_waited_for)
+{
+    struct transfer_key key = key_of(1);
+    struct proxy x;
+    struct answer a, b;
+
+    make_object(0, 1, 64 * MIB, 0);
+    begin_proxy(&x, 1, 0, UINT64_MAX);
+    pull_from(1, 0, 1, &a);
+    WAIT_FOR(port_of(1).bytes_in >= 4 * MIB);
+    pull_from(2, 1, 1, &b);
+    WAIT_FOR(port_of(2).bytes_in > 0);
+    transfer_free(m[1].t, &key);
+    WAIT_FOR(a.n > 0 && b.n > 0);
+    check_failed(&a, ERR_NOT_FOUND, "its owner has freed it");
+    check_failed(&b, ERR_NOT_FOUND, "node 11 does not have it");
+    ck_assert_uint_eq(m[1].frees[0].node, node_of(2));
+    WAIT_FOR(stats_of(1).lent == 0 && stats_of(2).lent == 0);
+    end_proxy(&x);
+}
+END_TEST
+
+START_TEST(later_readers_are_sent_to_earlier_ones)
+{
+    struct answer a;
+
+    make_object(0, 1, 20 * MIB, 0);
+    make_object(0, 2, 100000, 0);
+    for (unsigned i = 1; i < 4; i++) {
+        bring(i, 0, 1, 20 * MIB, 0);
+        bring(i, 0, 2, 100000, 0);
+    }
+    WAIT_FOR(port_of(0).bytes_out == 40 * MIB + 300000);
+    WAIT_FOR(port_of(1).bytes_out == 20 * MIB);
+    ck_assert_uint_eq(port_of(2).bytes_out + port_of(3).bytes_out, 0);
+    /* one that does not have it any more, and one that is dead, hold nobody up */
+    struct transfer_key key = key_of(1);
+    transfer_free(m[3].t, &key);
+    transfer_free(m[1].t, &key);
+    pull_from(3, 0, 1, &a);
+    WAIT_FOR(a.n > 0);
+    check_object(3, &a, 1, 20 * MIB, 0);
+    transfer_free(m[3].t, &key);
+    end_port(1);
+    pull_from(3, 0, 1, &a);
+    WAIT_FOR(a.n > 0);
+    check_object(3, &a, 1, 20 * MIB, 0);
+    WAIT_FOR(port_of(0).bytes_out == 80 * MIB + 300000);
+    begin_port(1, NULL);
+}
+END_TEST
+
 /* --- files --- */
 
 static void on_hash(void *arg, const struct err *err, const struct transfer_hash *hash)
@@ -1358,6 +1439,9 @@ int main(void)
     tcase_add_test(tc, the_end_of_an_owner_ends_its_pulls);
     tcase_add_test(tc, the_end_answers_everybody);
     tcase_add_test(tc, an_idle_port_has_neither_connections_nor_a_thread);
+    tcase_add_test(tc, what_is_still_coming_is_passed_on);
+    tcase_add_test(tc, what_comes_no_more_is_not_waited_for);
+    tcase_add_test(tc, later_readers_are_sent_to_earlier_ones);
     tcase_add_test(tc, a_file_comes_by_its_hash);
     tcase_add_test(tc, a_file_with_another_content_is_not_handed_over);
     suite_add_tcase(suite, tc);

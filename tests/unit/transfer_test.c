@@ -487,8 +487,11 @@ static void *proxy_main(void *arg)
             ok = forward(p[2].fd, p[1].fd, &left, x);
         if (ok)
             continue;
-        close(p[1].fd);
         close(p[2].fd);
+        shutdown(p[1].fd, SHUT_WR); /* what was forwarded arrives */
+        for (char c[4096]; read(p[1].fd, c, sizeof c) > 0;)
+            ;
+        close(p[1].fd);
         p[1].fd = p[2].fd = -1;
     }
     if (p[1].fd >= 0) {
@@ -519,13 +522,13 @@ START_TEST(broken_connections_lose_nothing_and_repeat_nothing)
     struct answer a;
 
     make_object(0, 1, 64 * MIB, 1);
-    begin_proxy(&x, 1, 0, 5 * MIB + 12345);
+    begin_proxy(&x, 1, 0, 8 * MIB - 4000); /* never two whole READs */
     pull_from(1, 0, 1, &a);
     WAIT_FOR(a.n > 0);
     check_object(1, &a, 1, 64 * MIB, 1);
     ck_assert_uint_eq(port_of(1).bytes_in, 64 * MIB + sizeof(struct wire_ref));
-    ck_assert_uint_ge(atomic_load(&x.n_conns), 13);
-    ck_assert_uint_ge(port_of(1).n_resumed, 12);
+    ck_assert_uint_eq(atomic_load(&x.n_conns), 9); /* what came in part is not read again */
+    ck_assert_uint_ge(port_of(1).n_resumed, 8);
     end_proxy(&x);
 }
 END_TEST

@@ -7,6 +7,7 @@
  *   transfer.c         start, end, time; completions and the thread's events
  *   transfer_conn.c    listens, dials, lets prove the token; nodes
  *   transfer_pull.c    what is brought here
+ *   transfer_holder.c  whom it is brought from
  *   transfer_serve.c   what others read here, and who has copies of it
  *   transfer_file.c    files by hash: offered, hashed
  *   transfer_mover.c   the thread
@@ -256,12 +257,34 @@ void transfer_misbehaved(struct conn *c, const char *why);
 /* Deadlines of connections; returns the next. */
 uint64_t transfer_conns_on_time(struct transfer *t, uint64_t now_ms);
 
-/* --- transfer_pull.c --- */
+/* --- transfer_holder.c --- */
+struct holder *transfer_find_holder(const struct pull *p, uint32_t number);
+/* A node that may have it; again: it is asked again if it had it not. */
+struct holder *transfer_add_holder(struct pull *p, uint32_t number);
+void transfer_drop_holder(struct holder *h);
+/* Ask the next holder, if no answer is open; one of the better alone. */
+void transfer_ask(struct pull *p, bool better);
+/* The reason of the last holder, if all are gone. */
+const struct err *transfer_why_hopeless(const struct pull *p);
 void transfer_pull_on_conn(struct transfer *t, struct peer *peer);
 /* It cannot be reached just now, or can be tried again; refused: why it will not serve us, or NULL.
  * The peer may be gone after. */
 void transfer_pull_on_unreachable(struct transfer *t, struct peer *peer, const struct err *refused);
 void transfer_pull_on_frame(struct transfer *t, struct conn *c, const struct transfer_frame *f);
+/* No answer comes to what was asked on this connection. */
+void transfer_pull_on_conn_lost(struct transfer *t, uint64_t conn);
+
+/* --- transfer_pull.c --- */
+/* Do what can be done for it now. It may be gone after. */
+void transfer_pull_step(struct pull *p);
+/* Its size is known: it waits for its turn. */
+void transfer_pull_sized(struct pull *p, const struct transfer_frame *is);
+/* Something came, h: thanks to this one, or NULL. */
+void transfer_pull_progress(struct pull *p, struct holder *h);
+/* What was asked of this chunk does not come. */
+void transfer_pull_read_again(struct pull *p, uint32_t chunk);
+/* The connection to that node takes READs again. */
+void transfer_pull_feed(struct transfer *t, uint32_t number);
 void transfer_pull_on_moved(struct request *r, uint64_t n, bool is_whole);
 void transfer_pull_on_hashed(struct request *r, const struct mover_event *e);
 void transfer_pull_on_store(struct transfer *t,
@@ -277,8 +300,6 @@ bool transfer_pull_has(const struct pull *p, uint64_t offset, uint64_t length);
 void transfer_pull_drop_asker(struct asker *a);
 /* Those who wait for their turn, and have it now. */
 void transfer_pull_admit(struct transfer *t);
-/* No answer comes to what was asked on this connection. */
-void transfer_pull_on_conn_lost(struct transfer *t, uint64_t conn);
 uint64_t transfer_pulls_on_time(struct transfer *t, uint64_t now_ms);
 /* All fail; the mover is gone. */
 void transfer_pull_end_all(struct transfer *t);

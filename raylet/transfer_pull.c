@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How this works. step() looks at one pull and does what can be done: ask a holder, dial one, read
- * missing chunks, or give up when no holder is left. It is called when something changed for the
- * better or the worse, and by the timer. Holders with missing chunks wait in lines of their node,
- * one for each priority; feed() serves these as long as the connection takes READs.
- *
- * One holder is asked at a time: whoever answered that it has the object tells us of its end, so
- * others are asked only if no holder that has it can be reached.
+ * How this works. transfer_pull_step() looks at one pull and does what can be done: ask a holder,
+ * dial one, read missing chunks, or give up when no holder is left. It is called when something
+ * changed for the better or the worse, and by the timer. Holders with missing chunks wait in lines
+ * of their node, one for each priority; feed() serves these as long as the connection takes READs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,12 +17,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/net/loop.h"
-#include "lib/net/wire.h"
 #include "raylet/transfer_private.h"
-
-#define SIZE_MAX_FOREIGN (1ull << 48) /* of any object, so that sums do not overflow */
-
-static void step(struct pull *p);
 
 /* --- finding --- */
 
@@ -41,17 +33,6 @@ struct pull *transfer_find_pull(struct transfer *t, const struct transfer_what *
     while (p != NULL && !transfer_is_same(&p->what, what))
         p = p->next;
     return p;
-}
-
-static struct holder *find_holder(const struct pull *p, uint32_t number)
-{
-    list_for_each(n, &p->holders)
-    {
-        struct holder *h = list_entry(n, struct holder, node);
-        if (h->peer->number == number)
-            return h;
-    }
-    return NULL;
 }
 
 static void forget_what(struct pull *p)
@@ -70,19 +51,6 @@ static void forget_what(struct pull *p)
 }
 
 /* --- ends --- */
-
-static void drop_holder(struct holder *h)
-{
-    struct peer *peer = h->peer;
-
-    if (h->ask != NULL)
-        h->ask->holder = NULL;
-    list_remove(&h->node);
-    list_remove(&h->of_peer);
-    list_remove(&h->hungry);
-    free(h);
-    transfer_drop_peer(peer);
-}
 
 static void leave_admission(struct pull *p)
 {
@@ -137,7 +105,7 @@ static void end(struct pull *p)
     leave_admission(p);
     transfer_serve_parked(p, 0, true);
     while (!list_empty(&p->holders))
-        drop_holder(list_entry(p->holders.next, struct holder, node));
+        transfer_drop_holder(list_entry(p->holders.next, struct holder, node));
     p->progress_ms = loop_now_ms();
     transfer_due(t, p->progress_ms + t->config.give_up_ms);
     release(p);
@@ -319,7 +287,7 @@ static void begin_moving(struct pull *p)
     }
     memset(p->chunks, 0, p->n_chunks * sizeof *p->chunks);
     transfer_due(p->of, p->progress_ms + p->of->config.give_up_ms);
-    step(p);
+    transfer_pull_step(p);
 }
 
 static void make_file(struct pull *p)
@@ -361,6 +329,17 @@ static void begin_lend(struct pull *p)
                1,
                loop_now_ms(),
                t->config.store_actions);
+}
+
+void transfer_pull_sized(struct pull *p, const struct transfer_frame *is)
+{
+    p->length = is->length;
+    p->size = is->size;
+    p->n_refs = is->n_refs;
+    p->meta = is->meta;
+    p->state = PULL_ADMIT;
+    list_append(&p->of->admit, &p->wait);
+    transfer_admit_later(p->of);
 }
 
 /* Arguments in their order, and not too many bytes. */
@@ -502,7 +481,7 @@ void transfer_pull_on_hashed(struct request *r, const struct mover_event *e)
 }
 
 /* h: thanks to this one, or NULL. */
-static void progress(struct pull *p, struct holder *h)
+void transfer_pull_progress(struct pull *p, struct holder *h)
 {
     p->progress_ms = loop_now_ms();
     p->was_cut = false;
@@ -513,7 +492,7 @@ static void progress(struct pull *p, struct holder *h)
     h->peer->why[0] = '\0';
 }
 
-static void feed_number(struct transfer *t, uint32_t number)
+void transfer_pull_feed(struct transfer *t, uint32_t number)
 {
     struct peer *peer = transfer_find_peer(t, number);
 
@@ -521,7 +500,7 @@ static void feed_number(struct transfer *t, uint32_t number)
         feed(t, peer);
 }
 
-static void read_again(struct pull *p, uint32_t chunk)
+void transfer_pull_read_again(struct pull *p, uint32_t chunk)
 {
     p->chunks[chunk].is_asked = false;
     if (chunk < p->first_missing)
@@ -540,7 +519,7 @@ void transfer_pull_on_moved(struct request *r, uint64_t n, bool is_whole)
     if (c != NULL)
         c->n_reads--;
     if (n > 0)
-        progress(p, c == NULL ? NULL : find_holder(p, c->number));
+        transfer_pull_progress(p, c == NULL ? NULL : transfer_find_holder(p, c->number));
     if (p->state == PULL_ENDING) {
         release(p);
     } else {
@@ -550,71 +529,18 @@ void transfer_pull_on_moved(struct request *r, uint64_t n, bool is_whole)
             transfer_serve_parked(p, 0, false);
         } else {
             t->stats.n_resumed++;
-            read_again(p, r->chunk);
+            transfer_pull_read_again(p, r->chunk);
         }
         if (!is_whole || p->n_whole == p->n_chunks)
-            step(p);
+            transfer_pull_step(p);
     }
     if (c != NULL)
-        feed_number(t, c->number);
+        transfer_pull_feed(t, c->number);
 }
 
-/* --- asking --- */
+/* --- what is next --- */
 
-static void send_ask(struct holder *h, struct conn *c)
-{
-    struct transfer *t = h->pull->of;
-    struct request *r = transfer_add_request(t, REQUEST_ASK, c);
-    struct transfer_frame f = {.word = TRANSFER_WORD, .type = TRANSFER_ASK, .id = r->id};
-
-    f.what = h->pull->what;
-    r->holder = h;
-    h->ask = r;
-    h->state = HOLDER_ASKED;
-    h->n_asked++;
-    mover_send(t->mover, c->id, &f, NULL, 0);
-}
-
-/* Ask the next holder, if no answer is open; one of the better alone. */
-static void ask(struct pull *p, bool better)
-{
-    uint64_t now_ms = loop_now_ms();
-
-    list_for_each(n, &p->holders) if (list_entry(n, struct holder, node)->state
-                                      == HOLDER_ASKED) return;
-    list_for_each(n, &p->holders)
-    {
-        struct holder *h = list_entry(n, struct holder, node);
-        if (h->state != HOLDER_NEW || (better && !h->is_better))
-            continue;
-        if (h->ask_ms > now_ms) {
-            transfer_due(p->of, h->ask_ms);
-            continue;
-        }
-        struct conn *c = transfer_conn_to(p->of, h->peer);
-        if (c == NULL)
-            continue;
-        send_ask(h, c);
-        return;
-    }
-}
-
-/* The reason of the last holder, if all are gone. */
-static const struct err *why_hopeless(const struct pull *p)
-{
-    const struct err *err = NULL;
-
-    list_for_each(n, &p->holders)
-    {
-        const struct holder *h = list_entry(n, struct holder, node);
-        if (h->state != HOLDER_GONE)
-            return NULL;
-        err = &h->err;
-    }
-    return err;
-}
-
-static void step(struct pull *p)
+void transfer_pull_step(struct pull *p)
 {
     switch (p->state) {
     case PULL_ASKING:
@@ -626,221 +552,23 @@ static void step(struct pull *p)
                 finish_object(p);
             return;
         }
-        const struct err *hopeless = p->n_moving > 0 ? NULL : why_hopeless(p);
+        const struct err *hopeless = p->n_moving > 0 ? NULL : transfer_why_hopeless(p);
         if (hopeless != NULL) {
             struct err err = *hopeless;
             transfer_pull_fail(p, err.code, err.text);
             return;
         }
-        ask(p, p->state == PULL_MOVING && hunger(p));
+        transfer_ask(p, p->state == PULL_MOVING && hunger(p));
         return;
     }
     case PULL_ADMIT:
     case PULL_LENDING:
-        ask(p, true);
+        transfer_ask(p, true);
         return;
     case PULL_CHECKING:
     case PULL_ENDING:
         return;
     }
-}
-
-/* --- what holders say --- */
-
-static void on_gone(struct holder *h)
-{
-    struct pull *p = h->pull;
-
-    list_remove(&h->hungry);
-    if (!h->is_better
-        && h->n_asked < TRANSFER_TRIES) { /* its news of the object may be on their way */
-        h->state = HOLDER_NEW;
-        h->ask_ms = loop_now_ms() + TRANSFER_AGAIN_MS;
-    } else {
-        h->state = HOLDER_GONE;
-        h->is_better = false;
-        err_set(&h->err, ERR_NOT_FOUND, "node %u does not have it", h->peer->number);
-    }
-    step(p);
-}
-
-static struct holder *add_holder(struct pull *p, uint32_t number)
-{
-    struct transfer *t = p->of;
-    struct holder *h = find_holder(p, number);
-
-    if (h == NULL) {
-        h = xcalloc(1, sizeof *h);
-        h->pull = p;
-        h->peer = transfer_have_peer(t, number);
-        list_init(&h->hungry);
-        list_append(&p->holders, &h->node);
-        list_append(&h->peer->holders, &h->of_peer);
-    } else if (h->state == HOLDER_GONE) {
-        h->state = HOLDER_NEW;
-        h->n_asked = 0;
-    }
-    if (number == t->config.node) {
-        h->state = HOLDER_GONE;
-        err_set(&h->err, ERR_NOT_FOUND, "this node does not have it");
-    }
-    return h;
-}
-
-/* Where the holder sends us; what it says is no more than a hint. */
-static void add_better(struct pull *p, const struct transfer_frame *f)
-{
-    struct transfer *t = p->of;
-
-    for (int i = 0; i < f->n_holders && i < TRANSFER_HOLDERS_MAX; i++) {
-        const struct peer *peer = transfer_find_peer(t, f->holders[i]);
-        if (peer != NULL && peer->is_known && peer->number != t->config.node
-            && find_holder(p, peer->number) == NULL)
-            add_holder(p, peer->number)->is_better = true;
-    }
-    p->better_ms = loop_now_ms() + TRANSFER_REFER_MS;
-    step(p);
-}
-
-static bool is_good_size(const struct pull *p, const struct transfer_frame *f)
-{
-    uint64_t refs =
-        f->n_refs == 0 ? 0 : (8 - f->size % 8) % 8 + (uint64_t)f->n_refs * sizeof(struct wire_ref);
-
-    if (p->what.kind == TRANSFER_FILE)
-        return f->length == f->size && f->n_refs == 0 && f->size <= TRANSFER_FILE_MAX;
-    return f->size > 0 && f->size <= SIZE_MAX_FOREIGN && f->length == f->size + refs;
-}
-
-static void on_is(struct holder *h, struct conn *c, const struct transfer_frame *f)
-{
-    struct pull *p = h->pull;
-    struct transfer *t = p->of;
-
-    if (!is_good_size(p, f)) {
-        h->state = HOLDER_GONE;
-        err_set(&h->err, ERR_PROTOCOL, "node %u says that it has an impossible size", c->number);
-        transfer_misbehaved(c, "an impossible size");
-    } else if (p->state != PULL_ASKING
-               && (f->length != p->length || f->size != p->size || f->n_refs != p->n_refs)) {
-        h->state = HOLDER_GONE;
-        err_set(&h->err, ERR_PROTOCOL, "node %u has another one of that name", c->number);
-    } else {
-        h->state = HOLDER_HAS;
-        if (p->state == PULL_ASKING)
-            progress(p, NULL);
-    }
-    if (p->state != PULL_ASKING || h->state != HOLDER_HAS) {
-        step(p);
-        return;
-    }
-    p->length = f->length;
-    p->size = f->size;
-    p->n_refs = f->n_refs;
-    p->meta = f->meta;
-    p->state = PULL_ADMIT;
-    list_append(&t->admit, &p->wait);
-    transfer_admit_later(t);
-    if (f->n_holders > 0)
-        add_better(p, f);
-}
-
-void transfer_pull_on_frame(struct transfer *t, struct conn *c, const struct transfer_frame *f)
-{
-    struct request *r =
-        f->id == 0 ? NULL : (struct request *)(uintptr_t)word_map_get(&t->by_id, f->id);
-
-    if (r == NULL || r->conn != c->id || (r->kind != REQUEST_ASK && r->kind != REQUEST_READ)
-        || (r->kind == REQUEST_READ && f->type != TRANSFER_GONE)) {
-        transfer_misbehaved(c, "an answer that nobody asked for");
-        return;
-    }
-    struct request was = *r;
-    word_map_set(&t->by_id, r->id, 0);
-    free(r);
-    c->n_open--;
-    if (was.kind == REQUEST_READ) {
-        struct pull *p = was.pull;
-        c->n_reads--;
-        p->n_moving--;
-        if (p->state == PULL_ENDING) {
-            release(p);
-        } else {
-            struct holder *h = find_holder(p, c->number);
-            read_again(p, was.chunk);
-            if (h != NULL && h->state == HOLDER_HAS)
-                on_gone(h);
-            else
-                step(p);
-        }
-        feed_number(t, c->number);
-        return;
-    }
-    struct holder *h = was.holder;
-    if (h == NULL)
-        return;
-    h->ask = NULL;
-    if (f->type == TRANSFER_IS)
-        on_is(h, c, f);
-    else
-        on_gone(h);
-}
-
-/* --- nodes come and go --- */
-
-static void step_all_of(struct transfer *t, const struct peer *peer)
-{
-    uint32_t number = peer->number;
-
-    list_for_each_safe(n, &t->pulls)
-    {
-        struct pull *p = list_entry(n, struct pull, node);
-        if (p->state != PULL_ENDING && find_holder(p, number) != NULL)
-            step(p);
-    }
-}
-
-void transfer_pull_on_conn(struct transfer *t, struct peer *peer)
-{
-    step_all_of(t, peer);
-}
-
-void transfer_pull_on_conn_lost(struct transfer *t, uint64_t conn)
-{
-    for (size_t i = 0; i < t->by_id.room;) {
-        struct request *r =
-            t->by_id.keys[i] == 0 ? NULL : (struct request *)(uintptr_t)t->by_id.values[i];
-        if (r == NULL || r->conn != conn || r->kind != REQUEST_ASK) {
-            i++;
-            continue;
-        }
-        if (r->holder != NULL) {
-            r->holder->ask = NULL;
-            r->holder->state = HOLDER_NEW;
-        }
-        word_map_set(&t->by_id, r->id, 0); /* which moves others */
-        free(r);
-        i = 0;
-    }
-}
-
-void transfer_pull_on_unreachable(struct transfer *t, struct peer *peer, const struct err *refused)
-{
-    list_for_each(n, &peer->holders)
-    {
-        struct holder *h = list_entry(n, struct holder, of_peer);
-        list_remove(&h->hungry);
-        if (refused == NULL)
-            continue;
-        if (h->ask != NULL)
-            h->ask->holder = NULL;
-        h->ask = NULL;
-        h->state = HOLDER_GONE;
-        h->err = *refused;
-        if (refused->code != ERR_DIED)
-            err_prefix(&h->err, "node %u at %s", peer->number, peer->name);
-    }
-    step_all_of(t, peer);
 }
 
 /* --- time --- */
@@ -903,7 +631,7 @@ static uint64_t pull_on_time(struct pull *p, uint64_t now_ms)
     }
     transfer_serve_parked(p, now_ms, false);
     if (due_ms > now_ms) {
-        step(p);
+        transfer_pull_step(p);
         return due_ms;
     }
     /* what has come in part counts: on a slow line a READ may take longer */
@@ -989,12 +717,12 @@ static uint64_t pull(struct transfer *t,
         transfer_pull_fail(p, err.code, err.text);
         return ticket;
     }
-    add_holder(p, node);
+    transfer_add_holder(p, node);
     if (priority < p->priority) {
         p->priority = priority;
         transfer_admit_later(t);
     }
-    step(p);
+    transfer_pull_step(p);
     return ticket;
 }
 

@@ -1014,7 +1014,6 @@ START_TEST(arguments_take_a_part_of_the_store_at_once)
         make_object(0, i, 22 * MIB, 0);
         pull_argument(1, 0, i, &a[i]);
     }
-    WAIT_FOR(port_of(1).argument_bytes == 44 * MIB);
     WAIT_FOR(arguments_fit(a, 5));
     for (int i = 0; i < 5; i++)
         check_object(1, &a[i], i, 22 * MIB, 0);

@@ -147,11 +147,12 @@ uint64_t transfer_fetch_file(struct transfer *t,
 
 struct transfer_stats {
     uint32_t n_links, n_unproven, n_pulls, n_fetches;
+    uint32_t n_parked;            /* ranges that others asked for and that have not come here yet */
     uint64_t bytes_in, bytes_out; /* of objects and files */
     uint64_t n_refused;           /* connections: no token, garbage, too many */
-    uint64_t n_resumed;           /* ranges asked for again after a connection broke */
-    uint64_t argument_bytes;      /* of pulls for arguments that are admitted */
-    uint64_t n_served;            /* objects of which others have copies from us */
+    uint64_t n_resumed; /* ranges asked for again, since a connection broke or a holder let go */
+    uint64_t argument_bytes; /* of pulls for arguments that are admitted */
+    uint64_t n_served;       /* objects of which others have copies from us */
 };
 void transfer_get_stats(const struct transfer *t, struct transfer_stats *out);
 

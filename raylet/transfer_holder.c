@@ -208,6 +208,7 @@ void transfer_pull_on_frame(struct transfer *t, struct conn *c, const struct tra
             transfer_pull_unuse(p);
         } else {
             struct holder *h = transfer_find_holder(p, c->number);
+            t->stats.n_resumed++;
             transfer_pull_read_again(p, was.chunk);
             if (h != NULL && h->state == HOLDER_HAS)
                 on_gone(h);

@@ -295,6 +295,7 @@ static void park(struct pull *p, const struct conn *c, const struct transfer_fra
     k->due_ms = loop_now_ms() + TRANSFER_PARKED_MS;
     k->frame = *f;
     list_append(&p->parked, &k->node);
+    p->of->stats.n_parked++;
     transfer_due(p->of, k->due_ms);
 }
 
@@ -316,6 +317,7 @@ void transfer_serve_parked(struct pull *p, uint64_t now_ms, bool at_end)
             continue;
         list_remove(&k->node);
         free(k);
+        t->stats.n_parked--;
     }
 }
 

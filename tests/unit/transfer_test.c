@@ -413,7 +413,8 @@ END_TEST
 
 /* --- what goes wrong --- */
 
-/* Between a dialer and a port: ends each connection when so many bytes of answers went through. */
+/* Between a dialer and a port: ends each connection when so many bytes of answers went through, and
+ * holds all back when so many bytes have gone through altogether. */
 struct proxy {
     int listen_fd;
     uint16_t port, to;
@@ -421,7 +422,7 @@ struct proxy {
     pthread_t thread;
     _Atomic unsigned n_conns;
     _Atomic bool stopping;
-    _Atomic uint64_t n_bytes;
+    _Atomic uint64_t n_bytes, hold_at;
 };
 
 static int listen_any(uint16_t *port)
@@ -472,6 +473,8 @@ static void *proxy_main(void *arg)
     uint64_t left = 0, all = UINT64_MAX;
 
     while (!atomic_load(&x->stopping)) {
+        bool is_held = atomic_load(&x->n_bytes) >= atomic_load(&x->hold_at);
+        p[2].events = is_held ? 0 : POLLIN;
         poll(p, 3, 10);
         bool ok = true;
         if ((p[0].revents & POLLIN) != 0 && p[1].fd < 0) {
@@ -483,7 +486,7 @@ static void *proxy_main(void *arg)
         }
         if (p[1].fd >= 0 && p[1].revents != 0)
             ok = forward(p[1].fd, p[2].fd, &all, x);
-        if (ok && p[2].fd >= 0 && p[2].revents != 0)
+        if (ok && !is_held && p[2].fd >= 0 && p[2].revents != 0)
             ok = forward(p[2].fd, p[1].fd, &left, x);
         if (ok)
             continue;
@@ -503,7 +506,8 @@ static void *proxy_main(void *arg)
 
 static void begin_proxy(struct proxy *x, unsigned from, unsigned to, uint64_t cut_after)
 {
-    *x = (struct proxy){.to = transfer_port(m[to].t), .cut_after = cut_after};
+    *x =
+        (struct proxy){.to = transfer_port(m[to].t), .cut_after = cut_after, .hold_at = UINT64_MAX};
     x->listen_fd = listen_any(&x->port);
     ck_assert_int_eq(pthread_create(&x->thread, NULL, proxy_main, x), 0);
     ck_assert_int_eq(transfer_add_node(m[from].t, node_of(to), "127.0.0.1", x->port, NULL), 0);
@@ -1214,29 +1218,40 @@ END_TEST
 
 /* --- many readers --- */
 
+/* Machine 1 reads from 0, and stops after so many MiB until hold_at is raised; 2 reads from 1 and
+ * waits for the rest. */
+static void read_in_line(struct proxy *x, uint64_t mib, struct answer *a, struct answer *b)
+{
+    make_object(0, 1, 64 * MIB, 2);
+    begin_proxy(x, 1, 0, UINT64_MAX);
+    atomic_store(&x->hold_at, mib * MIB);
+    pull_from(1, 0, 1, a);
+    WAIT_FOR(port_of(1).bytes_in >= mib * MIB / 2);
+    pull_from(2, 1, 1, b);
+    WAIT_FOR(port_of(2).bytes_in == port_of(1).bytes_in && port_of(1).n_parked > 0);
+    ck_assert_uint_eq(a->n + b->n, 0);
+}
+
 START_TEST(what_is_still_coming_is_passed_on)
 {
+    uint64_t all = 64 * MIB + 2 * sizeof(struct wire_ref);
     struct proxy x;
     struct answer a, b;
 
-    make_object(0, 1, 64 * MIB, 2);
-    begin_proxy(&x, 1, 0, 10 * MIB); /* and breaks again and again */
-    pull_from(1, 0, 1, &a);
-    WAIT_FOR(port_of(1).bytes_in >= 4 * MIB);
-    pull_from(2, 1, 1, &b);
-    WAIT_FOR(port_of(2).bytes_in >= 4 * MIB);
-    ck_assert_uint_eq(a.n, 0);
+    read_in_line(&x, 13, &a, &b);
+    atomic_store(&x.hold_at, UINT64_MAX);
     WAIT_FOR(a.n > 0 && b.n > 0);
     check_object(1, &a, 1, 64 * MIB, 2);
     check_object(2, &b, 1, 64 * MIB, 2);
-    uint64_t all = 64 * MIB + 2 * sizeof(struct wire_ref);
     ck_assert_uint_eq(port_of(1).bytes_in, all);
     ck_assert_uint_eq(port_of(2).bytes_in, all);
+    ck_assert_uint_eq(port_of(2).n_resumed, 0);
     WAIT_FOR(port_of(1).bytes_out == all);
+    ck_assert_uint_eq(port_of(0).bytes_out, all);
     end_proxy(&x);
-    struct transfer_key key = key_of(1); /* it is known who has it, though it was not sealed then */
-    transfer_free(m[1].t, &key);
-    ck_assert_uint_eq(m[1].n_frees, 1);
+    /* it is known who has it, though it was not sealed then */
+    ck_assert(store_free(m[1].store, a.at.place, loop_now_ms(), &m[1].actions));
+    WAIT_FOR(m[1].n_frees > 0);
     ck_assert_uint_eq(m[1].frees[0].node, node_of(2));
 }
 END_TEST
@@ -1247,18 +1262,34 @@ START_TEST(what_comes_no_more_is_not_waited_for)
     struct proxy x;
     struct answer a, b;
 
-    make_object(0, 1, 64 * MIB, 0);
-    begin_proxy(&x, 1, 0, UINT64_MAX);
-    pull_from(1, 0, 1, &a);
-    WAIT_FOR(port_of(1).bytes_in >= 4 * MIB);
-    pull_from(2, 1, 1, &b);
-    WAIT_FOR(port_of(2).bytes_in > 0);
+    read_in_line(&x, 13, &a, &b);
     transfer_free(m[1].t, &key);
+    ck_assert_uint_eq(port_of(1).n_parked, 0);
     WAIT_FOR(a.n > 0 && b.n > 0);
     check_failed(&a, ERR_NOT_FOUND, "its owner has freed it");
     check_failed(&b, ERR_NOT_FOUND, "node 11 does not have it");
     ck_assert_uint_eq(m[1].frees[0].node, node_of(2));
+    atomic_store(&x.hold_at, UINT64_MAX);
     WAIT_FOR(stats_of(1).lent == 0 && stats_of(2).lent == 0);
+    end_proxy(&x);
+}
+END_TEST
+
+START_TEST(who_holds_back_too_long_is_passed_over)
+{
+    struct proxy x;
+    struct answer a, b, c;
+
+    read_in_line(&x, 13, &a, &b);
+    pull_from(2, 0, 1, &c); /* it has it too */
+    WAIT_FOR(b.n > 0);      /* after a while */
+    check_object(2, &b, 1, 64 * MIB, 2);
+    check_object(2, &c, 1, 64 * MIB, 2);
+    ck_assert_uint_eq(a.n, 0);
+    ck_assert_uint_eq(port_of(2).bytes_in, 64 * MIB + 2 * sizeof(struct wire_ref));
+    atomic_store(&x.hold_at, UINT64_MAX);
+    WAIT_FOR(a.n > 0);
+    check_object(1, &a, 1, 64 * MIB, 2);
     end_proxy(&x);
 }
 END_TEST
@@ -1443,6 +1474,7 @@ int main(void)
     tcase_add_test(tc, an_idle_port_has_neither_connections_nor_a_thread);
     tcase_add_test(tc, what_is_still_coming_is_passed_on);
     tcase_add_test(tc, what_comes_no_more_is_not_waited_for);
+    tcase_add_test(tc, who_holds_back_too_long_is_passed_over);
     tcase_add_test(tc, later_readers_are_sent_to_earlier_ones);
     tcase_add_test(tc, a_file_comes_by_its_hash);
     tcase_add_test(tc, a_file_with_another_content_is_not_handed_over);

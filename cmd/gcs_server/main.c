@@ -11,13 +11,15 @@
 #include "gcs/server.h"
 #include "lib/base/log.h"
 
-#define VERSION "gcs_server 0.1"
+#define VERSION         "gcs_server 0.1"
+#define STATUS_REPLACED 3 /* another GCS serves this cluster now: do not start this again */
 
 struct context {
     struct loop *loop;
     struct gcs_server *server;
     int ready_fd;
     int status;
+    bool is_serving;
 };
 
 static void usage(FILE *out)
@@ -103,6 +105,7 @@ static void on_ready(void *arg, int port, const char *cluster, uint64_t incarnat
 {
     struct context *x = arg;
 
+    x->is_serving = true;
     if (x->ready_fd < 0)
         return;
     dprintf(x->ready_fd, "ready %d %s %" PRIu64 "\n", port, cluster, incarnation);
@@ -115,7 +118,7 @@ static void on_end(void *arg, const char *why)
     struct context *x = arg;
 
     fprintf(stderr, "gcs_server: %s\n", why);
-    x->status = 1;
+    x->status = x->is_serving ? STATUS_REPLACED : 1;
     loop_stop(x->loop);
 }
 

@@ -46,10 +46,11 @@ static void close_ready(struct daemon *d)
     d->ready_fd = -1;
 }
 
-/* What is there; the line may come in pieces. */
+/* What is there; lines may come in pieces, and one that is too long is the last. */
 static void on_ready(void *arg, bool readable, bool writable)
 {
     struct daemon *d = arg;
+    char *end;
 
     (void)readable;
     (void)writable;
@@ -59,14 +60,14 @@ static void on_ready(void *arg, bool readable, bool writable)
         return;
     d->n_line += n > 0 ? (size_t)n : 0;
     d->line[d->n_line] = '\0';
-    char *end = strchr(d->line, '\n');
-    if (end != NULL) {
+    while ((end = strchr(d->line, '\n')) != NULL) {
         *end = '\0';
-        close_ready(d);
-        d->config.on_ready(d->config.arg, d->line);
-    } else if (n <= 0 || d->n_line == sizeof d->line - 1) {
-        close_ready(d); /* its end tells the rest */
+        d->config.on_line(d->config.arg, d->line);
+        d->n_line -= (size_t)(end + 1 - d->line);
+        memmove(d->line, end + 1, d->n_line + 1);
     }
+    if (n <= 0 || d->n_line == sizeof d->line - 1)
+        close_ready(d);
 }
 
 static void on_end(void *arg, bool readable, bool writable)

@@ -3,7 +3,7 @@
 #define CMD_RAY_DAEMON_H
 /*
  * One program that a supervisor runs: started with a death signal, so that it ends when the
- * supervisor does; its output in a file; told to be ready by a line on a pipe; watched by a pidfd.
+ * supervisor does; its output in a file; says that it is ready on a pipe; watched by a pidfd.
  * Loop thread of a process that has no other thread.
  */
 #include <stdbool.h>
@@ -21,8 +21,8 @@ struct daemon_config {
     const char *name;  /* borrowed; its output goes to <dir>/logs/<name>.out and .err */
     const char *dir;   /* borrowed; its working folder */
     bool has_ready_fd; /* it says there when it is ready */
-    /* What it said on the pipe, without the newline; at most once in each life. */
-    void (*on_ready)(void *arg, const char *line);
+    /* A line that it said on the pipe, without the newline. */
+    void (*on_line)(void *arg, const char *line);
     /* It ended, as waitpid has it. */
     void (*on_end)(void *arg, int status);
     void *arg;

@@ -55,7 +55,7 @@ int unregister_main(int argc, char **argv)
 
     if (rc != FLAGS_GO_ON)
         return rc;
-    if (id_parse(id, node.bytes, sizeof node.bytes) != 0)
+    if (!id_parse(id, node.bytes, sizeof node.bytes))
         return flags_refuse(&f, "--node-id must be %d hex digits", 2 * ID_UNIQUE_SIZE);
     request = query_unregister(&node, &size);
     struct ask *a = ask_open(&c, q.timeout_ms, &err);

@@ -17,7 +17,8 @@
 #include "cmd/ray/supervise.h"
 #include "lib/base/flags.h"
 
-/* On the pipe: 's' and a step; 'r' or 'f' and the sentences of the end. Each up to a zero byte. */
+/* On the pipe: 's' and a step; 'w' and what is waited for; 'r' or 'f' and the sentences of the end.
+ * Each up to a zero byte. */
 
 static void send(int fd, char kind, const char *text)
 {
@@ -36,7 +37,9 @@ static void send(int fd, char kind, const char *text)
 
 static void tell(char kind, const char *text)
 {
-    fprintf(kind == 'f' ? stderr : stdout, "%s%s\n", kind == 'f' ? "ray start: " : "", text);
+    bool is_bad = kind == 'f' || kind == 'w';
+
+    fprintf(is_bad ? stderr : stdout, "%s%s\n", is_bad ? "ray start: " : "", text);
     fflush(stdout);
 }
 
@@ -54,6 +57,14 @@ void report_step(struct report *r, const char *fmt, ...)
         tell('s', text);
     else if (r->fd >= 0)
         send(r->fd, 's', text);
+}
+
+void report_wait(struct report *r, const char *text)
+{
+    if (r->is_direct)
+        tell('w', text);
+    else if (r->fd >= 0)
+        send(r->fd, 'w', text);
 }
 
 void report_end(struct report *r, bool is_ready, const char *text)
@@ -84,7 +95,7 @@ static int listen_to(int fd)
     while (status < 0 && f != NULL && (kind = fgetc(f)) != EOF
            && getdelim(&text, &room, '\0', f) > 0) {
         tell((char)kind, text);
-        if (kind != 's')
+        if (kind == 'r' || kind == 'f')
             status = kind == 'r' ? 0 : 1;
     }
     if (status < 0)

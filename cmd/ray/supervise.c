@@ -8,7 +8,9 @@
  * STARTING: a part that ends, or is not ready in time, ends the node; the report names it and shows
  * the end of its log. RUNNING: of the first two each is started again when it ends, after a delay
  * that doubles; they find what they kept, and others find them where they were. The raylet's end is
- * the node's. ENDING: SIGTERM to the last part that runs, SIGKILL after the grace period.
+ * the node's, unless the GCS had declared it dead: then the machine joins again, as a new node; of
+ * one that was killed the GCS is told. ENDING: SIGTERM to the last part that runs, SIGKILL after
+ * the grace period.
  *
  * Each part has a death signal: if this process is killed they all end at once, by SIGTERM.
  */
@@ -32,14 +34,17 @@
 #include "lib/base/assert.h"
 #include "lib/base/log.h"
 #include "lib/net/loop.h"
-#include "raylet/client.h"
 #include "raylet/node_file.h"
 #include "raylet/session.h"
 
-#define WORDS_MAX       (START_RESOURCES_MAX + 24)
-#define STEADY_MS       10000 /* who ran so long did not fail */
-#define RAYLET_ASKED_MS 2000
-#define TAIL_BYTES      2048
+#define WORDS_MAX  (START_RESOURCES_MAX + 24)
+#define STEADY_MS  10000 /* who ran so long did not fail */
+#define SLOW_MS    2000  /* then a part that is not ready is named */
+#define TAIL_BYTES 2048
+
+#define GCS_REPLACED 3 /* exit status of a gcs_server: another head has this cluster */
+#define RAYLET_DEAD  3 /* of a raylet: the GCS declared it dead */
+#define TELL_S       "2"
 
 enum part_id { REDIS, GCS, RAYLET, N_PARTS };
 enum phase { STARTING, RUNNING, ENDING };
@@ -63,11 +68,12 @@ struct supervisor {
     struct session session;
     struct node_file file;
     struct part parts[N_PARTS];
+    struct daemon *teller; /* tells the GCS that the raylet was killed; or NULL */
     struct redis_watch *redis;
     char redis_password[REDIS_PASSWORD_SIZE];
     int gcs_port; /* 0: none yet */
     uint64_t began_ms;
-    struct loop_timer *timeout, *grace;
+    struct loop_timer *slow, *timeout, *grace;
     struct loop_watch *term, *interrupt, *quit, *listener;
 };
 
@@ -158,6 +164,13 @@ static void add_raylet_words(const struct supervisor *s, struct words *w)
     const struct config *c = &s->o->config;
 
     words_add(w, "--session-dir=%s", s->session.dir);
+    words_add(w, "--gcs-address=%s", s->file.gcs_address);
+    words_add(w, "--node-ip-address=%s", s->o->node_ip);
+    words_add(w, "--node-name=%s", s->file.node_name);
+    words_add(w, "--node-manager-port=%s", config_text(c, CONFIG_NODE_MANAGER_PORT));
+    words_add(w, "--object-manager-port=%s", config_text(c, CONFIG_OBJECT_MANAGER_PORT));
+    if (s->o->is_head)
+        words_add(w, "--head");
     words_add(w, "--ready-fd=%d", DAEMON_READY_FD);
     if (config_is_set(c, CONFIG_NUM_CPUS))
         words_add(w, "--num-cpus=%s", config_text(c, CONFIG_NUM_CPUS));
@@ -217,6 +230,8 @@ static void end_next(struct supervisor *s)
 {
     loop_timer_end(s->grace);
     s->grace = NULL;
+    if (s->teller != NULL && daemon_is_running(s->teller))
+        return;
     for (int i = RAYLET; i >= 0; i--) {
         struct daemon *d = s->parts[i].daemon;
         if (d == NULL || !daemon_is_running(d))
@@ -231,6 +246,13 @@ static void end_next(struct supervisor *s)
     loop_stop(s->loop);
 }
 
+static void end_timers(struct supervisor *s)
+{
+    loop_timer_end(s->slow);
+    loop_timer_end(s->timeout);
+    s->slow = s->timeout = NULL;
+}
+
 static void begin_end(struct supervisor *s, int status, const char *why)
 {
     if (s->phase == ENDING)
@@ -238,8 +260,7 @@ static void begin_end(struct supervisor *s, int status, const char *why)
     log_info("supervisor", "end", "status=%d msg=\"%s\"", status, why);
     s->phase = ENDING;
     s->status = status;
-    loop_timer_end(s->timeout);
-    s->timeout = NULL;
+    end_timers(s);
     for (int i = 0; i < N_PARTS; i++) {
         loop_timer_end(s->parts[i].again);
         s->parts[i].again = NULL;
@@ -281,23 +302,33 @@ static void end_report(struct supervisor *s, bool is_ready, const char *text)
     report_end(s->report, is_ready, text);
 }
 
-/* The start has failed at this part. */
-static void fail(struct supervisor *s, enum part_id id, const char *what)
+/* What is to be said of this part, and the ends of its logs; to be freed. NULL: no memory. */
+static char *describe(struct supervisor *s, enum part_id id, const char *what)
 {
     char *text = NULL, path[300];
     size_t size;
     FILE *out = open_memstream(&text, &size);
 
-    if (out != NULL) {
-        fprintf(out, "%s %s\n", names[id], what);
-        if (id == GCS && s->gcs_port != 0 && !daemon_is_running(s->parts[GCS].daemon))
-            who_listens(out, s->gcs_port);
-        snprintf(path, sizeof path, "%s/%s.out", s->session.logs, names[id]);
-        add_tail(out, path);
-        snprintf(path, sizeof path, "%s/%s.err", s->session.logs, names[id]);
-        add_tail(out, path);
-        fclose(out);
-    }
+    if (out == NULL)
+        return NULL;
+    fprintf(out, "%s %s\n", names[id], what);
+    if (id == GCS && s->gcs_port != 0 && !daemon_is_running(s->parts[GCS].daemon))
+        who_listens(out, s->gcs_port);
+    snprintf(path, sizeof path, "%s/%s.out", s->session.logs, names[id]);
+    add_tail(out, path);
+    snprintf(path, sizeof path, "%s/%s.err", s->session.logs, names[id]);
+    add_tail(out, path);
+    fclose(out);
+    while (size > 0 && text[size - 1] == '\n')
+        text[--size] = '\0';
+    return text;
+}
+
+/* The start has failed at this part. */
+static void fail(struct supervisor *s, enum part_id id, const char *what)
+{
+    char *text = describe(s, id, what);
+
     end_report(s, false, text != NULL ? text : what);
     free(text);
     begin_end(s, 1, what);
@@ -352,27 +383,10 @@ static void say_ready(struct supervisor *s)
     free(text);
 }
 
-/* Its own word on who it is. */
-static void ask_raylet(struct supervisor *s)
-{
-    struct err err;
-    struct raylet_client *c = raylet_client_open(s->session.dir, RAYLET_ASKED_MS, &err);
-
-    if (c == NULL) {
-        log_warn("supervisor", "ask", "msg=\"%s\"", err.text);
-        return;
-    }
-    const struct unique_id *id = &raylet_client_welcome(c)->node;
-    id_hex(id->bytes, sizeof id->bytes, s->file.node_id);
-    raylet_client_close(c);
-}
-
 static void node_is_ready(struct supervisor *s)
 {
-    loop_timer_end(s->timeout);
-    s->timeout = NULL;
+    end_timers(s);
     s->phase = RUNNING;
-    ask_raylet(s);
     s->file.is_ready = true;
     write_file(s);
     if (s->o->is_head)
@@ -385,6 +399,7 @@ static void node_is_ready(struct supervisor *s)
     say_ready(s);
 }
 
+static void on_slow(void *arg);
 static void on_timeout(void *arg);
 
 /* The next part that this node has, when the one before is ready. */
@@ -400,7 +415,8 @@ static void start_next(struct supervisor *s, int after)
         return;
     }
     report_step(s->report, "starting %s", names[i]);
-    loop_timer_end(s->timeout);
+    end_timers(s);
+    s->slow = loop_after(s->loop, SLOW_MS, on_slow, s);
     s->timeout = loop_after(s->loop,
                             (uint32_t)config_number(&s->o->config, CONFIG_START_TIMEOUT, 0),
                             on_timeout,
@@ -426,39 +442,81 @@ static void part_is_ready(struct part *p)
         start_next(s, p->id);
 }
 
-static void on_timeout(void *arg)
+static int awaited(const struct supervisor *s)
 {
-    struct supervisor *s = arg;
-    char what[80];
     int i = 0;
 
     while (i < RAYLET && (s->parts[i].daemon == NULL || s->parts[i].is_ready))
         i++;
+    return i;
+}
+
+static void on_slow(void *arg)
+{
+    struct supervisor *s = arg;
+    char what[120];
+
+    snprintf(what,
+             sizeof what,
+             "is not ready yet; it is waited for up to %s ms (RAY_start_timeout_ms)",
+             config_text(&s->o->config, CONFIG_START_TIMEOUT));
+    char *text = describe(s, awaited(s), what);
+    report_wait(s->report, text != NULL ? text : what);
+    free(text);
+}
+
+static void on_timeout(void *arg)
+{
+    struct supervisor *s = arg;
+    char what[80];
+
     snprintf(what,
              sizeof what,
              "was not ready within %s ms (RAY_start_timeout_ms)",
              config_text(&s->o->config, CONFIG_START_TIMEOUT));
-    fail(s, i, what);
+    fail(s, awaited(s), what);
 }
 
-/* "ready PORT CLUSTER INCARNATION" of gcs_server; a folder of the raylet. */
-static void on_ready(void *arg, const char *line)
+/* "ready PORT CLUSTER INCARNATION". */
+static void on_gcs_line(struct part *p, const char *line)
 {
-    struct part *p = arg;
     struct supervisor *s = p->s;
     char cluster[64];
     int port;
 
-    if (p->id == GCS) {
-        if (sscanf(line, "ready %d %63s", &port, cluster) != 2) {
-            log_warn("supervisor", "ready_line", "part=gcs_server msg=\"%s\"", line);
-            return;
-        }
-        s->gcs_port = port;
-        snprintf(s->file.cluster_id, sizeof s->file.cluster_id, "%s", cluster);
-        snprintf(s->file.gcs_address, sizeof s->file.gcs_address, "%s:%d", s->o->node_ip, port);
-    }
+    if (sscanf(line, "ready %d %63s", &port, cluster) != 2)
+        return;
+    s->gcs_port = port;
+    snprintf(s->file.cluster_id, sizeof s->file.cluster_id, "%s", cluster);
+    snprintf(s->file.gcs_address, sizeof s->file.gcs_address, "%s:%d", s->o->node_ip, port);
     part_is_ready(p);
+}
+
+/* Its folder, then "node ID NUMBER PORT PORT". */
+static void on_raylet_line(struct part *p, const char *line)
+{
+    struct node_file *f = &p->s->file;
+    char id[64];
+    int node_port, object_port;
+
+    if (sscanf(line, "node %63s %*u %d %d", id, &node_port, &object_port) != 3)
+        return;
+    memcpy(f->node_id, id, sizeof id);
+    f->node_manager_port = node_port;
+    f->object_manager_port = object_port;
+    part_is_ready(p);
+    if (p->s->phase == RUNNING)
+        write_file(p->s); /* it joined again, as a new node */
+}
+
+static void on_line(void *arg, const char *line)
+{
+    struct part *p = arg;
+
+    if (p->id == GCS)
+        on_gcs_line(p, line);
+    else
+        on_raylet_line(p, line);
 }
 
 /* A socket is made before it is listened at: gcs_server may have to try twice. */
@@ -498,6 +556,51 @@ static void start_again(struct part *p)
     p->again = loop_after(p->s->loop, p->delay_ms, on_again, p);
 }
 
+static void on_told(void *arg, int status)
+{
+    struct supervisor *s = arg;
+
+    if (status != 0)
+        log_warn("supervisor", "tell", "msg=\"the GCS was not told: it will notice\"");
+    end_next(s);
+}
+
+/* A raylet that was killed could not say good-bye; silence would tell the GCS later. */
+static void tell_gcs(struct supervisor *s)
+{
+    struct words w = {.n = 0};
+    char **environment = make_environment(s, RAYLET);
+    struct err err;
+
+    s->teller = daemon_create(&(struct daemon_config){.loop = s->loop,
+                                                      .name = "unregister",
+                                                      .dir = s->session.dir,
+                                                      .on_end = on_told,
+                                                      .arg = s});
+    words_add(&w, "ray");
+    words_add(&w, "unregister");
+    words_add(&w, "--address=%s", s->file.gcs_address);
+    words_add(&w, "--node-id=%s", s->file.node_id);
+    words_add(&w, "--timeout=" TELL_S);
+    if (daemon_start(s->teller, "/proc/self/exe", w.v, environment, &err) != 0)
+        log_warn("supervisor", "tell", "msg=\"%s\"", err.text);
+    words_free(&w);
+    free_environment(environment);
+}
+
+static void on_end_of_raylet(struct part *p, int status)
+{
+    struct supervisor *s = p->s;
+
+    if (WIFEXITED(status) && WEXITSTATUS(status) == RAYLET_DEAD) {
+        start_again(p);
+        return;
+    }
+    if (WIFSIGNALED(status) && s->file.node_id[0] != '\0')
+        tell_gcs(s);
+    begin_end(s, 1, "the raylet has ended");
+}
+
 static void on_end(void *arg, int status)
 {
     struct part *p = arg;
@@ -514,7 +617,9 @@ static void on_end(void *arg, int status)
     if (s->phase == STARTING)
         fail(s, p->id, what);
     else if (p->id == RAYLET)
-        begin_end(s, 1, "the raylet has ended");
+        on_end_of_raylet(p, status);
+    else if (p->id == GCS && WIFEXITED(status) && WEXITSTATUS(status) == GCS_REPLACED)
+        begin_end(s, 1, "another head has taken this cluster over");
     else
         start_again(p);
 }
@@ -575,7 +680,7 @@ static int begin(struct supervisor *s, struct err *err)
                                                           .name = names[i],
                                                           .dir = s->session.dir,
                                                           .has_ready_fd = i != REDIS,
-                                                          .on_ready = on_ready,
+                                                          .on_line = on_line,
                                                           .on_end = on_end,
                                                           .arg = p});
     }
@@ -591,6 +696,7 @@ static void finish(struct supervisor *s)
 {
     for (int i = 0; i < N_PARTS; i++)
         daemon_destroy(s->parts[i].daemon);
+    daemon_destroy(s->teller);
     redis_watch_destroy(s->redis);
     loop_unwatch(s->term);
     loop_unwatch(s->interrupt);

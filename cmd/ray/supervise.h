@@ -7,14 +7,15 @@
  */
 #include "cmd/ray/start.h"
 
-/* How the start goes: a line for each step, then one word on its end and the sentences for the
- * user. From a supervisor in the background it goes over a pipe (start.c). */
+/* How the start goes: sentences for the user on steps, on what takes long, and one on its end. From
+ * a supervisor in the background they go over a pipe (start.c). */
 struct report {
     int fd;         /* -1: it was told its end, or nobody listens */
     bool is_direct; /* to the user: stdout, stderr */
     bool is_verbose;
 };
 void report_step(struct report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void report_wait(struct report *r, const char *text);
 /* Once: it is ready, or it failed. */
 void report_end(struct report *r, bool is_ready, const char *text);
 

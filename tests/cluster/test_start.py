@@ -6,9 +6,7 @@ import re
 import shutil
 import signal
 import socket
-import stat
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -95,6 +93,16 @@ class Nodes:
     def head(self, *args, **options):
         return self.start("--head", "--port=0", *args, **options)
 
+    def join(self, head, name, *args, **options):
+        return self.start(f"--address={head.address}", f"--node-name={name}", *args, temp=self.temp(name), **options)
+
+    def list(self, what, **options):
+        return json.loads(self.ray("list", what, "--format=json", **options).stdout)
+
+    def states(self):
+        """{node name: is it alive}"""
+        return {n["node_name"]: n["state"] == "ALIVE" for n in self.list("nodes")}
+
     def logs(self):
         return "".join(f"--- {f}\n{f.read_text(errors='replace')}" for s in self.sessions() for f in s.glob("logs/*"))
 
@@ -163,6 +171,23 @@ def test_a_head_starts_and_stops_and_leaves_its_logs(nodes):
     nodes.all_gone()
     assert "part=raylet" in (folder / "logs/supervisor.err").read_text()
     assert "No node of yours" in nodes.ray("stop").stdout
+
+
+def test_another_user_neither_sees_nor_stops_them(nodes, tmp_path_factory):
+    runner = as_user(65534)
+    folder = Path(shutil.copytree(build_dir() / "bin", tmp_path_factory.mktemp("public") / "bin"))
+    for path in (folder.parent.parent, folder.parent, folder, nodes.cluster.temp):
+        path.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o755)
+    head = nodes.head()
+    done = nodes.ray("stop", prefix=runner, binary=folder / "ray")
+    assert "No node of yours" in done.stdout
+    assert len(head.daemons()) == 3
+    done = nodes.ray("status", f"--address={head.address}", prefix=runner, binary=folder / "ray", status=1)
+    assert "token" in done.stderr
+    nodes.ray("stop")
+    nodes.all_gone()
 
 
 def test_programs_join_the_node_with_auto(nodes):
@@ -324,6 +349,181 @@ def test_ray_start_that_is_interrupted_leaves_nothing(nodes):
     program.kill(signal.SIGINT)
     program.wait()
     nodes.all_gone()
+
+
+# --- several nodes ---
+
+def test_a_node_joins_is_seen_and_leaves(nodes):
+    head = nodes.head("--node-name=first")
+    second = nodes.join(head, "second", '--resources={"disk": 2.5}', "--num-gpus=3", "--memory=1000000")
+    assert not second.file["is_head"] and second.address == head.address
+    assert set(second.daemons()) == {"raylet"}
+    assert not (second.folder.parent / "ray_current_cluster").exists()
+    rows = {n["node_name"]: n for n in nodes.list("nodes")}
+    assert set(rows) == {"first", "second"}
+    assert rows["first"]["is_head_node"] and not rows["second"]["is_head_node"]
+    for node, row in ((head, rows["first"]), (second, rows["second"])):
+        assert row["node_id"] == node.file["node_id"] and row["state"] == "ALIVE" and row["node_ip"] == HERE
+        assert row["node_manager_port"] == node.file["node_manager_port"] > 0
+    assert rows["second"]["resources_total"] == {"CPU": 2, "disk": 2.5, "GPU": 3, "memory": 1000000}
+    status = nodes.ray("status").stdout
+    assert "2 alive, 0 dead" in status and re.search(r"^ *(0/)?4 CPU$", status, re.M), status
+    table = nodes.ray("list", "nodes").stdout
+    assert table.splitlines()[0].split()[:2] == ["NODE_ID", "NODE_IP"] and len(table.splitlines()) == 3
+    nodes.ray("stop", f"--temp-dir={nodes.temp('second')}")
+    assert nodes.states() == {"first": True, "second": False}
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+def test_a_killed_raylet_is_known_to_be_dead_at_once(nodes):
+    """Its supervisor tells the GCS, which else would wait for 6 s of silence."""
+    head = nodes.head("--node-name=first")
+    second = nodes.join(head, "second")
+    os.kill(second.daemon("raylet"), signal.SIGKILL)
+    wait_until(lambda: not second.daemons() or None, 5 * slow(), "the node ends")
+    wait_until(lambda: "event=end" in second.log() and not nodes.states()["second"], 5 * slow(), "it is known to be dead")
+    row, = (n for n in nodes.list("nodes") if n["node_name"] == "second")
+    assert "silent" not in row["state_message"], row
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+def test_what_the_gcs_knew_is_there_after_its_death_and_redis_s(nodes):
+    head = nodes.head("--node-name=first")
+    second = nodes.join(head, "second")
+    program = nodes.cluster.start("hold", env={"RAY_ADDRESS": second.folder, "RAY_TMPDIR": second.folder.parent})
+    program.say("init 0")
+    program.expect(r"^ok \d+$")
+    before = nodes.list("nodes"), nodes.list("jobs")
+    assert len(before[0]) == 2 and [j["status"] for j in before[1]] == ["RUNNING"]
+    for names in (["gcs_server"], ["redis-server"], ["gcs_server", "redis-server"]):
+        old = head.daemons()
+        for name in names:
+            os.kill(old[name], signal.SIGKILL)
+        for name in names:
+            wait_new(head, name, old[name])
+        assert (nodes.list("nodes"), nodes.list("jobs")) == before
+        program.say("task")
+        wait_until(lambda: program.out.count("ok 42"), 10 * slow(), "a task")
+    assert head.daemon("raylet") == old["raylet"] and len(second.daemons()) == 1
+    program.say("exit 0")
+    program.wait()
+    wait_until(lambda: nodes.list("jobs")[0]["status"] == "FINISHED", 10 * slow(), "the job's end is known")
+    nodes.ray("stop")
+    nodes.ray("stop", f"--temp-dir={nodes.temp('second')}")
+    nodes.all_gone()
+
+
+def test_a_node_that_was_declared_dead_joins_again_as_a_new_one(nodes):
+    head = nodes.head("--node-name=first")
+    second = nodes.join(head, "second")
+    nodes.ray("unregister", f"--address={head.address}", f"--node-id={second.file['node_id']}")
+
+    def is_new():
+        file = json.loads((second.folder / "node.json").read_text())
+        return file["node_id"] != second.file["node_id"] and file
+    file = wait_until(is_new, 20 * slow(), "another node id")
+    rows = {n["node_id"]: n for n in nodes.list("nodes") if n["node_name"] == "second"}
+    assert rows[file["node_id"]]["state"] == "ALIVE" and rows[second.file["node_id"]]["state"] == "DEAD"
+    assert json.loads((second.folder / "node.json").read_text())["supervisor_pid"] == second.supervisor
+    nodes.ray("stop")
+    nodes.ray("stop", f"--temp-dir={nodes.temp('second')}")
+    nodes.all_gone()
+
+
+def test_lists_of_jobs_and_workers(nodes):
+    nodes.head()
+    assert nodes.list("jobs") == [] and nodes.list("workers") == []
+    program = nodes.cluster.start("hold", env={"RAY_ADDRESS": "auto"})
+    program.say("init 0")
+    program.expect(r"^ok \d+$")
+    program.say("task")
+    program.expect(r"^ok 42$")
+    job, = nodes.list("jobs")
+    assert job["status"] == "RUNNING" and job["driver_pid"] == program.pid and len(job["job_id"]) == 8
+    workers = nodes.list("workers")
+    assert [w["pid"] for w in workers if w["worker_type"] == "DRIVER"] == [program.pid]
+    assert {w["pid"] for w in workers if w["worker_type"] == "WORKER"} == {p.pid for p in nodes.cluster.workers(program)} \
+        or len(workers) > 1
+    program.say("exit 0")
+    program.wait()
+    wait_until(lambda: nodes.list("jobs")[0]["status"] == "FINISHED", 10 * slow(), "the job's end is known")
+    nodes.ray("stop")
+
+
+def test_a_wrong_token_is_refused_with_the_remedy(nodes):
+    head = nodes.head("--node-name=first")
+    for args, env in ((["start", f"--address={head.address}", f"--node-ip-address={HERE}"], {"RAY_AUTH_TOKEN": "wrong"}),
+                      (["status", f"--address={head.address}"], {"RAY_AUTH_TOKEN": "wrong"})):
+        done = nodes.ray(*args, status=1, env=env)
+        assert "RAY_AUTH_TOKEN" in done.stderr and "ray get-auth-token" in done.stderr, done.stderr
+    done = nodes.ray("start", f"--address={head.address}", status=1, env={"HOME": nodes.temp("nobody")})
+    assert "there is no token" in done.stderr and "ray get-auth-token" in done.stderr, done.stderr
+    assert nodes.states() == {"first": True}
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+def test_a_head_that_is_not_there_is_waited_for_and_named(nodes):
+    port = free_port()
+    done = nodes.ray("start", f"--address={HERE}:{port}", f"--node-ip-address={HERE}", status=1,
+                     env={"RAY_AUTH_TOKEN": "x", "RAY_start_timeout_ms": 2600})
+    assert "raylet is not ready yet" in done.stderr and f"{HERE}:{port}" in done.stderr, done.stderr
+    assert "raylet was not ready within 2600 ms" in done.stderr
+    nodes.all_gone()
+
+
+# --- an external Redis ---
+
+class Redis:
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.process = subprocess.Popen(
+            ["redis-server", "--bind", HERE, "--port", str(self.port), "--dir", folder, "--save", "", "--requirepass",
+             "a-password", "--unixsocket", str(folder / "socket")], stdout=subprocess.DEVNULL)
+        wait_until(lambda: (folder / "socket").exists(), 10 * slow(), "its socket")
+
+    def keys(self):
+        with socket.create_connection((HERE, self.port)) as s:
+            s.sendall(b"AUTH a-password\r\nKEYS *\r\nQUIT\r\n")
+            text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
+        return {line for line in text.splitlines() if line.startswith("RAY")}
+
+
+@pytest.fixture
+def redis(tmp_path_factory):
+    r = Redis(tmp_path_factory.mktemp("redis"))
+    yield r
+    r.process.kill()
+    r.process.wait()
+
+
+@pytest.mark.parametrize("way", ["port", "path"])
+def test_a_head_on_an_external_redis_keeps_its_cluster(nodes, redis, way):
+    where = f"--redis-address={HERE}:{redis.port}" if way == "port" else f"--redis-address={redis.folder}/socket"
+    env = {"RAY_external_storage_namespace": "mine"}
+    one = nodes.head(where, "--redis-password=a-password", env=env)
+    assert set(one.daemons()) == {"gcs_server", "raylet"}
+    command = Path(f"/proc/{one.supervisor}/cmdline").read_bytes()
+    assert b"a-password" not in command and b"redis-password" in command
+    nodes.ray("stop")
+    assert redis.keys() and all(k.startswith("RAYmine@") for k in redis.keys())  # of which nothing is cleared
+    two = nodes.head(where, env={"RAY_REDIS_PASSWORD": "a-password", **env})
+    assert two.file["cluster_id"] == one.file["cluster_id"]
+    assert [n["state"] for n in nodes.list("nodes")].count("DEAD") == 1
+    three = nodes.head(where, "--redis-password=a-password", env=env)  # the cluster has one head: the newest
+    wait_until(lambda: not two.daemons() or None, 20 * slow(), "the former head ends")
+    assert "another head has taken this cluster over" in two.log()
+    assert len(three.daemons()) == 2
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
+def test_a_wrong_redis_password_is_said(nodes, redis):
+    done = nodes.ray("start", "--head", "--port=0", f"--node-ip-address={HERE}", f"--redis-address={HERE}:{redis.port}",
+                     "--redis-password=wrong", status=1)
+    assert "gcs_server exited with status 1" in done.stderr and "password" in done.stderr.lower(), done.stderr
 
 
 # --- what cannot be ---

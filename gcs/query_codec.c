@@ -80,6 +80,41 @@ int query_jobs_of(const void *bytes,
     return rc;
 }
 
+static void take_available(const Ray__Rpc__AvailableResources *m, struct node_row *row)
+{
+    for (size_t k = 0; k < m->n_resources_available; k++)
+        for (uint32_t i = 0; i < row->n_resources; i++)
+            if (strcmp(m->resources_available[k]->key, row->resources[i].name) == 0)
+                row->resources[i].amount = m->resources_available[k]->value;
+}
+
+int query_available_of(const void *bytes,
+                       size_t size,
+                       struct node_row *rows,
+                       size_t n,
+                       struct err *err)
+{
+    Ray__Rpc__GetAllAvailableResourcesReply *m =
+        ray__rpc__get_all_available_resources_reply__unpack(NULL, size, bytes);
+
+    if (m == NULL)
+        return no_reply(err);
+    int rc = check_status(m->status, err);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        for (uint32_t k = 0; k < rows[i].n_resources; k++)
+            rows[i].resources[k].amount = 0;
+    for (size_t k = 0; rc == 0 && k < m->n_resources_list; k++)
+        for (size_t i = 0; i < n; i++)
+            if (m->resources_list[k]->node_id.len == sizeof rows[i].id.bytes
+                && memcmp(m->resources_list[k]->node_id.data,
+                          rows[i].id.bytes,
+                          sizeof rows[i].id.bytes)
+                       == 0)
+                take_available(m->resources_list[k], &rows[i]);
+    ray__rpc__get_all_available_resources_reply__free_unpacked(m, NULL);
+    return rc;
+}
+
 int query_cluster_of(const void *bytes, size_t size, struct unique_id *out, struct err *err)
 {
     Ray__Rpc__GetClusterIdReply *m = ray__rpc__get_cluster_id_reply__unpack(NULL, size, bytes);

@@ -13,9 +13,10 @@
 #define QUERY_JOBS        "/ray.rpc.JobInfoGcsService/GetAllJobInfo"
 #define QUERY_CHECK_ALIVE "/ray.rpc.NodeInfoGcsService/CheckAlive"
 #define QUERY_CLUSTER     "/ray.rpc.NodeInfoGcsService/GetClusterId"
+#define QUERY_AVAILABLE   "/ray.rpc.NodeResourceInfoGcsService/GetAllAvailableResources"
 #define QUERY_UNREGISTER  "/ray.rpc.NodeInfoGcsService/UnregisterNode"
 
-/* The first three, and that of the cluster, are asked with no bytes. */
+/* All but the last are asked with no bytes. */
 void *query_unregister(const struct unique_id *node, size_t *size); /* to be freed */
 
 struct query_job {
@@ -34,6 +35,13 @@ int query_jobs_of(const void *bytes,
                   struct query_job **rows,
                   size_t *n,
                   struct err *err);
+/* The amounts of a row's resources become what is free of them; of nodes that are not told, none.
+ */
+int query_available_of(const void *bytes,
+                       size_t size,
+                       struct node_row *rows,
+                       size_t n,
+                       struct err *err);
 int query_cluster_of(const void *bytes, size_t size, struct unique_id *out, struct err *err);
 
 #endif /* GCS_QUERY_CODEC_H */

@@ -156,6 +156,7 @@ struct gcs_server *gcs_server_create(const struct gcs_server_config *config, str
     rpc_server_add(g->rpc, gcs_kv_methods, g);
     rpc_server_add(g->rpc, gcs_link_methods, g);
     rpc_server_add(g->rpc, gcs_sync_methods, g);
+    rpc_server_add(g->rpc, gcs_resource_methods, g);
     g->store = create_store(g, err);
     if (g->store == NULL)
         goto fail;

@@ -32,7 +32,7 @@ struct asking {
 };
 
 extern const struct rpc_method gcs_node_methods[], gcs_job_methods[], gcs_kv_methods[],
-    gcs_link_methods[], gcs_sync_methods[];
+    gcs_link_methods[], gcs_sync_methods[], gcs_resource_methods[];
 
 struct asking *asking(struct gcs_server *g, struct rpc_call *call);
 /* Fail the call as the store said, with its reason; what names the thing in the sentence. */

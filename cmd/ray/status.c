@@ -8,52 +8,79 @@
 #include "cmd/ray/commands.h"
 #include "cmd/ray/query.h"
 #include "gcs/query_codec.h"
+#include "lib/base/alloc.h"
 #include "lib/base/flags.h"
 
 #define TOTALS_MAX 64
 
 struct total {
     char name[48];
-    double amount;
+    double amount, available;
 };
 
-static size_t add_totals(const struct node_row *rows, size_t n, struct total *totals, size_t room)
-{
-    size_t m = 0;
+/* What the cluster is said to be. */
+struct state {
+    const char *address;
+    struct node_row *rows, *available; /* the amounts of the latter: what is free */
+    size_t n, n_totals;
+    struct total totals[TOTALS_MAX];
+};
 
-    for (size_t i = 0; i < n; i++)
-        for (uint32_t k = 0; rows[i].state == NODE_ALIVE && k < rows[i].n_resources; k++) {
-            const struct node_resource *r = &rows[i].resources[k];
-            size_t at = 0;
-            while (at < m && strcmp(totals[at].name, r->name) != 0)
-                at++;
-            if (at == room)
+static struct total *find_total(struct state *s, const char *name)
+{
+    size_t at = 0;
+
+    while (at < s->n_totals && strcmp(s->totals[at].name, name) != 0)
+        at++;
+    if (at == TOTALS_MAX)
+        return NULL;
+    if (at == s->n_totals) {
+        s->totals[s->n_totals++] = (struct total){.amount = 0};
+        snprintf(s->totals[at].name, sizeof s->totals[at].name, "%s", name);
+    }
+    return &s->totals[at];
+}
+
+static void add_totals(struct state *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        for (uint32_t k = 0; s->rows[i].state == NODE_ALIVE && k < s->rows[i].n_resources; k++) {
+            struct total *t = find_total(s, s->rows[i].resources[k].name);
+            if (t == NULL)
                 continue;
-            if (at == m) {
-                m++;
-                totals[at].amount = 0;
-                memcpy(totals[at].name, r->name, sizeof r->name);
-            }
-            totals[at].amount += r->amount;
+            t->amount += s->rows[i].resources[k].amount;
+            t->available += s->available[i].resources[k].amount;
         }
-    return m;
 }
 
-static const char *role(const json_t *node)
+/* "1/4 CPU": used and total. */
+static json_t *usage_of(const struct node_row *row, const struct node_row *available)
 {
-    return json_is_true(json_object_get(node, "is_head_node")) ? "head" : "";
+    char text[NODE_RESOURCES_MAX * 80] = "", used[64], amount[64];
+    size_t n = 0;
+
+    for (uint32_t k = 0; row->state == NODE_ALIVE && k < row->n_resources; k++) {
+        const struct node_resource *r = &row->resources[k];
+        format_amount(r->amount - available->resources[k].amount, used, sizeof used);
+        format_amount(r->amount, amount, sizeof amount);
+        n += (size_t)snprintf(text + n,
+                              sizeof text - n,
+                              "%s%s/%s %.48s",
+                              n > 0 ? ", " : "",
+                              used,
+                              amount,
+                              r->name);
+        if (n >= sizeof text)
+            break;
+    }
+    return json_string(text);
 }
 
-static void print(const char *address,
-                  const struct node_row *rows,
-                  size_t n,
-                  const struct total *totals,
-                  size_t n_totals)
+static void print(const struct state *s)
 {
-    static const char *const columns[] =
-        {"node_name", "node_ip", "role", "state", "resources_total", NULL};
-    json_t *list = nodes_as_json(rows, n), *node;
-    char now[32], amount[64];
+    static const char *const columns[] = {"node_name", "node_ip", "role", "state", "usage", NULL};
+    json_t *list = nodes_as_json(s->rows, s->n), *node;
+    char now[32], used[64], amount[64];
     time_t t = time(NULL);
     struct tm tm;
     size_t i, n_alive = 0;
@@ -61,59 +88,79 @@ static void print(const char *address,
     strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
     json_array_foreach(list, i, node)
     {
-        n_alive += rows[i].state == NODE_ALIVE;
-        json_object_set_new(node, "role", json_string(role(node)));
+        n_alive += s->rows[i].state == NODE_ALIVE;
+        json_object_set_new(node, "role", json_string(s->rows[i].is_head ? "head" : ""));
+        json_object_set_new(node, "usage", usage_of(&s->rows[i], &s->available[i]));
     }
-    printf("Cluster %s at %s\n\nNodes: %zu alive, %zu dead\n", address, now, n_alive, n - n_alive);
-    if (n > 0)
+    printf("Cluster %s at %s\n\nNodes: %zu alive, %zu dead\n",
+           s->address,
+           now,
+           n_alive,
+           s->n - n_alive);
+    if (s->n > 0)
         print_table(list, columns);
-    fputs("\nResources of those alive\n", stdout);
-    for (i = 0; i < n_totals; i++) {
-        format_amount(totals[i].amount, amount, sizeof amount);
-        printf("  %s %s\n", amount, totals[i].name);
+    fputs("\nUsage\n", stdout);
+    for (i = 0; i < s->n_totals; i++) {
+        format_amount(s->totals[i].amount - s->totals[i].available, used, sizeof used);
+        format_amount(s->totals[i].amount, amount, sizeof amount);
+        printf("  %s/%s %s\n", used, amount, s->totals[i].name);
     }
     json_decref(list);
 }
 
-static void print_json(const char *address,
-                       const struct node_row *rows,
-                       size_t n,
-                       const struct total *totals,
-                       size_t n_totals)
+static void print_json(const struct state *s)
 {
-    json_t *sums = json_object();
+    json_t *totals = json_object(), *available = json_object();
 
-    for (size_t i = 0; i < n_totals; i++)
-        json_object_set_new(sums, totals[i].name, json_real(totals[i].amount));
-    json_t *all = json_pack("{s:s, s:o, s:o}",
+    for (size_t i = 0; i < s->n_totals; i++) {
+        const struct total *t = &s->totals[i];
+        json_object_set_new(totals, t->name, json_real(t->amount));
+        json_object_set_new(available, t->name, json_real(t->available));
+    }
+    json_t *all = json_pack("{s:s, s:o, s:o, s:o}",
                             "gcs_address",
-                            address,
+                            s->address,
                             "nodes",
-                            nodes_as_json(rows, n),
+                            nodes_as_json(s->rows, s->n),
                             "resources_total",
-                            sums);
+                            totals,
+                            "resources_available",
+                            available);
     json_dumpf(all, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(all);
 }
 
-static int show(struct ask *a, bool as_json, struct err *err)
+static int ask_state(struct ask *a, struct state *s, struct err *err)
 {
-    struct total totals[TOTALS_MAX];
-    struct node_row *rows;
     void *reply;
-    size_t size, n;
+    size_t size;
 
     if (ask_call(a, QUERY_NODES, NULL, 0, &reply, &size, err) != 0)
         return -1;
-    int rc = query_nodes_of(reply, size, &rows, &n, err);
+    int rc = query_nodes_of(reply, size, &s->rows, &s->n, err);
     free(reply);
-    if (rc != 0)
+    if (rc != 0 || ask_call(a, QUERY_AVAILABLE, NULL, 0, &reply, &size, err) != 0)
         return -1;
-    size_t n_totals = add_totals(rows, n, totals, TOTALS_MAX);
-    (as_json ? print_json : print)(ask_address(a), rows, n, totals, n_totals);
-    free(rows);
-    return 0;
+    s->available = xcalloc(s->n + 1, sizeof *s->available);
+    memcpy(s->available, s->rows, s->n * sizeof *s->rows);
+    rc = query_available_of(reply, size, s->available, s->n, err);
+    free(reply);
+    return rc;
+}
+
+static int show(struct ask *a, bool as_json, struct err *err)
+{
+    struct state s = {.address = ask_address(a)};
+    int rc = ask_state(a, &s, err);
+
+    if (rc == 0) {
+        add_totals(&s);
+        (as_json ? print_json : print)(&s);
+    }
+    free(s.rows);
+    free(s.available);
+    return rc;
 }
 
 int status_main(int argc, char **argv)

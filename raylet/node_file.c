@@ -144,7 +144,7 @@ void node_file_set_current(const struct node_file *f)
 static void clear_current(const char *dir)
 {
     char path[NODE_FILE_PATH + 32], text[sizeof(((struct node_file *)0)->gcs_address)] = "";
-    struct node_file f;
+    struct node_file f = {.is_head = false};
 
     if (node_file_read(dir, &f, NULL) != 0 || !f.is_head || f.gcs_address[0] == '\0')
         return;

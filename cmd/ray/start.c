@@ -136,7 +136,7 @@ static int run_in_background(const struct start_options *o)
     if (pid == 0) {
         struct report r = {.fd = fcntl(ends[1], F_DUPFD_CLOEXEC, 4), .is_verbose = o->verbose};
         detach(r.fd);
-        _exit(supervise(o, &r));
+        exit(supervise(o, &r)); /* nothing of stdio is pending: the leak checker may look */
     }
     close(ends[1]);
     if (pid < 0) {
@@ -253,29 +253,22 @@ static int set_temp_dir(struct start_options *o)
 
 int start_main(int argc, char **argv)
 {
-    struct start_options *o = calloc(1, sizeof *o);
+    static struct start_options o; /* it keeps the secrets of the command line */
+    int rc = start_options_parse(&o, argc, argv);
+    bool wants_redis = o.is_head && config_text(&o.config, CONFIG_REDIS_ADDRESS)[0] == '\0';
 
-    if (o == NULL) {
-        fputs("ray start: out of memory\n", stderr);
-        return 1;
-    }
-    int rc = start_options_parse(o, argc, argv);
-    bool wants_redis = o->is_head && config_text(&o->config, CONFIG_REDIS_ADDRESS)[0] == '\0';
-    if (rc != FLAGS_GO_ON) {
-        free(o);
+    if (rc != FLAGS_GO_ON)
         return rc;
-    }
-    rc = set_temp_dir(o);
+    rc = set_temp_dir(&o);
     if (rc == 0)
-        rc = find_beside(o->raylet, sizeof o->raylet, "raylet");
-    if (rc == 0 && o->is_head)
-        rc = find_beside(o->gcs_server, sizeof o->gcs_server, "gcs_server");
+        rc = find_beside(o.raylet, sizeof o.raylet, "raylet");
+    if (rc == 0 && o.is_head)
+        rc = find_beside(o.gcs_server, sizeof o.gcs_server, "gcs_server");
     if (rc == 0 && wants_redis)
-        rc = find_redis(o->redis_server, sizeof o->redis_server);
+        rc = find_redis(o.redis_server, sizeof o.redis_server);
     if (rc == 0)
-        rc = find_token(o);
+        rc = find_token(&o);
     if (rc == 0)
-        rc = o->block ? run_in_foreground(o) : run_in_background(o);
-    free(o);
+        rc = o.block ? run_in_foreground(&o) : run_in_background(&o);
     return rc;
 }

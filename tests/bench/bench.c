@@ -375,6 +375,7 @@ int main(int argc, char **argv)
     size_t n = quick ? 300000 : 1000000;
     in_child(bench_objects, quick);
     in_child(bench_transfer, quick);
+    in_child(bench_nodes, quick);
     bench_view();
     limit_ping_pong(&p50, &p99);
     double frames = limit_frames_per_s(2, n);

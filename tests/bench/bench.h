@@ -31,6 +31,9 @@ void bench_objects(bool quick);
 /* transfer.c: the row of bulk transfer between two stores; memory is fresh. */
 void bench_transfer(bool quick);
 
+/* nodes.c: the rows of nodes; needs redis-server. */
+void bench_nodes(bool quick);
+
 /* view.c: who could take a request, of a thousand nodes. */
 void bench_view(void);
 

@@ -541,6 +541,33 @@ def test_a_head_on_an_external_redis_keeps_its_cluster(nodes, redis, way):
     nodes.all_gone()
 
 
+def test_nodes_go_on_without_a_head_and_find_the_next_one(nodes, redis):
+    where = [f"--redis-address={HERE}:{redis.port}", "--redis-password=a-password"]
+    head = nodes.head("--node-name=first", *where)
+    second = nodes.join(head, "second")
+    program = nodes.cluster.start("hold", env={"RAY_ADDRESS": second.folder})
+    program.say("init 0")
+    program.expect(r"^ok \d+$")
+    os.kill(head.supervisor, signal.SIGKILL)
+    wait_until(lambda: not [n for _, parent, n in live_processes() if parent == head.supervisor] and not any(
+        head.folder == Path(os.readlink(f"/proc/{pid}/cwd")) for pid, _, n in live_processes() if n == "gcs_server"),
+        10 * slow(), "the head is gone")
+    program.say("task")
+    program.expect(r"^ok 42$")
+    again = nodes.start("--head", f"--port={head.address.split(':')[1]}", "--node-name=third", *where)
+    assert again.file["cluster_id"] == head.file["cluster_id"]
+    wait_until(lambda: {k for k, v in nodes.states().items() if v} >= {"second", "third"}, 10 * slow(), "both are there")
+    program.say("task")
+    wait_until(lambda: program.out.count("ok 42") == 2, 10 * slow(), "a task")
+    assert second.file["node_id"] in {n["node_id"] for n in nodes.list("nodes") if n["state"] == "ALIVE"}
+    program.say("exit 0")
+    program.wait()
+    nodes.ray("stop")
+    nodes.ray("stop", f"--temp-dir={nodes.temp('second')}")
+    nodes.ended_by_kill = True
+    nodes.all_gone()
+
+
 def test_a_wrong_redis_password_is_said(nodes, redis):
     done = nodes.ray("start", "--head", "--port=0", f"--node-ip-address={HERE}", f"--redis-address={HERE}:{redis.port}",
                      "--redis-password=wrong", status=1)

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Nodes of a cluster on this machine: how soon they are ready, and what their daemons take. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/remove_tree.h"
+#include "tests/bench/bench.h"
+
+#define RUNS 7
+
+static char ray[600], folder[64];
+
+/* The time of a `ray` command, in milliseconds; -1: it failed. */
+static double run(const char *const *words)
+{
+    const char *argv[16] = {"ray"};
+    size_t n = 1;
+    int status;
+
+    for (; *words != NULL && n < 15; words++)
+        argv[n++] = *words;
+    uint64_t t = clock_now_ns();
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_WRONLY);
+        dup2(null, STDOUT_FILENO);
+        execv(ray, (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    if (waitpid(pid, &status, 0) != pid || status != 0)
+        return -1;
+    return (double)(clock_now_ns() - t) / 1e6;
+}
+
+/* A number behind this name in a file of /proc; 0: it is not there. */
+static long number_in(const char *pid, const char *file, const char *name)
+{
+    char path[320], line[256];
+    long number = 0;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%s/%s", pid, file);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            number = strtol(line + strlen(name), NULL, 10);
+    if (f != NULL)
+        fclose(f);
+    return number;
+}
+
+/* A name that outlives the row. */
+static const char *keep(const char *name, const char *what)
+{
+    static char kept[16][48];
+    static size_t n;
+
+    if (n == 16)
+        return "";
+    snprintf(kept[n], sizeof kept[n], "%s of a head, %s", name, what);
+    return kept[n++];
+}
+
+static void add_daemon(const char *pid)
+{
+    static const struct {
+        const char *name;
+        double budget_mb;
+    } known[] = {{"ray::supervisor", 2}, {"redis-server", 0}, {"gcs_server", 16}, {"raylet", 16}};
+    char path[300], name[32] = "";
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%s/comm", pid);
+    f = fopen(path, "r");
+    if (f == NULL)
+        return;
+    if (fgets(name, sizeof name, f) != NULL)
+        name[strcspn(name, "\n")] = '\0';
+    fclose(f);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(name, known[i].name) == 0) {
+            bench_add((struct row){keep(name, "idle PSS"),
+                                   (double)number_in(pid, "smaps_rollup", "Pss:") / 1024,
+                                   "MiB",
+                                   known[i].budget_mb,
+                                   known[i].budget_mb > 0 ? "the budget itself" : "",
+                                   known[i].budget_mb > 0 ? 1 : 0,
+                                   false});
+            bench_add((struct row){keep(name, "threads"),
+                                   (double)number_in(pid, "status", "Threads:"),
+                                   "",
+                                   0,
+                                   "",
+                                   0,
+                                   false});
+        }
+}
+
+/* The supervisor of the head in this folder: its pid file says. */
+static void add_daemons(const char *temp)
+{
+    char path[200], supervisor[32] = "";
+    const struct dirent *e;
+    DIR *d;
+
+    snprintf(path, sizeof path, "%s/session_latest/supervisor.pid", temp);
+    FILE *f = fopen(path, "r");
+    if (f == NULL || fgets(supervisor, sizeof supervisor, f) == NULL)
+        abort();
+    fclose(f);
+    supervisor[strcspn(supervisor, "\n")] = '\0';
+    add_daemon(supervisor);
+    d = opendir("/proc");
+    while (d != NULL && (e = readdir(d)) != NULL)
+        if (e->d_name[0] >= '1' && e->d_name[0] <= '9'
+            && number_in(e->d_name, "status", "PPid:") == strtol(supervisor, NULL, 10))
+            add_daemon(e->d_name);
+    if (d != NULL)
+        closedir(d);
+}
+
+static void add_time(const char *name, double *v, double budget_ms)
+{
+    bench_add((struct row){name,
+                           bench_quantile(v, RUNS, 0.5),
+                           "ms",
+                           budget_ms,
+                           "the budget itself",
+                           1,
+                           false});
+}
+
+static void measure(const char *head, const char *second)
+{
+    char head_temp[100], second_temp[100], address[100], at[200], port[32] = "";
+    const char *const ip = "--node-ip-address=127.0.0.1", *const store =
+                                                              "--object-store-memory=16777216";
+    double start[RUNS], join[RUNS], stop[RUNS];
+
+    snprintf(head_temp, sizeof head_temp, "--temp-dir=%s", head);
+    snprintf(second_temp, sizeof second_temp, "--temp-dir=%s", second);
+    for (int i = 0; i < RUNS; i++) {
+        start[i] =
+            run((const char *const[]){"start", "--head", "--port=0", ip, store, head_temp, NULL});
+        if (start[i] < 0)
+            exit(1);
+        snprintf(at, sizeof at, "%s/ray_current_cluster", head);
+        FILE *f = fopen(at, "r");
+        if (f == NULL || fgets(port, sizeof port, f) == NULL)
+            abort();
+        fclose(f);
+        snprintf(address, sizeof address, "--address=%s", port);
+        join[i] = run((const char *const[]){"start", address, ip, store, second_temp, NULL});
+        if (i == RUNS - 1)
+            add_daemons(head);
+        run((const char *const[]){"stop", second_temp, NULL});
+        stop[i] = run((const char *const[]){"stop", head_temp, NULL});
+    }
+    add_time("ray start --head, until it is ready", start, 150);
+    add_time("ray start --address, until it is ready", join, 150);
+    bench_add(
+        (struct row){"ray stop of a head", bench_quantile(stop, RUNS, 0.5), "ms", 0, "", 0, false});
+}
+
+void bench_nodes(bool quick)
+{
+    char head[80], second[80], *slash;
+    ssize_t n = readlink("/proc/self/exe", ray, sizeof ray - 20);
+
+    (void)quick;
+    if (n < 0)
+        abort();
+    ray[n] = '\0';
+    for (int i = 0; i < 3 && (slash = strrchr(ray, '/')) != NULL; i++)
+        *slash = '\0';
+    snprintf(ray + strlen(ray), 20, "/bin/ray");
+    snprintf(folder, sizeof folder, "/tmp/ray-bench-XXXXXX");
+    if (mkdtemp(folder) == NULL)
+        abort();
+    snprintf(head, sizeof head, "%s/head", folder);
+    snprintf(second, sizeof second, "%s/second", folder);
+    setenv("HOME", folder, 1);
+    unsetenv("RAY_AUTH_TOKEN");
+    measure(head, second);
+    remove_tree(folder);
+}

@@ -107,8 +107,9 @@ struct spawn {
     pid_t parent;
 };
 
-/* In the child: system calls alone. The signal goes with the parent, also one that ended before it
- * was asked for. */
+/* In the child: system calls alone. The death signal comes also if the parent ended before it was
+ * asked for. A group of its own: ^C at the terminal reaches the supervisor, which ends it in turn.
+ */
 static _Noreturn void become(const struct spawn *s)
 {
     struct sigaction fresh = {.sa_handler = SIG_DFL};
@@ -116,6 +117,7 @@ static _Noreturn void become(const struct spawn *s)
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     sigemptyset(&none);
+    setpgid(0, 0);
     sigaction(SIGPIPE, &fresh, NULL); /* ignored signals stay so in a new program, others do not */
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == s->parent && chdir(s->dir) == 0

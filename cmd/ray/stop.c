@@ -168,12 +168,10 @@ static bool stop_one(struct stopping *s, bool force, uint64_t grace_end_ns)
     return ended;
 }
 
-static int stop_all(struct node_file *nodes,
-                    size_t n,
-                    const char *address,
-                    bool force,
-                    int grace_ms)
+static int stop_all(const char *temp, const char *address, bool force, int grace_ms)
 {
+    size_t n;
+    struct node_file *nodes = node_file_list(temp, &n);
     struct stopping *all = xcalloc(n + 1, sizeof *all);
     uint64_t grace_end_ns = clock_now_ns() + (uint64_t)grace_ms * 1000000u;
     size_t m = 0, n_ended = 0;
@@ -193,10 +191,12 @@ static int stop_all(struct node_file *nodes,
     for (size_t i = 0; i < m; i++)
         n_ended += stop_one(&all[i], force, grace_end_ns);
     free(all);
+    free(nodes);
     if (m == 0)
-        printf(address[0] != '\0' ? "No node of yours at %s runs here.\n"
-                                  : "No node of yours runs here%s.\n",
-               address);
+        printf("No node of yours%s%s runs here (looked in %s).\n",
+               address[0] != '\0' ? " at " : "",
+               address,
+               temp);
     else
         printf("Stopped %zu of %zu node%s.\n", n_ended, m, m == 1 ? "" : "s");
     return n_ended == m ? 0 : 1;
@@ -223,7 +223,6 @@ int stop_main(int argc, char **argv)
                             .table = table};
     struct config c;
     struct err err;
-    size_t n;
     char *end;
 
     if (config_load(&c, &err) != 0)
@@ -236,8 +235,5 @@ int stop_main(int argc, char **argv)
         return flags_refuse(&f, "--grace-period must be 0 to 3600 seconds, not %.40s", grace);
     const char *address =
         c.v[CONFIG_ADDRESS].source == CONFIG_FLAG ? config_text(&c, CONFIG_ADDRESS) : "";
-    struct node_file *nodes = node_file_list(config_text(&c, CONFIG_TEMP_DIR), &n);
-    rc = stop_all(nodes, n, address, force, (int)seconds * 1000);
-    free(nodes);
-    return rc;
+    return stop_all(config_text(&c, CONFIG_TEMP_DIR), address, force, (int)seconds * 1000);
 }

@@ -74,7 +74,7 @@ struct supervisor {
     int gcs_port; /* 0: none yet */
     uint64_t began_ms;
     struct loop_timer *slow, *timeout, *grace;
-    struct loop_watch *term, *interrupt, *quit, *listener;
+    struct loop_watch *term, *interrupt, *hangup, *listener;
 };
 
 static const char *const names[] = {"redis-server", "gcs_server", "raylet"};
@@ -652,6 +652,7 @@ static int begin(struct supervisor *s, struct err *err)
 
     s->term = loop_on_signal(s->loop, SIGTERM, on_term, s);
     s->interrupt = loop_on_signal(s->loop, SIGINT, on_term, s);
+    s->hangup = loop_on_signal(s->loop, SIGHUP, on_term, s);
     if (s->report->fd >= 0 && !s->report->is_direct)
         s->listener = loop_watch_fd(s->loop, s->report->fd, on_listener_gone, s);
     if (node_file_save_token(s->session.dir, &o->token, err) != 0)
@@ -692,14 +693,20 @@ static int begin(struct supervisor *s, struct err *err)
     return s->redis != NULL ? 0 : -1;
 }
 
+/* No signal ends this half way: its handlers go, and `ray stop` may come late. */
 static void finish(struct supervisor *s)
 {
+    sigset_t all;
+
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
     for (int i = 0; i < N_PARTS; i++)
         daemon_destroy(s->parts[i].daemon);
     daemon_destroy(s->teller);
     redis_watch_destroy(s->redis);
     loop_unwatch(s->term);
     loop_unwatch(s->interrupt);
+    loop_unwatch(s->hangup);
     loop_unwatch(s->listener);
     node_file_tidy(s->session.dir);
     close(s->session.lock_fd);
@@ -719,7 +726,6 @@ int supervise(const struct start_options *o, struct report *r)
     struct err err;
 
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
     if (session_create_locked(&s.session, config_text(c, CONFIG_TEMP_DIR), SESSION_SUPERVISOR, &err)
         != 0) {
         report_end(r, false, err.text);

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ray start`, `ray stop` and what a supervisor does in between, with real processes on loopback."""
+import datetime
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -147,8 +150,12 @@ def nodes(cluster):
         os.kill(supervisor.pid, signal.SIGTERM)
     for foreground in cluster.named("ray"):
         os.kill(foreground.pid, signal.SIGTERM)
-    cluster.processes_gone(30)
-    wait_until(lambda: not n.at_work() or None, 30 * slow(), "nobody works in a session folder")
+    try:
+        cluster.processes_gone(30)
+        wait_until(lambda: not n.at_work() or None, 5 * slow(), "nobody works in a session folder")
+    finally:
+        for pid, _ in n.at_work():
+            os.kill(pid, signal.SIGKILL)
     n.close()
 
 
@@ -161,6 +168,8 @@ def test_a_head_starts_and_stops_and_leaves_its_logs(nodes):
     assert done.stderr == ""
     assert head.file["is_ready"] and head.file["is_head"] and len(head.file["node_id"]) == 56
     assert set(head.daemons()) == {"redis-server", "gcs_server", "raylet"}
+    for pid in head.daemons().values():
+        assert os.getpgid(pid) == pid  # ^C at a terminal is the supervisor's
     assert (nodes.cluster.temp / "ray_current_cluster").read_text() == head.address
     assert folder.stat().st_mode & 0o777 == 0o700
     for name in ("auth_token", "redis.conf", "node.json", "sockets/redis", "sockets/raylet"):
@@ -173,20 +182,33 @@ def test_a_head_starts_and_stops_and_leaves_its_logs(nodes):
     assert "No node of yours" in nodes.ray("stop").stdout
 
 
-def test_another_user_neither_sees_nor_stops_them(nodes, tmp_path_factory):
+@pytest.fixture
+def public():
+    """Where other users can run `ray`, with a folder `home` that is theirs."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-public-", dir="/tmp"))
+    shutil.copytree(build_dir() / "bin", folder / "bin")
+    for path in (folder, folder / "bin", *(folder / "bin").iterdir()):
+        path.chmod(0o755)
+    (folder / "home").mkdir()
+    (folder / "home").chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_another_user_neither_sees_nor_stops_them(public, nodes):
     runner = as_user(65534)
-    folder = Path(shutil.copytree(build_dir() / "bin", tmp_path_factory.mktemp("public") / "bin"))
-    for path in (folder.parent.parent, folder.parent, folder, nodes.cluster.temp):
-        path.chmod(0o755)
-    for path in folder.iterdir():
-        path.chmod(0o755)
-    head = nodes.head()
-    done = nodes.ray("stop", prefix=runner, binary=folder / "ray")
+    temp = public / "temp"
+    temp.mkdir()
+    temp.chmod(0o1777)
+    nodes.temps.append(temp)
+    head = nodes.head(temp=temp)
+    done = nodes.ray("stop", f"--temp-dir={temp}", prefix=runner, binary=public / "bin/ray")
     assert "No node of yours" in done.stdout
     assert len(head.daemons()) == 3
-    done = nodes.ray("status", f"--address={head.address}", prefix=runner, binary=folder / "ray", status=1)
-    assert "token" in done.stderr
-    nodes.ray("stop")
+    done = nodes.ray("status", f"--address={head.address}", prefix=runner, binary=public / "bin/ray", status=1,
+                     env={"HOME": public / "home"})
+    assert "there is no token" in done.stderr
+    nodes.ray("stop", f"--temp-dir={temp}")
     nodes.all_gone()
 
 
@@ -214,13 +236,24 @@ def test_steps_are_said_if_wanted(nodes, how):
     nodes.ray("stop")
 
 
-def test_block_stays_until_it_is_told_to_end(nodes):
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_block_stays_until_it_is_told_to_end(nodes, sig):
+    program = nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", f"--node-ip-address={HERE}",
+                                  "--block", env={"HOME": nodes.home}, start_new_session=True)
+    program.expect("ray start --address=")
+    assert program.process.poll() is None
+    os.killpg(program.pid, sig)  # as the terminal does
+    assert program.wait() == 0
+    nodes.all_gone()
+
+
+def test_block_ends_badly_with_its_raylet(nodes):
     program = nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", f"--node-ip-address={HERE}",
                                   "--block", env={"HOME": nodes.home})
     program.expect("ray start --address=")
-    assert program.process.poll() is None
-    program.kill(signal.SIGINT)
-    assert program.wait() == 0
+    raylet, = (pid for pid, parent, name in live_processes() if parent == program.pid and name == "raylet")
+    os.kill(raylet, signal.SIGKILL)
+    assert program.wait() == 1
     nodes.all_gone()
 
 
@@ -293,10 +326,12 @@ def test_who_fails_again_and_again_is_started_ever_later(nodes):
     (head.folder / "redis.conf").write_text("no such option\n")
     os.kill(head.daemon("redis-server"), signal.SIGKILL)
 
-    def delays():
-        starts = [line for line in head.log().splitlines() if "event=start part=redis-server" in line]
-        return len(starts) > 8
-    wait_until(delays, 20 * slow(), "8 attempts")
+    def starts():
+        lines = [line for line in head.log().splitlines() if "event=start part=redis-server" in line]
+        times = [datetime.datetime.fromisoformat(line.split()[0][3:-1]) for line in lines]
+        return len(times) > 8 and times
+    times = wait_until(starts, 20 * slow(), "8 attempts")
+    assert (times[8] - times[7]).total_seconds() >= 0.039  # the first took 1 ms
     nodes.ray("stop")
     nodes.all_gone()
 
@@ -311,6 +346,15 @@ def test_the_raylets_end_is_the_nodes(nodes):
 def test_a_signal_to_the_supervisor_ends_the_node(nodes, sig):
     head = nodes.head()
     os.kill(head.supervisor, sig)
+    nodes.all_gone()
+
+
+def test_signals_at_any_moment_of_the_end_change_nothing(nodes):
+    head = nodes.head()
+    gone = os.pidfd_open(head.supervisor)
+    while not select.select([gone], [], [], 0)[0]:
+        signal.pidfd_send_signal(gone, signal.SIGTERM)
+    os.close(gone)
     nodes.all_gone()
 
 
@@ -672,6 +716,15 @@ def test_a_temp_folder_that_cannot_be_written(nodes):
     folder.write_text("")
     done = nodes.ray("start", "--head", f"--temp-dir={folder}", status=1)
     assert "temp_dir" in done.stderr, done.stderr
+
+
+def test_a_temp_folder_of_another_user(nodes, public):
+    runner = as_user(65534)
+    (public / "theirs").mkdir()
+    (public / "theirs").chmod(0o755)
+    done = nodes.ray("start", "--head", f"--temp-dir={public}/theirs", status=1, prefix=runner, binary=public / "bin/ray",
+                     env={"HOME": public / "home"})
+    assert "Permission denied" in done.stderr and "choose another" in done.stderr, done.stderr
 
 
 def test_commands_without_a_cluster_say_so(nodes):

@@ -6,7 +6,7 @@
 /* The token and no newline, as Ray. */
 int get_auth_token_main(int argc, char **argv)
 {
-    bool generate = false;
+    bool generate = false, is_made;
     const struct flag table[] = {
         {.name = "generate",
          .on = &generate,
@@ -24,10 +24,8 @@ int get_auth_token_main(int argc, char **argv)
 
     if (rc != FLAGS_GO_ON)
         return rc;
-    rc = auth_token_load(&token, &err);
-    if (rc != 0 && err.code == ERR_NOT_FOUND && generate)
-        rc = auth_token_make(&token, &err) != 0 ? -1 : auth_token_save(&token, &err);
-    else if (rc != 0 && err.code == ERR_NOT_FOUND)
+    rc = generate ? auth_token_find(&token, &is_made, &err) : auth_token_load(&token, &err);
+    if (rc != 0 && err.code == ERR_NOT_FOUND && !generate)
         err_prefix(&err, "--generate makes one");
     if (rc != 0) {
         fprintf(stderr, "ray get-auth-token: %s\n", err.text);

@@ -14,7 +14,7 @@
 #include "lib/base/flags.h"
 #include "lib/base/id.h"
 #include "raylet/client.h"
-#include "raylet/memory_view.h"
+#include "raylet/node_file.h"
 
 /* --- nodes --- */
 
@@ -176,12 +176,36 @@ static json_t *workers_of(struct raylet_client *link, int timeout_ms, struct err
     return list;
 }
 
+/* The newest session of this user here; with an address, that of a node of its cluster. */
+static int find_session(const struct config *c, char dir[RAYLET_CLIENT_PATH], struct err *err)
+{
+    const char *address = config_text(c, CONFIG_ADDRESS), *temp = config_text(c, CONFIG_TEMP_DIR);
+    size_t n, i = 0;
+
+    if (strchr(address, ':') == NULL)
+        return raylet_client_find(temp, dir, NULL, err);
+    struct node_file *nodes = node_file_list(temp, &n);
+    while (i < n && strcmp(nodes[i].gcs_address, address) != 0)
+        i++;
+    if (i < n)
+        snprintf(dir, RAYLET_CLIENT_PATH, "%s", nodes[i].session_dir);
+    free(nodes);
+    if (i < n)
+        return 0;
+    return err_set(err,
+                   ERR_NOT_FOUND,
+                   "no node of yours of the cluster %.100s runs here (looked in %.100s): workers "
+                   "are listed on their machine",
+                   address,
+                   temp);
+}
+
 static json_t *list_workers(const struct config *c, int timeout_ms, struct err *err)
 {
     char dir[RAYLET_CLIENT_PATH];
     json_t *list = NULL;
 
-    if (raylet_client_find(config_text(c, CONFIG_TEMP_DIR), dir, NULL, err) != 0)
+    if (find_session(c, dir, err) != 0)
         return NULL;
     struct raylet_client *link = raylet_client_open(dir, timeout_ms, err);
     if (link != NULL)

@@ -114,6 +114,8 @@ static void detach(int report_fd)
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     setsid();
+    if (chdir("/") != 0)
+        fputs("ray start: the folder here stays in use\n", stderr);
     prctl(PR_SET_NAME, "ray::supervisor");
     for (int fd = 0; fd < 3 && null >= 0; fd++)
         if (fd != null)
@@ -206,12 +208,9 @@ static int find_token(struct start_options *o)
     const char *text = getenv("RAY_AUTH_TOKEN"), *named = getenv("RAY_AUTH_TOKEN_PATH");
     const char *home = getenv("HOME");
     struct err err;
-    int rc = auth_token_load(&o->token, &err);
+    int rc = o->is_head ? auth_token_find(&o->token, &o->made_token, &err)
+                        : auth_token_load(&o->token, &err);
 
-    if (rc != 0 && err.code == ERR_NOT_FOUND && o->is_head) {
-        rc = auth_token_make(&o->token, &err) != 0 ? -1 : auth_token_save(&o->token, &err);
-        o->made_token = rc == 0;
-    }
     if (rc != 0 && err.code == ERR_NOT_FOUND) {
         fprintf(stderr,
                 "ray start: %s; `ray get-auth-token` prints it on the head's machine\n",

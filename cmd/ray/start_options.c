@@ -139,8 +139,11 @@ static int set_ip(struct start_options *o, const struct flags *f)
 
     if (ip[0] == '\0')
         find_own_ip(o->node_ip, sizeof o->node_ip);
-    else if (inet_pton(AF_INET, ip, &a) != 1)
-        return flags_refuse(f, "--node-ip-address must be an IPv4 address, not %.60s", ip);
+    else if (inet_pton(AF_INET, ip, &a) != 1 || a.s_addr == INADDR_ANY)
+        return flags_refuse(f,
+                            "--node-ip-address must be an IPv4 address that others reach this "
+                            "machine by, not %.60s",
+                            ip);
     else
         snprintf(o->node_ip, sizeof o->node_ip, "%s", ip);
     snprintf(o->listen_ip,

@@ -64,6 +64,7 @@ struct supervisor {
     struct report *report;
     struct loop *loop;
     enum phase phase;
+    bool has_reported;
     int status;
     struct session session;
     struct node_file file;
@@ -246,6 +247,16 @@ static void end_next(struct supervisor *s)
     loop_stop(s->loop);
 }
 
+static void end_report(struct supervisor *s, bool is_ready, const char *text)
+{
+    if (s->has_reported)
+        return;
+    s->has_reported = true;
+    loop_unwatch(s->listener);
+    s->listener = NULL;
+    report_end(s->report, is_ready, text);
+}
+
 static void end_timers(struct supervisor *s)
 {
     loop_timer_end(s->slow);
@@ -258,6 +269,8 @@ static void begin_end(struct supervisor *s, int status, const char *why)
     if (s->phase == ENDING)
         return;
     log_info("supervisor", "end", "status=%d msg=\"%s\"", status, why);
+    if (!s->has_reported)
+        end_report(s, false, "the node was told to end before it was ready");
     s->phase = ENDING;
     s->status = status;
     end_timers(s);
@@ -293,13 +306,6 @@ static void add_tail(FILE *out, const char *path)
         fprintf(out, "  %.*s\n", (int)line, at);
         at += line + (at[line] == '\n');
     }
-}
-
-static void end_report(struct supervisor *s, bool is_ready, const char *text)
-{
-    loop_unwatch(s->listener);
-    s->listener = NULL;
-    report_end(s->report, is_ready, text);
 }
 
 /* What is to be said of this part, and the ends of its logs; to be freed. NULL: no memory. */
@@ -626,9 +632,11 @@ static void on_end(void *arg, int status)
 
 static void on_term(void *arg, bool readable, bool writable)
 {
+    struct supervisor *s = arg;
+
     (void)readable;
     (void)writable;
-    begin_end(arg, 0, "a signal");
+    begin_end(s, s->phase == STARTING ? 1 : 0, "a signal");
 }
 
 /* Who waited for the report has gone. */

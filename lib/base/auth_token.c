@@ -103,9 +103,10 @@ int auth_token_make(struct auth_token *t, struct err *err)
     return 0;
 }
 
+/* Whole or not at all, for who reads it meanwhile; of two that come at once one wins. */
 int auth_token_save(const struct auth_token *t, struct err *err)
 {
-    char path[512];
+    char path[512], fresh[540];
     size_t n = strlen(t->text);
 
     if (home_path(path, sizeof path, "", err) != 0)
@@ -113,16 +114,34 @@ int auth_token_save(const struct auth_token *t, struct err *err)
     if (mkdir(path, 0700) != 0 && errno != EEXIST)
         return err_sys(err, "make %.200s", path);
     home_path(path, sizeof path, "/auth_token", err);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    snprintf(fresh, sizeof fresh, "%s.%d", path, (int)getpid());
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_sys(err, "write the token to %.200s", path);
-    ssize_t written = write(fd, t->text, n);
-    if (written != (ssize_t)n) {
+    int rc = write(fd, t->text, n) == (ssize_t)n ? 0 : -1;
+    if (rc != 0 || (rc = link(fresh, path)) != 0)
         err_sys(err, "write the token to %.200s", path);
-        unlink(path);
-    }
     close(fd);
-    return written == (ssize_t)n ? 0 : -1;
+    unlink(fresh);
+    return rc;
+}
+
+int auth_token_find(struct auth_token *t, bool *is_made, struct err *err)
+{
+    struct err why = {.code = ERR_NONE};
+
+    *is_made = false;
+    if (auth_token_load(t, &why) == 0)
+        return 0;
+    if (why.code == ERR_NOT_FOUND) {
+        if (auth_token_make(t, &why) == 0 && auth_token_save(t, &why) == 0) {
+            *is_made = true;
+            return 0;
+        }
+        if (auth_token_load(t, NULL) == 0) /* another made one meanwhile */
+            return 0;
+    }
+    return err_set(err, why.code, "%s", why.text);
 }
 
 bool auth_token_is(const struct auth_token *t, const void *bytes, unsigned long n)

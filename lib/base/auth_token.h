@@ -24,6 +24,8 @@ int auth_token_load_file(struct auth_token *t, const char *path, struct err *err
 int auth_token_make(struct auth_token *t, struct err *err);
 /* Into ~/.ray/auth_token, readable by the user only; an existing file is an error. */
 int auth_token_save(const struct auth_token *t, struct err *err);
+/* Loaded; if no source has one, made and saved, and *is_made says so. */
+int auth_token_find(struct auth_token *t, bool *is_made, struct err *err);
 /* Whether the n bytes are the token, in a time that tells at most the length of the token. */
 bool auth_token_is(const struct auth_token *t, const void *bytes, unsigned long n);
 

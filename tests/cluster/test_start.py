@@ -276,6 +276,16 @@ def test_a_head_makes_a_token_once_and_private(nodes):
     nodes.all_gone()
 
 
+def test_of_heads_that_start_at_once_one_makes_the_token(nodes):
+    programs = [nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", f"--node-ip-address={HERE}",
+                                    env={"HOME": nodes.home}) for _ in range(4)]
+    assert [p.wait() for p in programs] == [0] * 4, programs
+    assert sum("(new)" in p.out for p in programs) == 1
+    assert [f.name for f in (nodes.home / ".ray").iterdir()] == ["auth_token"]
+    assert "Stopped 4 of 4" in nodes.ray("stop").stdout
+    nodes.all_gone()
+
+
 def test_get_auth_token_without_one(nodes):
     done = nodes.ray("get-auth-token", status=1)
     assert "--generate" in done.stderr and done.stdout == ""
@@ -382,13 +392,17 @@ def test_a_stopped_supervisor_is_killed_by_force_and_by_patience(nodes):
         nodes.all_gone()
 
 
-def test_ray_start_that_is_interrupted_leaves_nothing(nodes):
+def slow_redis(nodes):
+    """The environment where redis-server never listens."""
     (nodes.cluster.path / "slow").mkdir()
     redis = nodes.cluster.path / "slow/redis-server"
     redis.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
     redis.chmod(0o755)
-    program = nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", "-v",
-                                  env={"HOME": nodes.home, "PATH": f"{redis.parent}:{os.environ['PATH']}"})
+    return {"HOME": nodes.home, "PATH": f"{redis.parent}:{os.environ['PATH']}"}
+
+
+def test_ray_start_that_is_interrupted_leaves_nothing(nodes):
+    program = nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", "-v", env=slow_redis(nodes))
     program.expect("starting redis-server")
     program.kill(signal.SIGINT)
     program.wait()
@@ -478,7 +492,7 @@ def test_a_node_that_was_declared_dead_joins_again_as_a_new_one(nodes):
 
 
 def test_lists_of_jobs_and_workers(nodes):
-    nodes.head()
+    head = nodes.head()
     assert nodes.list("jobs") == [] and nodes.list("workers") == []
     program = nodes.cluster.start("hold", env={"RAY_ADDRESS": "auto"})
     program.say("init 0")
@@ -489,6 +503,8 @@ def test_lists_of_jobs_and_workers(nodes):
     assert job["status"] == "RUNNING" and job["driver_pid"] == program.pid and len(job["job_id"]) == 8
     workers = nodes.list("workers")
     assert [w["pid"] for w in workers if w["worker_type"] == "DRIVER"] == [program.pid]
+    assert nodes.list("workers", env={"RAY_ADDRESS": head.address}) == workers
+    assert "runs here" in nodes.ray("list", "workers", "--address=1.2.3.4:5", status=1).stderr
     assert {w["pid"] for w in workers if w["worker_type"] == "WORKER"} <= {p.pid for p in nodes.cluster.workers()}
     program.say("exit 0")
     program.wait()
@@ -618,6 +634,16 @@ def test_a_wrong_redis_password_is_said(nodes, redis):
     assert "gcs_server exited with status 1" in done.stderr and "password" in done.stderr.lower(), done.stderr
 
 
+def test_ray_stop_ends_a_node_that_starts(nodes):
+    env = slow_redis(nodes)
+    program = nodes.cluster.start(build_dir() / "bin/ray", "start", "--head", "--port=0", "-v", env=env)
+    program.expect("starting redis-server")
+    assert "Stopped 1 of 1" in nodes.ray("stop").stdout
+    assert program.wait() == 1
+    assert "told to end before it was ready" in program.err
+    nodes.all_gone()
+
+
 # --- what cannot be ---
 
 def test_a_taken_port_is_named_with_who_has_it(nodes):
@@ -676,6 +702,7 @@ def test_a_part_that_fails_is_named_with_its_last_words(nodes):
     (["--head", "--port=70000"], ["--port must be", "65535"]),
     (["--head", "--object-store-memory=1"], ["--object-store-memory must be", "1048576"]),
     (["--head", "--node-ip-address=here"], ["IPv4"]),
+    (["--head", "--node-ip-address=0.0.0.0"], ["others reach"]),
     (["--head", "--resources={"], ["JSON"]),
     (["--head", '--resources={"CPU": 1}'], ["--num-cpus"]),
     (["--head", '--resources={"a": "b"}'], ["no number"]),

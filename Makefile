@@ -165,9 +165,9 @@ $(BUILD)/tests/sim/plant_%: tests/sim/plants/%.patch $(sim_deps)
 	$(plant)
 $(BUILD)/tests/sim/refs/plant_%: tests/sim/refs/plants/%.patch $(refs_deps)
 	$(plant)
-$(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libloop.a $(lib)/libbase.a $(libray)
+$(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a $(libray)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $(filter %.o %.a,$^) $(LDFLAGS) $(call user,../../lib) -levent_core
+	$(CC) -o $@ $(filter %.o %.a,$^) $(LDFLAGS) -levent_core $(call user,../../lib)
 
 demo: all
 	$(BUILD)/examples/wordcount $(ARGS)

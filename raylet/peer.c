@@ -485,7 +485,7 @@ static struct peer *greet(struct peers *ps, const struct hello *h, struct err *e
         ps->config.on_peer(ps->config.arg, p);
     if (leave(p))
         return p;
-    err_set(err, ERR_DENIED, "this node is not wanted here");
+    err_set(err, ERR_DIED, "this node was declared dead");
     return NULL;
 }
 

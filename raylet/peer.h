@@ -52,7 +52,7 @@ struct peers_config {
                        const uint8_t *body,
                        size_t size);
     /* A node that nobody has added came by itself, with the right token and cluster: it is a peer
-     * from now on, before its first message. May be NULL. */
+     * from now on, before its first message; peers_remove here refuses it. May be NULL. */
     void (*on_peer)(void *arg, struct peer *p);
     /* Its backlog was above the high mark and is below the low one. May be NULL. */
     void (*on_room)(void *arg, struct peer *to);
@@ -64,8 +64,8 @@ struct peers_config {
 
 /* Its method is added to the server. */
 struct peers *peers_create(const struct peers_config *config);
-/* Before the server; peers end with it, without a word to the other side. Runs other completions of
- * the bridge meanwhile. NULL is fine. */
+/* Before the server and the bridge, which wait for what is left of its streams. The other sides
+ * dial on until they hear that this node is dead. NULL is fine. */
 void peers_destroy(struct peers *ps);
 
 /* That node is there; nothing is dialled yet. Known already: its address is this one now. address:

@@ -376,6 +376,7 @@ int main(int argc, char **argv)
     in_child(bench_objects, quick);
     in_child(bench_transfer, quick);
     in_child(bench_nodes, quick);
+    in_child(bench_sessions, quick);
     bench_view();
     limit_ping_pong(&p50, &p99);
     double frames = limit_frames_per_s(2, n);

@@ -33,6 +33,8 @@ void bench_transfer(bool quick);
 
 /* nodes.c: the rows of nodes; needs redis-server. */
 void bench_nodes(bool quick);
+/* sessions.c: the rows of sessions between raylets, in a process without gRPC. */
+void bench_sessions(bool quick);
 
 /* view.c: who could take a request, of a thousand nodes. */
 void bench_view(void);

@@ -85,6 +85,8 @@ void cluster_fate(int pidfd, char *out, size_t size)
 
 /* --- the face: a body that returns its first argument, and the refs inside --- */
 
+static uint64_t read_by_body; /* a ref, or 0 */
+
 static void *lookup(const char *function)
 {
     (void)function;
@@ -94,7 +96,13 @@ static void *lookup(const char *function)
 static void execute(struct core_call *call)
 {
     const struct core_arg *a = &call->args[0];
+    struct core_value v;
     struct err err;
+
+    if (read_by_body != 0) {
+        ck_assert_int_eq(core_get(read_by_body, -1, &v), CORE_OK);
+        core_value_drop(&v);
+    }
 
     ck_assert_int_eq(
         core_call_return(call, 0, a->meta, a->bytes, a->size, a->refs, a->n_refs, &err),
@@ -457,7 +465,7 @@ END_TEST
 
 START_TEST(a_copy_that_is_gone_is_brought_again)
 {
-    const struct wire_key key = key_of_ours(), another = key_of(ME, COUNTER + 1);
+    const struct wire_key key = key_of_ours();
 
     join_as(false);
     struct record *r = make_elsewhere();
@@ -467,28 +475,35 @@ START_TEST(a_copy_that_is_gone_is_brought_again)
     set_state(3, STORE_ENTRY_FREEING); /* evicted before anybody could pin it */
     say_pulled(0, 3);
     await(WIRE_STORE_PULL, 2);
-    fill_entry(4, &another, SIZE); /* not what was asked for */
-    say_pulled(1, 4);
-    await(WIRE_STORE_PULL, 3);
-    ck_assert_uint_eq(n_pins_of(4), 0);
+    struct wire_key others[] = {key, key, key, key, key};
+    others[0].counter++;
+    others[1].owner++;
+    others[2].index++;
+    others[3].attempt++;
+    for (unsigned i = 0; i < 5; i++) { /* not what was asked for */
+        fill_entry(4, &others[i], SIZE + (i == 4));
+        say_pulled(1 + i, 4);
+        await(WIRE_STORE_PULL, 3 + i);
+        ck_assert_uint_eq(n_pins_of(4), 0);
+    }
     fill_entry(5, &key, SIZE);
-    say_pulled(2, 5);
+    say_pulled(6, 5);
     end_get(&getters[0]);
     ck_assert_uint_eq(*(const uint8_t *)getters[0].v.bytes, 5);
     core_value_drop(&getters[0].v);
 
     set_state(5, STORE_ENTRY_FREE); /* between two gets */
     start_get(&getters[0], r);
-    await(WIRE_STORE_PULL, 4);
+    await(WIRE_STORE_PULL, 8);
     fill_entry(6, &key, SIZE);
-    say_pulled(3, 6);
+    say_pulled(7, 6);
     end_get(&getters[0]);
     ck_assert_uint_eq(*(const uint8_t *)getters[0].v.bytes, 6);
     core_value_drop(&getters[0].v);
 
     set_state(6, STORE_ENTRY_FREE); /* and again and again */
     start_get(&getters[0], r);
-    for (unsigned i = 4; i < 12; i++) {
+    for (unsigned i = 8; i < 16; i++) {
         await(WIRE_STORE_PULL, i + 1);
         say_pulled(i, 6);
     }
@@ -607,6 +622,45 @@ START_TEST(a_borrowed_value_elsewhere_is_brought_by_its_owners_key)
     ck_assert_uint_eq(getters[0].v.n_refs, 1);
     core_value_drop(&getters[0].v);
     ck_assert_uint_eq(n_pins_of(3), 0);
+}
+END_TEST
+
+/* A value here with a ref inside, wanted by a process of which nobody knows where it is. */
+START_TEST(refs_inside_go_with_a_value_to_who_may_be_elsewhere)
+{
+    const struct ref_stored s = {.place = place_of(3),
+                                 .offset = 8 * STORE_BLOCK,
+                                 .size = SIZE,
+                                 .n_refs = 1,
+                                 .pin = REF_NO_PIN,
+                                 .node = HERE};
+    struct wire_want w;
+    struct wire_value v = {0};
+    struct wire_ref ref;
+
+    join_as(false);
+    core_lock();
+    struct record *inner = ref_table_new(core.refs), *r = ref_table_new(core.refs);
+    inner->counter = 7;
+    inner->held++;
+    r->counter = COUNTER;
+    r->flags |= REF_SHOWN;
+    ck_assert(ref_table_set_inner(core.refs, r, &inner->slot, 1));
+    ref_table_set_stored(core.refs, r, WIRE_META_RAW, &s);
+    w.word = record_word(r);
+    core_unlock();
+    tell_on(WIRE_ROUTE_PROCESS | OTHER, WIRE_WANT, &w, sizeof w);
+    const struct heard *h = nth(WIRE_OBJECT, 0);
+    const uint8_t *at = h->body + sizeof(struct wire_object);
+    ck_assert(refs_parse(&at, h->body + h->size, &v));
+    ck_assert(v.is_stored && v.has_inner && !v.is_elsewhere);
+    ck_assert_uint_eq(v.stored.key.counter, COUNTER);
+    ck_assert_uint_eq(v.stored.key.owner, ME);
+    ck_assert_uint_eq(v.stored.key.index, 1);
+    ck_assert_uint_eq(v.n_refs, 1);
+    memcpy(&ref, v.refs, sizeof ref);
+    ck_assert_uint_eq(ref.counter, 7);
+    ck_assert_uint_eq(ref.word, record_word(inner));
 }
 END_TEST
 
@@ -856,6 +910,30 @@ START_TEST(nobody_knows_what_a_lost_node_had_started)
 }
 END_TEST
 
+/* On a route nothing more is to be read of it: what the raylet says next is the raylet's. */
+START_TEST(what_follows_a_death_on_a_route_is_heard)
+{
+    const struct core_template_spec spec = {.function = "g",
+                                            .n_returns = 1,
+                                            .max_retries = 3,
+                                            .cpu_units = 5000};
+    struct wire_worker_dead d = {.lease = LEASE, .mask_lease = LEASE, .pid = 1};
+    uint64_t ref;
+
+    join_as(false);
+    submit(3, &small);
+    grant(0, LEASE, OTHER, THERE);
+    ck_assert_int_eq(core_submit(core_template(&spec, NULL), &small, 1, &ref), CORE_OK);
+    turn();
+    listen_to_core();
+    ck_assert_uint_eq(count(WIRE_LEASE_REQUEST), 2);
+    say_on(0, WIRE_WORKER_DEAD, &d, sizeof d);
+    grant(1, LEASE + 1, OTHER + 1, THERE); /* they are read together */
+    ck_assert_uint_eq(count(WIRE_PUSH), 2);
+    ck_assert_uint_eq(nth(WIRE_PUSH, 1)->route, TO_WORKER + 1);
+}
+END_TEST
+
 /* --- a worker --- */
 
 static void begin_lease(uint64_t lease)
@@ -879,10 +957,18 @@ static void say_template(void)
     tell_on(TO_OWNER, WIRE_TEMPLATE, body, sizeof body);
 }
 
+/* The ref inside each argument that has one. */
+static const struct wire_ref inside = {.word = 3ull << 32 | 8,
+                                       .counter = 77,
+                                       .owner = OTHER,
+                                       .index = 1};
+
 /* A task whose argument is that object, in the other node's store. */
 static void push(uint8_t slot, const struct wire_stored *s)
 {
-    uint8_t body[sizeof(struct wire_push) + sizeof(struct wire_arg) + sizeof *s];
+    uint8_t
+        body[sizeof(struct wire_push) + sizeof(struct wire_arg) + 4 + sizeof inside + sizeof *s];
+    uint8_t *at = body;
     struct wire_push w = {.lease = LEASE,
                           .counter = slot + 100u,
                           .slot = slot,
@@ -891,10 +977,15 @@ static void push(uint8_t slot, const struct wire_stored *s)
                           .attempt = 4};
     struct wire_arg a = {.size = sizeof *s, .meta = WIRE_META_RAW | WIRE_VALUE_STORED};
 
-    memcpy(body, &w, sizeof w);
-    memcpy(body + sizeof w, &a, sizeof a);
-    memcpy(body + sizeof w + sizeof a, s, sizeof *s);
-    tell_on(TO_OWNER, WIRE_PUSH, body, sizeof body);
+    a.meta |= s->n_refs > 0 ? WIRE_VALUE_INNER : 0;
+    memcpy(at, &w, sizeof w), at += sizeof w;
+    memcpy(at, &a, sizeof a), at += sizeof a;
+    if (s->n_refs > 0) {
+        memcpy(at, &s->n_refs, sizeof s->n_refs), at += sizeof s->n_refs;
+        memcpy(at, &inside, sizeof inside), at += sizeof inside;
+    }
+    memcpy(at, s, sizeof *s), at += sizeof *s;
+    tell_on(TO_OWNER, WIRE_PUSH, body, (size_t)(at - body));
 }
 
 static struct wire_stored argument(uint64_t counter, uint64_t size)
@@ -1006,6 +1097,34 @@ START_TEST(a_task_waits_for_its_argument)
 }
 END_TEST
 
+START_TEST(a_body_that_reads_from_elsewhere_gives_its_cpu_back)
+{
+    const struct wire_stored a = argument(1, 500);
+    const struct wire_key key = key_of_ours();
+    bool ran = false;
+    pthread_t t;
+
+    join_as(true);
+    read_by_body = record_word(make_elsewhere());
+    begin_lease(LEASE);
+    say_template();
+    push(0, &a);
+    fill_entry(3, &a.key, 500);
+    say_pulled(0, 3);
+    turn();
+    ck_assert_int_eq(pthread_create(&t, NULL, run_one, &ran), 0);
+    await(WIRE_STORE_PULL, 2);
+    await(WIRE_BLOCKED, 1);
+    fill_entry(4, &key, SIZE);
+    say_pulled(1, 4);
+    await(WIRE_DONE, 1);
+    pthread_join(t, NULL);
+    ck_assert_uint_eq(nth_done(0).failed, 0);
+    ck_assert_uint_eq(count(WIRE_UNBLOCKED), 1);
+    ck_assert_uint_eq(count(WIRE_BLOCKED), 1);
+}
+END_TEST
+
 START_TEST(what_a_task_that_goes_back_would_have_read_is_canceled)
 {
     const struct wire_stored a = argument(1, 500), b = argument(2, 600);
@@ -1037,8 +1156,9 @@ END_TEST
 /* The window may hold more than the store. */
 START_TEST(no_more_is_asked_for_ahead_than_a_part_of_the_store)
 {
-    const struct wire_stored a = argument(1, CAPACITY / 8), b = argument(2, CAPACITY / 2);
+    struct wire_stored a = argument(1, CAPACITY / 8), b = argument(2, CAPACITY / 2);
 
+    a.n_refs = 1;
     join_as(true);
     begin_lease(LEASE);
     say_template();
@@ -1046,6 +1166,7 @@ START_TEST(no_more_is_asked_for_ahead_than_a_part_of_the_store)
     push(1, &b);
     ck_assert_uint_eq(count(WIRE_STORE_PULL), 1);
     fill_entry(8, &a.key, a.size);
+    entries[8].n_refs = 1;
     say_pulled(0, 8);
     turn();
     listen_to_core();
@@ -1063,16 +1184,21 @@ START_TEST(no_more_is_asked_for_ahead_than_a_part_of_the_store)
     ck_assert_uint_eq(count(WIRE_DONE), 1);
     ck_assert_uint_eq(count(WIRE_STORE_PULL), 2); /* the first has started */
 
-    /* its own result, large, has its name, and stays here */
-    struct wire_stored s;
-    memcpy(&s,
-           nth(WIRE_DONE, 0)->body + sizeof(struct wire_done) + sizeof(struct wire_arg),
-           sizeof s);
+    /* its own result, large, has its name and stays here; the ref inside goes to its owner */
+    const struct heard *h = nth(WIRE_DONE, 0);
+    const uint8_t *at = h->body + sizeof(struct wire_done);
+    struct wire_value v = {0};
+    struct wire_ref ref;
+    ck_assert(refs_parse(&at, h->body + h->size, &v));
     struct wire_key key = key_of(OTHER, 100);
     key.attempt = 4;
-    ck_assert_mem_eq(&s.key, &key, sizeof key);
-    ck_assert_uint_eq(s.node, HERE);
-    ck_assert_uint_eq(s.copy, 0);
+    ck_assert_mem_eq(&v.stored.key, &key, sizeof key);
+    ck_assert_uint_eq(v.stored.node, HERE);
+    ck_assert_uint_eq(v.stored.copy, 0);
+    ck_assert(v.has_inner);
+    ck_assert_uint_eq(v.n_refs, 1);
+    memcpy(&ref, v.refs, sizeof ref);
+    ck_assert_mem_eq(&ref, &inside, sizeof ref);
 }
 END_TEST
 
@@ -1121,12 +1247,15 @@ int main(void)
     tcase_add_test(t, who_does_not_wait_finds_it_later);
     tcase_add_test(t, a_value_that_is_freed_is_not_waited_for);
     tcase_add_test(t, a_borrowed_value_elsewhere_is_brought_by_its_owners_key);
+    tcase_add_test(t, refs_inside_go_with_a_value_to_who_may_be_elsewhere);
     tcase_add_loop_test(t, a_worker_elsewhere_is_reached_by_the_route_of_its_number, 0, 2);
     tcase_add_test(t, a_result_elsewhere_is_named_where_it_is);
     tcase_add_test(t, a_result_elsewhere_has_the_name_of_its_task);
     tcase_add_test(t, nobody_knows_what_a_lost_node_had_started);
+    tcase_add_test(t, what_follows_a_death_on_a_route_is_heard);
     tcase_add_test(t, arguments_elsewhere_are_asked_for_when_their_task_comes);
     tcase_add_test(t, a_task_waits_for_its_argument);
+    tcase_add_test(t, a_body_that_reads_from_elsewhere_gives_its_cpu_back);
     tcase_add_test(t, what_a_task_that_goes_back_would_have_read_is_canceled);
     tcase_add_test(t, no_more_is_asked_for_ahead_than_a_part_of_the_store);
     tcase_add_test(t, a_pair_has_a_route_for_each_role);

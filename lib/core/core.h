@@ -226,7 +226,8 @@ struct core_object {
 /* Does not wait and does not fetch. CORE_OK or CORE_ESTALE. */
 int core_get_object(uint64_t ref, struct core_object *out);
 /* Until all are ready, the time is over, or one carries an error: the first such one, n if none
- * does. CORE_OK, whatever ended it; CORE_ESTALE; CORE_ENOMEM: it did not wait. */
+ * does. What is in other nodes' stores is asked for then, since it is to be read. CORE_OK, whatever
+ * ended it; CORE_ESTALE; CORE_ENOMEM: it did not wait. */
 int core_await_all(const uint64_t *refs, size_t n, int64_t timeout_ms, size_t *error);
 /* ready[i] for the first num_returns ready refs in input order. CORE_OK, CORE_ETIMEOUT when fewer
  * (flags are set all the same), CORE_EARG (0, too many, duplicates), CORE_ESTALE. */

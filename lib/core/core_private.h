@@ -474,6 +474,9 @@ int pull_bring(const struct wire_stored *s,
                uint64_t deadline,
                const void **bytes,
                struct err *why);
+/* Those of these refs that are elsewhere will be read, one after the other: ask for the first of
+ * them at once, as much as a part of the store. */
+void pull_ahead(const uint64_t *refs, size_t n);
 /* This record does not want it any more. */
 void pull_end_record(const struct wire_key *key, uint64_t word);
 /* A task has come, with these arguments: those that are elsewhere are asked for. */

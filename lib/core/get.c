@@ -457,15 +457,21 @@ static void end_await(const uint64_t *refs, size_t n)
 }
 
 /* The first of them that carries an error, or n; or CORE_ESTALE. */
-static int find_error(const uint64_t *refs, size_t n, size_t *n_pending, size_t *error)
+static int find_error(const uint64_t *refs,
+                      size_t n,
+                      size_t *n_pending,
+                      size_t *n_elsewhere,
+                      size_t *error)
 {
-    *n_pending = 0;
+    *n_pending = *n_elsewhere = 0;
     *error = n;
     for (size_t i = 0; i < n; i++) {
         const struct record *r = ref_table_find(core.refs, refs[i]);
         if (r == NULL)
             return CORE_ESTALE;
         *n_pending += r->state != REF_READY;
+        *n_elsewhere += r->state == REF_READY && (r->flags & REF_STORED) != 0
+                        && refs_is_elsewhere(&r->u.stored);
         if (*error == n && r->state == REF_READY
             && (r->meta == WIRE_META_ERROR || (r->flags & REF_FREED) != 0))
             *error = i;
@@ -475,20 +481,22 @@ static int find_error(const uint64_t *refs, size_t n, size_t *n_pending, size_t 
 
 int core_await_all(const uint64_t *refs, size_t n, int64_t timeout_ms, size_t *error)
 {
-    size_t n_pending;
+    size_t n_pending, n_elsewhere;
 
     if (core_is_forked())
         return CORE_EFORKED;
     core_lock();
     core_enter();
-    int code = core.connected ? find_error(refs, n, &n_pending, error) : CORE_ESTALE;
+    int code = core.connected ? find_error(refs, n, &n_pending, &n_elsewhere, error) : CORE_ESTALE;
     if (code == CORE_OK && n_pending > 0 && *error == n) {
         code = await_some(refs, n, n_pending, true, timeout_ms);
         if (code == CORE_OK) {
-            code = find_error(refs, n, &n_pending, error);
+            code = find_error(refs, n, &n_pending, &n_elsewhere, error);
             end_await(refs, n);
         }
     }
+    if (code == CORE_OK && n_elsewhere > 0 && *error == n)
+        pull_ahead(refs, n);
     core_leave();
     core_unlock();
     return code;

@@ -19,7 +19,7 @@
 
 #define N_BUCKETS   256u
 #define TIMES_MAX   8  /* that something comes and is gone before it could be pinned */
-#define AHEAD_SHARE 8u /* of the store: asked for ahead of the tasks that need it */
+#define AHEAD_SHARE 8u /* of the store: asked for ahead of those who need it */
 
 /* A thread that waits, on its own stack. */
 struct pull_waiter {
@@ -213,6 +213,12 @@ void pull_on_frame(uint8_t type, const uint8_t *body, size_t size)
         on_failed(body, size);
 }
 
+/* Bytes. */
+static uint64_t most_ahead(void)
+{
+    return core.store != NULL ? store_client_capacity(core.store) / AHEAD_SHARE : 0;
+}
+
 /* --- a value that is to be read --- */
 
 /* Is that what lies at this place, which is pinned? */
@@ -341,6 +347,34 @@ int pull_bring(const struct wire_stored *s,
     return code;
 }
 
+/* Nothing to be asked ahead for: it has its bytes here, or may have. */
+static bool may_be_here(const struct ref_stored *s)
+{
+    return !refs_is_elsewhere(s) || s->pin != REF_NO_PIN
+           || (s->copy != 0 && store_client_is_there(core.store, s->copy));
+}
+
+void pull_ahead(const uint64_t *refs, size_t n)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < n && core.store != NULL; i++) {
+        struct record *r = ref_table_find(core.refs, refs[i]);
+        if (r == NULL || r->state != REF_READY
+            || (r->flags & (REF_STORED | REF_FREED)) != REF_STORED || may_be_here(&r->u.stored))
+            continue;
+        const struct wire_stored s = refs_stored(r, NODE_UNKNOWN);
+        bytes += s.size;
+        struct pull *p = bytes <= most_ahead() ? find_or_make(&s.key) : NULL;
+        if (p == NULL)
+            return;
+        if (p->ticket == 0 && p->place == 0)
+            request(p, &s, WIRE_PULL_GET);
+        if (p->ticket != 0)
+            p->word = refs[i];
+    }
+}
+
 void pull_end_record(const struct wire_key *key, uint64_t word)
 {
     struct pull *p = n_pulls > 0 ? find(key) : NULL;
@@ -375,14 +409,12 @@ static void ask_for(struct pull_task *t)
 /* In order, as much as may be on its way. */
 static void ask_ahead(void)
 {
-    uint64_t most = core.store != NULL ? store_client_capacity(core.store) / AHEAD_SHARE : 0;
-
     list_for_each(n, &tasks)
     {
         struct pull_task *t = list_entry(n, struct pull_task, node);
         if (t->is_asked)
             continue;
-        if (bytes_ahead > 0 && bytes_ahead + t->bytes > most)
+        if (bytes_ahead > 0 && bytes_ahead + t->bytes > most_ahead())
             return;
         ask_for(t);
     }

@@ -298,7 +298,7 @@ static void join_as(bool worker)
 #define COUNTER 42u
 
 /* A ref of ours to a value that was made there. */
-static struct record *make_elsewhere(void)
+static struct record *make_numbered(uint64_t counter)
 {
     const struct ref_stored s = {.place = store_place(3, 4),
                                  .offset = 8 * STORE_BLOCK,
@@ -309,10 +309,15 @@ static struct record *make_elsewhere(void)
 
     core_lock();
     struct record *r = ref_table_new(core.refs);
-    r->counter = COUNTER;
+    r->counter = counter;
     ref_table_set_stored(core.refs, r, WIRE_META_RAW, &s);
     core_unlock();
     return r;
+}
+
+static struct record *make_elsewhere(void)
+{
+    return make_numbered(COUNTER);
 }
 
 static struct wire_key key_of_ours(void)
@@ -548,6 +553,41 @@ START_TEST(who_does_not_wait_finds_it_later)
     say_pulled(1, 4); /* it was under way */
     turn();
     ck_assert_uint_eq(n_pins_of(4), 0);
+}
+END_TEST
+
+START_TEST(many_that_are_read_are_asked_for_together)
+{
+    const struct wire_key key = key_of_ours();
+    uint64_t refs[4];
+    struct core_value v;
+    size_t error;
+
+    join_as(false);
+    for (unsigned i = 0; i < 4; i++)
+        refs[i] = record_word(make_numbered(COUNTER + i));
+    fill_entry(3, &key, SIZE);
+    core_lock();
+    ref_table_find(core.refs, refs[0])->u.stored.copy = place_of(3); /* it has been here before */
+    core_unlock();
+    ck_assert_int_eq(core_await_all(refs, 4, -1, &error), CORE_OK);
+    ck_assert_uint_eq(error, 4);
+    turn();
+    listen_to_core();
+    ck_assert_uint_eq(count(WIRE_STORE_PULL), 1); /* an eighth of the store has no room for two */
+    ck_assert_uint_eq(nth_pull(0).key.counter, COUNTER + 1);
+    ck_assert_uint_eq(nth_pull(0).priority, WIRE_PULL_GET);
+    ck_assert_int_eq(core_get(refs[0], 0, &v), CORE_OK);
+    core_value_drop(&v);
+    struct wire_key second = key;
+    second.counter++;
+    fill_entry(4, &second, SIZE);
+    say_pulled(0, 4);
+    turn();
+    ck_assert_int_eq(core_get(refs[1], 0, &v), CORE_OK);
+    core_value_drop(&v);
+    listen_to_core();
+    ck_assert_uint_eq(count(WIRE_STORE_PULL), 1);
 }
 END_TEST
 
@@ -1245,6 +1285,7 @@ int main(void)
     tcase_add_test(t, who_reads_what_cannot_be_brought_is_told_why);
     tcase_add_test(t, a_copy_that_is_gone_is_brought_again);
     tcase_add_test(t, who_does_not_wait_finds_it_later);
+    tcase_add_test(t, many_that_are_read_are_asked_for_together);
     tcase_add_test(t, a_value_that_is_freed_is_not_waited_for);
     tcase_add_test(t, a_borrowed_value_elsewhere_is_brought_by_its_owners_key);
     tcase_add_test(t, refs_inside_go_with_a_value_to_who_may_be_elsewhere);

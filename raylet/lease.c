@@ -37,8 +37,9 @@ struct task_class {
     struct res_set need;
     char name[CLASS_NAME_MAX];
     bool feasible, warned;
-    uint64_t no_fit_pass; /* it does not fit in this pass of serve() */
-    char text[256];       /* what is missing */
+    uint32_t n_queued, n_promised; /* of its requests */
+    uint64_t no_fit_pass;          /* it does not fit in this pass of serve() */
+    char text[256];                /* what is missing */
 };
 
 /* One that has requests; in its job the one served longest ago is first. Freed with its last
@@ -86,7 +87,7 @@ struct lease_table {
     struct resources *resources;
     struct list jobs, starts;
     struct list leases; /* oldest first */
-    uint64_t last_id, pass, quiet_since_ms;
+    uint64_t first_id, last_id, pass, quiet_since_ms;
     uint64_t surplus_ms; /* when leases were last asked to end for there being too many workers */
     uint64_t now_ms;     /* of the last event */
     unsigned n_waiting;  /* queued units that are feasible */
@@ -116,7 +117,7 @@ struct lease_table *lease_table_create(struct resources *resources)
 void lease_table_number(struct lease_table *t, uint64_t first)
 {
     ASSERT(t->last_id == 0);
-    t->last_id = first;
+    t->first_id = t->last_id = first;
 }
 
 static void free_job(struct job *j)
@@ -215,13 +216,15 @@ static struct lease *find_of_worker(const struct lease_table *t, uint32_t worker
 
 /* --- units --- */
 
-/* k queued units leave the request, promised ones first. */
-static void leave_queue(struct lease_table *t, struct request *q, uint32_t k)
+/* k queued units leave the request, n_promised of them promised ones; it and its owner may go. */
+static void leave_queue(struct lease_table *t, struct request *q, uint32_t k, uint32_t n_promised)
 {
     struct owner *o = q->owner;
 
     q->n_queued -= k;
-    q->n_promised -= k < q->n_promised ? k : q->n_promised;
+    q->n_promised -= n_promised;
+    q->class->n_queued -= k;
+    q->class->n_promised -= n_promised;
     if (q->class->feasible)
         t->n_waiting -= k;
     if (q->n_queued > 0)
@@ -248,7 +251,7 @@ static void start(struct lease_table *t, struct request *q, struct lease_actions
     list_append(&j->owners, &q->owner->node);
     list_remove(&j->node);
     list_append(&t->jobs, &j->node);
-    leave_queue(t, q, 1);
+    leave_queue(t, q, 1, q->n_promised > 0);
 }
 
 /* --- the pump --- */
@@ -431,8 +434,11 @@ static void make_room(struct lease_table *t, uint64_t now_ms, struct lease_actio
                     if (!fits(t, &q->class->need, room)) {
                         if (!make_room_for(t, q, room, now_ms, out))
                             break;
-                        if (!promised && q->n_promised++ == 0)
-                            q->promised_ms = now_ms;
+                        if (!promised) {
+                            q->class->n_promised++;
+                            if (q->n_promised++ == 0)
+                                q->promised_ms = now_ms;
+                        }
                     }
                     subtract(t, &q->class->need, 1, room);
                 }
@@ -484,9 +490,19 @@ static struct request *add_request(struct lease_table *t,
     q->ticket = ticket;
     q->n_queued = count;
     list_append(&o->requests, &q->node);
+    q->class->n_queued += count;
     if (q->class->feasible)
         t->n_waiting += count;
     return q;
+}
+
+static void warn(struct request *q, struct lease_actions *out)
+{
+    if (q->class->feasible || q->class->warned)
+        return;
+    q->class->warned = true;
+    add(out,
+        (struct lease_action){.kind = LEASE_WARN, .owner = q->owner->id, .text = q->class->text});
 }
 
 void lease_request(struct lease_table *t,
@@ -501,11 +517,7 @@ void lease_request(struct lease_table *t,
 {
     if (count == 0)
         return;
-    struct request *q = add_request(t, job, owner, ticket, count, need, name);
-    if (!q->class->feasible && !q->class->warned) {
-        q->class->warned = true;
-        add(out, (struct lease_action){.kind = LEASE_WARN, .owner = owner, .text = q->class->text});
-    }
+    warn(add_request(t, job, owner, ticket, count, need, name), out);
     pump(t, now_ms, out);
 }
 
@@ -537,48 +549,92 @@ void lease_request_now(struct lease_table *t,
                                   .owner = owner,
                                   .ticket = ticket,
                                   .count = q->n_queued});
-        leave_queue(t, q, q->n_queued);
+        leave_queue(t, q, q->n_queued, 0);
         return;
     }
 }
 
 /* --- units for elsewhere --- */
 
-static uint32_t count_waiting(const struct task_class *c)
+/* The class at c of the job at j, or the first after it that has units to give. */
+static bool show_waiting(const struct lease_table *t,
+                         const struct list *j,
+                         const struct list *c,
+                         struct lease_class *out)
 {
-    uint32_t count = 0;
-
-    list_for_each(n, &c->job->owners)
-    {
-        const struct owner *o = list_entry(n, struct owner, node);
-        list_for_each(m, &o->requests)
-        {
-            const struct request *q = list_entry(m, struct request, node);
-            if (q->class == c)
-                count += q->n_queued - q->n_promised;
+    for (; j != &t->jobs; j = j->next, c = NULL) {
+        const struct job *job = list_entry(j, struct job, node);
+        for (c = c != NULL ? c : job->classes.next; c != &job->classes; c = c->next) {
+            struct task_class *class = list_entry(c, struct task_class, node);
+            if (class->n_queued == class->n_promised)
+                continue;
+            out->class = class;
+            out->job = job->id;
+            out->count = class->n_queued - class->n_promised;
+            out->is_feasible = class->feasible;
+            out->name = class->name;
+            out->n_need = res_set_list(&class->need, t->resources, out->need);
+            return true;
         }
     }
-    return count;
+    return false;
+}
+
+bool lease_first_waiting(const struct lease_table *t, struct lease_class *c)
+{
+    return show_waiting(t, t->jobs.next, NULL, c);
 }
 
 bool lease_next_waiting(const struct lease_table *t, struct lease_class *c)
 {
-    bool is_after = c->class == NULL;
+    return show_waiting(t, &c->class->job->node, c->class->node.next, c);
+}
 
-    list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->classes)
-    {
-        struct task_class *class = list_entry(n, struct task_class, node);
-        uint32_t count = is_after ? count_waiting(class) : 0;
-        if (count > 0) {
-            *c = (struct lease_class){.class = class,
-                                      .name = class->name,
-                                      .need = &class->need,
-                                      .count = count};
-            return true;
+struct taking {
+    uint32_t k;
+    struct lease_unit *out;
+    size_t n, max;
+};
+
+static bool add_part(struct taking *taking, uint32_t owner, uint64_t ticket, uint32_t count)
+{
+    size_t i = 0;
+
+    while (i < taking->n && (taking->out[i].owner != owner || taking->out[i].ticket != ticket))
+        i++;
+    if (i == taking->max)
+        return false;
+    if (i == taking->n)
+        taking->out[taking->n++] = (struct lease_unit){.owner = owner, .ticket = ticket};
+    taking->out[i].count += count;
+    return true;
+}
+
+/* Up to k units of this owner, who may go with them; how many. */
+static uint32_t take_from(struct lease_table *t,
+                          struct owner *o,
+                          const struct task_class *class,
+                          uint32_t k,
+                          struct taking *taking)
+{
+    uint32_t id = o->id, n_taken = 0;
+
+    for (struct list *m = o->requests.next, *end = &o->requests, *next; m != end; m = next) {
+        struct request *q = list_entry(m, struct request, node);
+        uint32_t some = q->class == class ? q->n_queued - q->n_promised : 0;
+        bool is_last = m->next == end;
+        next = m->next;
+        if (some > k - n_taken)
+            some = k - n_taken;
+        if (some > 0 && add_part(taking, id, q->ticket, some)) {
+            leave_queue(t, q, some, 0);
+            n_taken += some;
         }
-        is_after = is_after || class == c->class;
+        if (is_last)
+            break;
     }
-    return false;
+    taking->k -= n_taken;
+    return n_taken;
 }
 
 size_t lease_take(struct lease_table *t,
@@ -587,32 +643,58 @@ size_t lease_take(struct lease_table *t,
                   struct lease_unit *out,
                   size_t max)
 {
-    size_t n = 0;
+    struct task_class *class = c->class;
+    struct taking taking = {.k = k, .out = out, .max = max};
 
-    list_for_each_safe(p, &c->class->job->owners)
-    {
-        struct owner *o = list_entry(p, struct owner, node);
-        for (struct list *m = o->requests.next, *end = &o->requests;
-             m != end && n < max && k > 0;) {
-            struct request *q = list_entry(m, struct request, node);
-            uint32_t some = q->n_queued - q->n_promised, promised = q->n_promised;
-            bool is_last = m->next == end; /* with it the owner may go */
-            m = m->next;
-            some = q->class != c->class ? 0 : some < k ? some : k;
-            if (some > 0) {
-                out[n++] = (struct lease_unit){.owner = o->id, .count = some, .ticket = q->ticket};
-                k -= some;
-                bool is_left = some < q->n_queued;
-                leave_queue(t, q, some);
-                if (is_left)
-                    q->n_promised = promised;
+    for (uint64_t before = (uint64_t)k + 1; taking.k > 0 && taking.k < before;) {
+        struct list *owners = &class->job->owners, *next;
+        uint32_t n_left = 0;
+        before = taking.k;
+        list_for_each(p, owners) n_left++;
+        for (struct list *p = owners->next; n_left > 0 && taking.k > 0; p = next, n_left--) {
+            struct owner *o = list_entry(p, struct owner, node);
+            uint32_t id = o->id;
+            next = p->next;
+            if (take_from(t, o, class, (taking.k - 1) / n_left + 1, &taking) == 0)
+                continue;
+            o = find_owner(t, id);
+            if (o != NULL) { /* its turn is over */
+                list_remove(&o->node);
+                list_append(owners, &o->node);
             }
-            if (is_last)
-                break;
         }
     }
-    return n;
+    return taking.n;
 }
+
+void lease_put_back(struct lease_table *t,
+                    uint32_t job,
+                    uint32_t owner,
+                    uint64_t ticket,
+                    uint32_t count,
+                    const struct res_set *need,
+                    const char *name,
+                    uint64_t now_ms,
+                    struct lease_actions *out)
+{
+    if (count == 0)
+        return;
+    struct request *q = add_request(t, job, owner, ticket, count, need, name);
+    list_remove(&q->node);
+    list_push(&q->owner->requests, &q->node);
+    warn(q, out);
+    pump(t, now_ms, out);
+}
+
+void lease_get_room(const struct lease_table *t, uint64_t now_ms, int64_t room[RESOURCES_MAX])
+{
+    reserve(t, now_ms, room);
+    for (unsigned i = 0; i < t->resources->n; i++)
+        if (room[i] > t->resources->available[i])
+            room[i] = t->resources->available[i];
+}
+
+/* --- other events --- */
 
 static void drop_start(struct lease_table *t, struct start *s)
 {
@@ -647,7 +729,7 @@ static uint32_t drop_units(struct lease_table *t,
         n = n->next;
         if (ticket == NULL || q->ticket == *ticket) {
             count += q->n_queued;
-            leave_queue(t, q, q->n_queued);
+            leave_queue(t, q, q->n_queued, q->n_promised);
         }
         if (last)
             break;
@@ -970,6 +1052,22 @@ void lease_get_stats(const struct lease_table *t, uint32_t job, struct lease_sta
     }
 }
 
+static void check_classes(const struct job *j)
+{
+    list_for_each(n, &j->classes)
+    {
+        const struct task_class *class = list_entry(n, struct task_class, node);
+        uint32_t n_queued = 0, n_promised = 0;
+        list_for_each(o, &j->owners) list_for_each(k, &list_entry(o, struct owner, node)->requests)
+        {
+            const struct request *q = list_entry(k, struct request, node);
+            n_queued += q->class == class ? q->n_queued : 0;
+            n_promised += q->class == class ? q->n_promised : 0;
+        }
+        ASSERT(class->n_queued == n_queued && class->n_promised == n_promised);
+    }
+}
+
 void lease_selfcheck(const struct lease_table *t)
 {
     const struct resources *r = t->resources;
@@ -984,12 +1082,13 @@ void lease_selfcheck(const struct lease_table *t)
         {
             const struct request *q = list_entry(k, struct request, node);
             ASSERT(q->owner == o && q->class->job == o->job && q->n_queued > 0
-                   && q->n_promised <= q->n_queued);
-            ASSERT(q->class->feasible || q->class->warned);
+                   && q->n_promised <= q->n_queued && !q->is_now);
+            ASSERT(q->class->feasible || (q->class->warned && q->n_promised == 0));
             n_waiting += q->class->feasible ? q->n_queued : 0;
         }
     }
     ASSERT(n_waiting == t->n_waiting);
+    list_for_each(j, &t->jobs) check_classes(list_entry(j, struct job, node));
     list_for_each(s, &t->starts) for (unsigned i = 0; i < r->n; i++) used[i] +=
         list_entry(s, struct start, node)->class->need.units[i]; /* INV-16 */
     list_for_each(m, &t->leases)
@@ -997,7 +1096,7 @@ void lease_selfcheck(const struct lease_table *t)
         const struct lease *l = list_entry(m, struct lease, node);
         for (unsigned i = 0; i < r->n; i++)
             used[i] += i == 0 && l->blocked ? 0 : l->class->need.units[i];
-        ASSERT(l->id <= t->last_id && find(t, l->id) == l);
+        ASSERT(l->id > t->first_id && l->id <= t->last_id && find(t, l->id) == l);
         for (const struct list *p = m->next; p != &t->leases; p = p->next)
             ASSERT(list_entry(p, struct lease, node)->worker != l->worker); /* INV-10 */
     }

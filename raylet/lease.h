@@ -89,15 +89,20 @@ void lease_request_now(struct lease_table *t,
 
 /* Units that wait, by class, for who may know of room elsewhere. Promised ones do not count. */
 struct lease_class {
-    struct task_class *class; /* the table's; NULL: before the first */
+    struct task_class *class; /* the table's */
+    uint32_t job, count;
+    bool is_feasible; /* here, some time */
     const char *name;
-    const struct res_set *need;
-    uint32_t count;
+    unsigned n_need;
+    struct res_amount need[RES_AMOUNTS_MAX];
 };
-/* The next one; false: there is none any more. Nothing but lease_take may come between. */
+/* The first one, and the next one; false: there is none any more. Nothing but lease_take may come
+ * between. */
+bool lease_first_waiting(const struct lease_table *t, struct lease_class *c);
 bool lease_next_waiting(const struct lease_table *t, struct lease_class *c);
 /* Up to k waiting units of the class leave the table, which owes them no answer any more: at most
- * max parts of requests, in the order of turns. Returns how many parts. */
+ * max parts of requests. Owners share, and then it is others' turn; an owner's oldest go first.
+ * Returns how many parts. */
 struct lease_unit {
     uint32_t owner, count;
     uint64_t ticket;
@@ -107,6 +112,20 @@ size_t lease_take(struct lease_table *t,
                   uint32_t k,
                   struct lease_unit *out,
                   size_t max);
+/* Units that were taken, or sent elsewhere as they came, wait here again: before what their owner
+ * asked for since. Else as lease_request. */
+void lease_put_back(struct lease_table *t,
+                    uint32_t job,
+                    uint32_t owner,
+                    uint64_t ticket,
+                    uint32_t count,
+                    const struct res_set *need,
+                    const char *name,
+                    uint64_t now_ms,
+                    struct lease_actions *out);
+/* What a request that comes now could take, by the ledger's indices: what is available less what is
+ * kept for promises. May be below zero. To be told to others, who else send what is rejected. */
+void lease_get_room(const struct lease_table *t, uint64_t now_ms, int64_t room[RESOURCES_MAX]);
 
 /* Answered by one CANCELED for all units that are not granted; by nothing if all are. */
 void lease_cancel(struct lease_table *t,

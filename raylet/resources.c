@@ -45,12 +45,29 @@ int resources_add(struct resources *r, const char *name, int64_t units, struct e
     return 0;
 }
 
-void resources_know(struct resources *r, const char *name)
+static int add_foreign(struct res_set *set, const char *name, int64_t units, struct err *err)
 {
-    struct err err;
+    struct res_foreign f = {.units = units};
+    unsigned i = 0;
 
-    if (find(r, name) == r->n && r->n < RESOURCES_MAX)
-        (void)resources_add(r, name, 0, &err); /* a bad name is found out by who uses it */
+    memcpy(f.name, name, strnlen(name, sizeof f.name - 1));
+    while (i < set->n_foreign && strcmp(set->foreign[i].name, f.name) < 0)
+        i++;
+    if (i < set->n_foreign && strcmp(set->foreign[i].name, f.name) == 0) {
+        if (units > RESOURCE_UNITS_MAX - set->foreign[i].units)
+            return err_set(err, ERR_INVALID, "resource %s: the amount is too large", f.name);
+        set->foreign[i].units += units;
+        return 0;
+    }
+    if (set->n_foreign == RES_FOREIGN_MAX)
+        return err_set(err,
+                       ERR_FULL,
+                       "a task may want at most %d resources that its node lacks",
+                       RES_FOREIGN_MAX);
+    memmove(set->foreign + i + 1, set->foreign + i, (set->n_foreign - i) * sizeof f);
+    set->foreign[i] = f;
+    set->n_foreign++;
+    return 0;
 }
 
 int res_set_add(struct res_set *set,
@@ -63,27 +80,37 @@ int res_set_add(struct res_set *set,
 
     if (units < 0 || units > RESOURCE_UNITS_MAX)
         return err_set(err, ERR_INVALID, "resource %.47s: the amount must be 0 or more", name);
-    if (i == r->n) {
-        if (units > 0) {
-            memset(set->missing, 0, sizeof set->missing);
-            snprintf(set->missing, sizeof set->missing, "%s", name);
-        }
-        return 0;
-    }
+    if (i == r->n)
+        return units > 0 ? add_foreign(set, name, units, err) : 0;
     if (units > RESOURCE_UNITS_MAX - set->units[i])
         return err_set(err, ERR_INVALID, "resource %s: the amount is too large", name);
     set->units[i] += units;
     return 0;
 }
 
+unsigned res_set_list(const struct res_set *set,
+                      const struct resources *r,
+                      struct res_amount out[RES_AMOUNTS_MAX])
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < r->n; i++)
+        if (set->units[i] > 0)
+            out[n++] = (struct res_amount){r->names[i], set->units[i]};
+    for (unsigned i = 0; i < set->n_foreign; i++)
+        out[n++] = (struct res_amount){set->foreign[i].name, set->foreign[i].units};
+    return n;
+}
+
 bool res_set_eq(const struct res_set *a, const struct res_set *b)
 {
-    return memcmp(a->units, b->units, sizeof a->units) == 0 && strcmp(a->missing, b->missing) == 0;
+    return memcmp(a->units, b->units, sizeof a->units) == 0 && a->n_foreign == b->n_foreign
+           && memcmp(a->foreign, b->foreign, a->n_foreign * sizeof a->foreign[0]) == 0;
 }
 
 bool resources_is_feasible(const struct resources *r, const struct res_set *set)
 {
-    if (set->missing[0] != '\0')
+    if (set->n_foreign > 0)
         return false;
     for (unsigned i = 0; i < r->n; i++)
         if (set->units[i] > r->total[i])
@@ -97,8 +124,8 @@ void resources_say_missing(const struct resources *r,
                            size_t size)
 {
     out[0] = '\0';
-    if (set->missing[0] != '\0') {
-        snprintf(out, size, "%s, it has none", set->missing);
+    if (set->n_foreign > 0) {
+        snprintf(out, size, "%s, it has none", set->foreign[0].name);
         return;
     }
     for (unsigned i = 0; i < r->n; i++)
@@ -115,7 +142,7 @@ void resources_say_missing(const struct resources *r,
 
 bool resources_acquire(struct resources *r, const struct res_set *set)
 {
-    if (set->missing[0] != '\0')
+    if (set->n_foreign > 0)
         return false;
     for (unsigned i = 0; i < r->n; i++)
         if (set->units[i] > 0 && set->units[i] > r->available[i])

@@ -17,15 +17,21 @@
 #define RESOURCE_NAME_MAX  48
 #define RESOURCE_UNIT      10000
 #define RESOURCE_UNITS_MAX (INT64_C(1) << 60)
+#define RES_FOREIGN_MAX    16 /* resources in a set that the node lacks */
+#define RES_AMOUNTS_MAX    (RESOURCES_MAX + RES_FOREIGN_MAX)
 
 struct res_amount { /* a need by name, as another node understands it; name is borrowed */
     const char *name;
     int64_t units;
 };
 
-struct res_set { /* an amount of each resource; zeroed is empty; unknown ones cannot be in it */
+struct res_set { /* an amount of each resource; zeroed is empty */
     int64_t units[RESOURCES_MAX];
-    char missing[RESOURCE_NAME_MAX]; /* name of a resource that this node does not have, or empty */
+    unsigned n_foreign; /* of resources that this node does not have, in the order of their names */
+    struct res_foreign {
+        char name[RESOURCE_NAME_MAX];
+        int64_t units;
+    } foreign[RES_FOREIGN_MAX];
 };
 
 struct resources {
@@ -37,15 +43,17 @@ struct resources {
 void resources_init(struct resources *r, int64_t cpu_units);
 /* -1: bad name or amount, no room, exists. */
 int resources_add(struct resources *r, const char *name, int64_t units, struct err *err);
-/* Of this name there is none here, but it can be said of a need; nothing if there is no room. */
-void resources_know(struct resources *r, const char *name);
-/* Add to the set; a resource the node lacks is noted in set->missing. -1: a negative or absurd
- * amount. */
+/* Add to the set; of a resource the node lacks too. -1: a negative or absurd amount, too many that
+ * it lacks. */
 int res_set_add(struct res_set *set,
                 const struct resources *r,
                 const char *name,
                 int64_t units,
                 struct err *err) __attribute__((warn_unused_result));
+/* What is in it, by name, none twice; how many. Names are the set's and the ledger's. */
+unsigned res_set_list(const struct res_set *set,
+                      const struct resources *r,
+                      struct res_amount out[RES_AMOUNTS_MAX]);
 bool res_set_eq(const struct res_set *a, const struct res_set *b);
 /* Could it ever fit? */
 bool resources_is_feasible(const struct resources *r, const struct res_set *set);

@@ -149,7 +149,11 @@ START_TEST(equal_sets_are_equal_whatever_way_they_were_made)
     ck_assert(!res_set_eq(&a, &b));
     ck_assert_int_eq(res_set_add(&a, &r, "TPU", 1, NULL), 0);
     ck_assert_int_eq(res_set_add(&b, &r, "TPU", 1, NULL), 0);
+    ck_assert(!res_set_eq(&a, &b));
+    ck_assert_int_eq(res_set_add(&b, &r, "a_long_missing_name", 1, NULL), 0);
     ck_assert(res_set_eq(&a, &b));
+    ck_assert_int_eq(res_set_add(&b, &r, "TPU", 1, NULL), 0);
+    ck_assert(!res_set_eq(&a, &b));
 }
 END_TEST
 
@@ -185,7 +189,39 @@ START_TEST(names_of_any_length_do_no_harm)
     ck_assert_int_eq(resources_add(&r, name, 1, &err), -1);
     ck_assert_int_eq(res_set_add(&s, &r, name, -1, &err), -1);
     ck_assert_int_eq(res_set_add(&s, &r, name, 1, &err), 0);
-    ck_assert_uint_eq(strlen(s.missing), RESOURCE_NAME_MAX - 1);
+    ck_assert_uint_eq(strlen(s.foreign[0].name), RESOURCE_NAME_MAX - 1);
+    ck_assert_int_eq(res_set_add(&s, &r, name, RESOURCE_UNITS_MAX, &err), -1);
+    ck_assert_int_eq(err.code, ERR_INVALID);
+    ck_assert_int_eq(s.foreign[0].units, 1);
+}
+END_TEST
+
+START_TEST(what_the_node_lacks_can_still_be_told_to_another)
+{
+    struct res_set s = set_of(20000, 0);
+    struct res_amount amounts[RES_AMOUNTS_MAX];
+    struct err err;
+    char name[16];
+
+    ck_assert_int_eq(res_set_add(&s, &r, "TPU", 5, NULL), 0);
+    ck_assert_int_eq(res_set_add(&s, &r, "FPGA", 7, NULL), 0);
+    ck_assert_int_eq(res_set_add(&s, &r, "NPU", 0, NULL), 0);
+    ck_assert_int_eq(res_set_add(&s, &r, "TPU", 1, NULL), 0);
+    ck_assert_uint_eq(res_set_list(&s, &r, amounts), 3);
+    ck_assert_str_eq(amounts[0].name, "CPU");
+    ck_assert_int_eq(amounts[0].units, 20000);
+    ck_assert_str_eq(amounts[1].name, "FPGA");
+    ck_assert_int_eq(amounts[1].units, 7);
+    ck_assert_str_eq(amounts[2].name, "TPU");
+    ck_assert_int_eq(amounts[2].units, 6);
+    for (unsigned i = s.n_foreign; i < RES_FOREIGN_MAX; i++) {
+        snprintf(name, sizeof name, "r%u", i);
+        ck_assert_int_eq(res_set_add(&s, &r, name, 1, &err), 0);
+    }
+    ck_assert_int_eq(res_set_add(&s, &r, "one_more", 1, &err), -1);
+    ck_assert_int_eq(err.code, ERR_FULL);
+    ck_assert_int_eq(res_set_add(&s, &r, "TPU", 1, &err), 0);
+    ck_assert_uint_eq(res_set_list(&s, &r, amounts), 1 + RES_FOREIGN_MAX);
 }
 END_TEST
 
@@ -243,6 +279,7 @@ int main(void)
     tcase_add_test(c, equal_sets_are_equal_whatever_way_they_were_made);
     tcase_add_test(c, what_a_node_can_never_give_is_named);
     tcase_add_test(c, names_of_any_length_do_no_harm);
+    tcase_add_test(c, what_the_node_lacks_can_still_be_told_to_another);
     tcase_add_test(c, inv_19_holds_through_ten_thousand_random_steps);
     suite_add_tcase(s, c);
     SRunner *runner = srunner_create(s);

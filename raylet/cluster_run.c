@@ -111,8 +111,6 @@ unsigned cluster_run_sum(const struct node *n,
     *n_nodes = cluster_view_count(n->view);
     cluster_view_set_self(n->view, r);
     for (unsigned i = 0; k < room && cluster_view_sum(n->view, i, &name, &total, &available); i++) {
-        if (total == 0)
-            continue; /* asked for, but nobody has any */
         out[k] =
             (struct wire_info_resource){.total = total, .available = available > 0 ? available : 0};
         memcpy(out[k].name, name, strnlen(name, sizeof out[k].name - 1));
@@ -138,19 +136,18 @@ static void fill_self(void *arg, struct node_view *self)
 {
     struct cluster_run *c = arg;
     const struct resources *r = &c->node->resources;
+    int64_t room[RESOURCES_MAX];
 
     c->told = *r;
     c->told_waiting = count_waiting(c->node);
     self->n_waiting = c->told_waiting;
-    self->n_resources = 0;
+    self->n_resources = r->n;
+    lease_get_room(c->node->leases, loop_now_ms(), room);
     for (unsigned i = 0; i < r->n; i++) {
-        struct node_view_resource *out = &self->resources[self->n_resources];
-        if (r->total[i] == 0 && i > 0)
-            continue; /* asked for, but there is none here */
+        struct node_view_resource *out = &self->resources[i];
         memcpy(out->name, r->names[i], sizeof out->name);
         out->total = r->total[i];
-        out->available = r->available[i] > 0 ? r->available[i] : 0;
-        self->n_resources++;
+        out->available = room[i] > 0 ? room[i] : 0;
     }
 }
 
@@ -288,6 +285,7 @@ void cluster_run_on_registered(struct node *n)
                                                    .on_room = on_room,
                                                    .on_refused = on_peer_refused,
                                                    .arg = n});
+    spill_run_init(n);
     c->look = loop_every(n->loop, SPILL_LOOK_MS, on_look, c);
     id_hex(n->cluster.bytes, sizeof n->cluster.bytes, cluster);
     rpc_server_start(c->server, cluster, id_hex(n->id.bytes, sizeof n->id.bytes, id));

@@ -182,11 +182,22 @@ static bool is_request(const uint8_t *body, size_t size)
     if (size < sizeof w)
         return false;
     memcpy(&w, body, sizeof w);
-    return w.n_resources <= RESOURCES_MAX
+    return w.n_resources <= RES_AMOUNTS_MAX
            && size >= sizeof w + w.n_resources * sizeof(struct wire_resource) && w.count <= 4096;
 }
 
-void lease_run_ask(struct process *p, const uint8_t *body, size_t size, bool now)
+typedef void (*ask_f)(struct lease_table *t,
+                      uint32_t job,
+                      uint32_t owner,
+                      uint64_t ticket,
+                      uint32_t count,
+                      const struct res_set *need,
+                      const char *name,
+                      uint64_t now_ms,
+                      struct lease_actions *out);
+
+/* Of a LEASE_REQUEST. */
+static void ask(struct process *p, const uint8_t *body, size_t size, ask_f f)
 {
     struct node *n = p->node;
     struct wire_lease_request w;
@@ -202,8 +213,6 @@ void lease_run_ask(struct process *p, const uint8_t *body, size_t size, bool now
         struct wire_resource r;
         memcpy(&r, body + sizeof w + i * sizeof r, sizeof r);
         r.name[sizeof r.name - 1] = '\0';
-        if (n->view != NULL) /* another node may have it */
-            resources_know(&n->resources, r.name);
         if (res_set_add(&need, &n->resources, r.name, r.units, &err) != 0) {
             refuse(p, w.ticket, w.count, &err);
             return;
@@ -213,16 +222,26 @@ void lease_run_ask(struct process *p, const uint8_t *body, size_t size, bool now
     snprintf(name, sizeof name, "%.*s", (int)(size - at), (const char *)body + at);
     if (p->job->state >= JOB_ENDING)
         return; /* so will it */
-    (now ? lease_request_now : lease_request)(n->leases,
-                                              p->job->id,
-                                              p->slot,
-                                              w.ticket,
-                                              w.count,
-                                              &need,
-                                              name,
-                                              loop_now_ms(),
-                                              &n->lease_actions);
+    f(n->leases,
+      p->job->id,
+      p->slot,
+      w.ticket,
+      w.count,
+      &need,
+      name,
+      loop_now_ms(),
+      &n->lease_actions);
     n->spill_due = n->view != NULL;
+}
+
+void lease_run_ask(struct process *p, const uint8_t *request, size_t size, bool now)
+{
+    ask(p, request, size, now ? lease_request_now : lease_request);
+}
+
+void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size)
+{
+    ask(p, request, size, lease_put_back);
 }
 
 void lease_run_on_request(struct process *p, const uint8_t *body, size_t size)

@@ -595,7 +595,6 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     list_init(&n->dirty);
     list_init(&n->commands);
     list_init(&n->jobs);
-    list_init(&n->sent);
     list_init(&n->executables);
     clock_gettime(CLOCK_REALTIME, &t);
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;

@@ -40,6 +40,7 @@
 #include "raylet/peer.h"
 #include "raylet/router.h"
 #include "raylet/session.h"
+#include "raylet/spill.h"
 #include "raylet/transfer.h"
 #include "raylet/worker_log.h"
 #include "raylet/worker_pool.h"
@@ -182,7 +183,8 @@ struct node {
     struct transfer *transfer; /* NULL if peers is */
     struct list executables;   /* of jobs elsewhere, for the next */
     struct cluster_view *view; /* NULL if peers is */
-    struct list sent;          /* units that are at other nodes: spill_run.c */
+    struct spill *spill; /* units that are at other nodes; NULL if peers is */
+    struct spill_actions spill_actions;
     bool spill_due;            /* some may go elsewhere now */
     struct peers *peers;       /* NULL: this raylet is alone */
     uint32_t telling;          /* of which death each peer was told last */
@@ -377,6 +379,8 @@ void lease_run(struct node *n, int status, const struct process *dead);
 /* A LEASE_REQUEST of this process, which may be a guest. now: what cannot start at this moment is
  * rejected. */
 void lease_run_ask(struct process *p, const uint8_t *request, size_t size, bool now);
+/* Units that come back from another node: before what their owner asked for since. */
+void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size);
 /* The same of a process of ours: units for which another node is better go there. */
 void lease_run_on_request(struct process *p, const uint8_t *body, size_t size);
 /* One end of a lease's channel was lost at that process's limit of descriptors (ROUTE without a
@@ -438,6 +442,7 @@ void spill_run_reject_units(struct process *owner, uint64_t ticket, uint32_t cou
 uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t size);
 /* At each turn: units that wait here while there is room elsewhere. */
 void spill_run(struct node *n);
+void spill_run_init(struct node *n);
 void spill_run_fini(struct node *n);
 void spill_run_on_return(struct process *owner, uint64_t lease);
 /* This owner has ended: nodes that it asked are told. */

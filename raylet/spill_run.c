@@ -2,10 +2,8 @@
 /*
  * How this works. A unit of a request is sent to another node when the policy says so: as it comes
  * (spill_run_divide), or later out of lease.c's queue (spill_run). It goes in its owner's name, and
- * that node grants it to the owner itself, or rejects it to us; then it is asked for here again.
- * What is out is remembered, with the request it is part of, so that each unit is answered once:
- * by a GRANT, CANCELED or REFUSED that passes, by CANCELED from here if the owner has canceled
- * meanwhile, or by whoever takes it after a node was lost.
+ * that node grants it to the owner itself, or rejects it to us; then it waits here again. spill.c
+ * knows what is out, and whose each unit is to answer. Owners are known there by process number.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,50 +15,7 @@
 #include "raylet/peer_frames.h"
 
 #define REQUEST_MAX                                                                                \
-    (sizeof(struct wire_lease_request) + RESOURCES_MAX * sizeof(struct wire_resource) + 48)
-
-/* Units of one request that are at another node. */
-struct sent {
-    struct list node;
-    uint32_t owner, at; /* process number; node number */
-    uint64_t ticket;
-    uint32_t count;
-    bool waits;       /* there is nowhere else: it stays in the queue there */
-    bool is_canceled; /* what comes back is answered, not asked for again */
-    size_t size;
-    uint8_t request[]; /* a LEASE_REQUEST */
-};
-
-/* --- what is out --- */
-
-static struct sent *find(const struct node *n, uint32_t owner, uint64_t ticket, uint32_t at)
-{
-    list_for_each(m, &n->sent)
-    {
-        struct sent *s = list_entry(m, struct sent, node);
-        if (s->owner == owner && s->ticket == ticket && s->at == at)
-            return s;
-    }
-    return NULL;
-}
-
-static void drop(struct sent *s)
-{
-    list_remove(&s->node);
-    free(s);
-}
-
-/* So many units fewer. */
-static void settle(struct node *n, uint32_t owner, uint64_t ticket, uint32_t at, uint32_t count)
-{
-    struct sent *s = find(n, owner, ticket, at);
-
-    if (s == NULL)
-        return;
-    s->count -= count < s->count ? count : s->count;
-    if (s->count == 0)
-        drop(s);
-}
+    (sizeof(struct wire_lease_request) + RES_AMOUNTS_MAX * sizeof(struct wire_resource) + 48)
 
 /* --- to another node --- */
 
@@ -86,18 +41,7 @@ static bool send(struct process *owner,
         return false;
     memcpy(&r, request, sizeof r);
     r.count = count;
-    struct sent *s = find(n, owner->number, r.ticket, at);
-    if (s == NULL) {
-        s = xcalloc(1, sizeof *s + size);
-        *s = (struct sent){.owner = owner->number,
-                           .at = at,
-                           .ticket = r.ticket,
-                           .size = size,
-                           .waits = !now};
-        memcpy(s->request, request, size);
-        list_append(&n->sent, &s->node);
-    }
-    s->count += count;
+    spill_sent(n->spill, owner->number, r.ticket, at, count, request, size);
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, &r, sizeof r);
     memcpy(buf + sizeof w + sizeof r, request + sizeof r, size - sizeof r);
@@ -157,12 +101,12 @@ uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t 
 {
     struct node *n = owner->node;
     struct wire_lease_request r;
-    struct wire_resource names[RESOURCES_MAX];
-    struct res_amount need[RESOURCES_MAX];
+    struct wire_resource names[RES_AMOUNTS_MAX];
+    struct res_amount need[RES_AMOUNTS_MAX];
     uint32_t here = 0, at, k;
 
     memcpy(&r, request, sizeof r);
-    if (n->peers == NULL || cluster_view_count(n->view) < 2 || r.n_resources > RESOURCES_MAX)
+    if (n->peers == NULL || cluster_view_count(n->view) < 2)
         return r.count;
     unsigned n_need = read_need(request, names, need);
     cluster_view_set_self(n->view, &n->resources);
@@ -176,21 +120,16 @@ uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t 
 }
 
 /* A class of units that wait in lease.c, as a request. */
-static size_t write_request(const struct resources *known,
-                            const struct lease_class *c,
-                            uint8_t *out)
+static size_t write_request(const struct lease_class *c, uint8_t *out)
 {
-    struct wire_lease_request r = {.n_resources = 0};
+    struct wire_lease_request r = {.n_resources = c->n_need};
     uint8_t *at = out + sizeof r;
 
-    for (unsigned i = 0; i < known->n; i++) {
-        struct wire_resource w = {.units = c->need->units[i]};
-        if (w.units == 0)
-            continue;
-        memcpy(w.name, known->names[i], sizeof w.name);
+    for (unsigned i = 0; i < c->n_need; i++) {
+        struct wire_resource w = {.units = c->need[i].units};
+        memcpy(w.name, c->need[i].name, strnlen(c->need[i].name, sizeof w.name - 1));
         memcpy(at, &w, sizeof w);
         at += sizeof w;
-        r.n_resources++;
     }
     size_t len = strnlen(c->name, 47);
     memcpy(at, c->name, len);
@@ -203,7 +142,7 @@ static void take(struct node *n, const struct lease_class *c, uint32_t at, uint3
 {
     struct lease_unit units[64];
     uint8_t request[REQUEST_MAX];
-    size_t size = write_request(&n->resources, c, request);
+    size_t size = write_request(c, request);
 
     while (k > 0) {
         uint32_t some = k < 64 ? k : 64;
@@ -223,17 +162,14 @@ static void take(struct node *n, const struct lease_class *c, uint32_t at, uint3
             if (owner->is_guest)
                 spill_run_reject(owner, request, size);
             else if (!send(owner, at, units[i].count, now, request, size))
-                lease_run_ask(owner, request, size, false);
+                lease_run_ask_again(owner, request, size);
         }
     }
 }
 
 void spill_run(struct node *n)
 {
-    struct lease_class c = {.class = NULL};
-    struct wire_resource names[RESOURCES_MAX];
-    struct res_amount need[RESOURCES_MAX];
-    uint8_t request[REQUEST_MAX];
+    struct lease_class c;
     uint32_t at, k;
 
     if (!n->spill_due)
@@ -242,47 +178,70 @@ void spill_run(struct node *n)
     if (n->peers == NULL || cluster_view_count(n->view) < 2)
         return;
     cluster_view_set_self(n->view, &n->resources);
-    while (lease_next_waiting(n->leases, &c)) {
-        write_request(&n->resources, &c, request);
-        unsigned n_need = read_need(request, names, need);
+    for (bool more = lease_first_waiting(n->leases, &c); more;
+         more = lease_next_waiting(n->leases, &c))
         for (uint32_t left = c.count; left > 0; left -= k) {
-            enum view_pick way = pick(n, need, n_need, left, &at, &k);
+            enum view_pick way = pick(n, c.need, c.n_need, left, &at, &k);
             if (way != VIEW_THERE && way != VIEW_WAIT_THERE)
                 break;
             take(n, &c, at, k, way == VIEW_THERE);
         }
-    }
 }
 
 /* --- what comes back --- */
 
-/* Units that another node does not want, or cannot have any more. */
-static void ask_again(struct node *n, struct sent *s, uint32_t count)
+static void carry_out(struct node *n, const struct spill_action *a)
 {
-    struct process *owner = guest_run_find(n, s->owner);
-    struct wire_lease_request r;
+    struct process *owner = guest_run_find(n, a->owner);
+    struct peer *peer = a->node > 0 ? peers_find(n->peers, a->node) : NULL;
+    struct peer_header h = {.from = a->owner};
 
-    if (owner == NULL || owner->is_guest)
-        return;
-    if (s->is_canceled) {
-        struct wire_lease_canceled w = {.ticket = s->ticket, .count = count};
-        node_send(owner, WIRE_LEASE_CANCELED, &w, sizeof w);
-        return;
+    switch (a->kind) {
+    case SPILL_BACK: {
+        struct wire_lease_request r;
+        memcpy(&r, a->request, sizeof r);
+        r.ticket = a->ticket;
+        r.count = a->count;
+        memcpy(a->request, &r, sizeof r);
+        if (owner != NULL && !owner->is_guest && owner->job->state < JOB_ENDING)
+            lease_run_ask_again(owner, a->request, a->size);
+        break;
     }
-    memcpy(&r, s->request, sizeof r);
-    r.ticket = s->ticket;
-    r.count = count;
-    memcpy(s->request, &r, sizeof r);
-    lease_run_ask(owner, s->request, s->size, false);
-    n->spill_due = true;
+    case SPILL_CANCELED: {
+        struct wire_lease_canceled w = {.ticket = a->ticket, .count = a->count};
+        node_send(owner, WIRE_LEASE_CANCELED, &w, sizeof w);
+        break;
+    }
+    case SPILL_CANCEL: {
+        struct wire_lease_cancel w = {.ticket = a->ticket};
+        h.type = WIRE_LEASE_CANCEL;
+        if (peer != NULL)
+            peers_send(peer, FRAME_CONTROL, &h, &w, sizeof w);
+        break;
+    }
+    case SPILL_GONE: {
+        struct wire_process_dead w = {.process = a->owner};
+        h = (struct peer_header){.type = PEER_PROCESS_DEAD};
+        if (peer != NULL) /* behind the requests it is to end */
+            peers_send(peer, FRAME_CONTROL, &h, &w, sizeof w);
+        break;
+    }
+    }
+}
+
+static void act(struct node *n)
+{
+    for (size_t i = 0; i < n->spill_actions.n; i++)
+        carry_out(n, &n->spill_actions.v[i]);
+    spill_actions_clear(&n->spill_actions);
 }
 
 void spill_run_on_rejected(struct node *n, struct peer *from, const uint8_t *body, size_t size)
 {
     struct peer_rejected w;
     struct wire_info_resource said[RESOURCES_MAX];
-    struct res_amount amounts[RESOURCES_MAX], need[RESOURCES_MAX];
-    struct wire_resource names[RESOURCES_MAX];
+    struct res_amount amounts[RESOURCES_MAX], need[RES_AMOUNTS_MAX];
+    struct wire_resource names[RES_AMOUNTS_MAX];
 
     if (size < sizeof w)
         return;
@@ -294,17 +253,18 @@ void spill_run_on_rejected(struct node *n, struct peer *from, const uint8_t *bod
         said[i].name[sizeof said[i].name - 1] = '\0';
         amounts[i] = (struct res_amount){.name = said[i].name, .units = said[i].available};
     }
-    struct sent *s = find(n, w.owner, w.ticket, peer_number(from));
-    if (s == NULL)
-        return;
-    unsigned n_need = read_need(s->request, names, need);
-    cluster_view_rejected(n->view, s->at, need, n_need, amounts, w.n_resources, loop_now_ms());
-    uint32_t count = w.count < s->count ? w.count : s->count;
-    s->count -= count;
-    if (count > 0)
-        ask_again(n, s, count);
-    if (s->count == 0)
-        drop(s);
+    spill_rejected(n->spill, w.owner, w.ticket, peer_number(from), w.count, &n->spill_actions);
+    if (n->spill_actions.n > 0 && n->spill_actions.v[0].request != NULL) {
+        unsigned n_need = read_need(n->spill_actions.v[0].request, names, need);
+        cluster_view_rejected(n->view,
+                              peer_number(from),
+                              need,
+                              n_need,
+                              amounts,
+                              w.n_resources,
+                              loop_now_ms());
+    }
+    act(n);
 }
 
 void spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t *body, size_t size)
@@ -315,7 +275,8 @@ void spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t 
     if (size < sizeof w)
         return;
     memcpy(&w, body, sizeof w);
-    settle(n, owner->number, w.ticket, peer_number(from), 1);
+    if (spill_answered(n->spill, owner->number, w.ticket, peer_number(from), 1) == 0)
+        log_warn("spill", "unasked_grant", "node=%u", peer_number(from));
     struct process *g = guest_run_get(n, from, w.process);
     if (g == NULL)
         return;
@@ -339,24 +300,18 @@ void spill_run_on_answer(struct process *owner,
     if (size < sizeof w)
         return;
     memcpy(&w, body, sizeof w);
-    settle(owner->node, owner->number, w.ticket, peer_number(from), w.count);
+    spill_answered(owner->node->spill, owner->number, w.ticket, peer_number(from), w.count);
 }
 
 void spill_run_on_cancel(struct process *owner, uint64_t ticket)
 {
     struct node *n = owner->node;
-    struct peer_header h = {.from = owner->number, .type = WIRE_LEASE_CANCEL};
-    struct wire_lease_cancel w = {.ticket = ticket};
 
     lease_cancel(n->leases, owner->slot, ticket, loop_now_ms(), &n->lease_actions);
-    list_for_each(m, &n->sent)
-    {
-        struct sent *s = list_entry(m, struct sent, node);
-        if (s->owner != owner->number || s->ticket != ticket || s->is_canceled)
-            continue;
-        s->is_canceled = true;
-        peers_send(peers_find(n->peers, s->at), FRAME_CONTROL, &h, &w, sizeof w);
-    }
+    if (n->spill == NULL || owner->is_guest)
+        return;
+    spill_canceled(n->spill, owner->number, ticket, &n->spill_actions);
+    act(n);
 }
 
 void spill_run_on_return(struct process *owner, uint64_t lease)
@@ -376,31 +331,17 @@ void spill_run_on_return(struct process *owner, uint64_t lease)
 void spill_run_on_gone(const struct process *owner)
 {
     struct node *n = owner->node;
-    struct peer_header h = {.type = PEER_PROCESS_DEAD};
-    struct wire_process_dead w = {.process = owner->number};
 
-    if (n->peers == NULL || owner->number == 0)
+    if (n->spill == NULL || owner->number == 0)
         return;
-    list_for_each_safe(m, &n->sent)
-    {
-        struct sent *s = list_entry(m, struct sent, node);
-        if (s->owner != owner->number)
-            continue;
-        peers_send(peers_find(n->peers, s->at), FRAME_CALLS, &h, &w, sizeof w);
-        drop(s);
-    }
+    spill_owner_died(n->spill, owner->number, &n->spill_actions);
+    act(n);
 }
 
 void spill_run_on_node_lost(struct node *n, uint32_t at, const char *why)
 {
-    list_for_each_safe(m, &n->sent)
-    {
-        struct sent *s = list_entry(m, struct sent, node);
-        if (s->at != at)
-            continue;
-        ask_again(n, s, s->count);
-        drop(s);
-    }
+    spill_node_died(n->spill, at, &n->spill_actions);
+    act(n);
     for (uint32_t i = 0; i < n->n_guests; i++) {
         const struct process *g = n->guests[i];
         struct process *owner = g != NULL && g->lease > 0 ? node_at(n, g->lease_owner) : NULL;
@@ -420,9 +361,16 @@ void spill_run_on_node_lost(struct node *n, uint32_t at, const char *why)
     }
 }
 
+void spill_run_init(struct node *n)
+{
+    n->spill = spill_create();
+}
+
 void spill_run_fini(struct node *n)
 {
-    list_for_each_safe(m, &n->sent) drop(list_entry(m, struct sent, node));
+    spill_destroy(n->spill);
+    n->spill = NULL;
+    free(n->spill_actions.v);
 }
 
 /* --- for an owner elsewhere --- */
@@ -434,10 +382,12 @@ void spill_run_reject_units(struct process *owner, uint64_t ticket, uint32_t cou
     uint8_t buf[sizeof(struct peer_rejected) + RESOURCES_MAX * sizeof(struct wire_info_resource)];
     struct peer_rejected w = {.owner = owner->number, .ticket = ticket, .count = count};
     uint8_t *at = buf + sizeof w;
+    int64_t room[RESOURCES_MAX];
 
+    lease_get_room(n->leases, loop_now_ms(), room);
     for (unsigned i = 0; i < n->resources.n; i++) {
         struct wire_info_resource r = {.total = n->resources.total[i],
-                                       .available = n->resources.available[i]};
+                                       .available = room[i] > 0 ? room[i] : 0};
         memcpy(r.name, n->resources.names[i], sizeof r.name);
         memcpy(at, &r, sizeof r);
         at += sizeof r;

@@ -567,7 +567,7 @@ int node_begin_listening(struct node *n, struct err *err)
 {
     char text[512];
 
-    if (session_open_to_programs(&n->session, err) != 0)
+    if (session_open_to_programs(&n->session, n->config.gcs_address, n->config.is_head, err) != 0)
         return -1;
     int size = snprintf(text, sizeof text, "%s\n", n->session.dir);
     if (node_is_joined(n))

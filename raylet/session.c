@@ -163,12 +163,17 @@ int session_create_locked(struct session *s, const char *temp, const char *file,
     return 0;
 }
 
-int session_open_to_programs(const struct session *s, struct err *err)
+int session_open_to_programs(const struct session *s,
+                             const char *gcs,
+                             bool is_head,
+                             struct err *err)
 {
-    static const char line[] = "programs\n";
-    const ssize_t size = sizeof line - 1;
+    char text[400] = "programs\n";
 
-    return write(s->lock_fd, line, (size_t)size) == size
+    if (gcs != NULL)
+        snprintf(text, sizeof text, "programs\ngcs %.300s%s\n", gcs, is_head ? " head" : "");
+    ssize_t size = (ssize_t)strlen(text);
+    return write(s->lock_fd, text, (size_t)size) == size
                ? 0
                : err_sys(err, "no room for a session in %s", s->dir);
 }

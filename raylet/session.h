@@ -27,8 +27,12 @@ int session_create_locked(struct session *s, const char *temp, const char *file,
 /* The same in this folder, which is made if it is not there; one that is must be this user's own,
  * and no live raylet's. */
 int session_open(struct session *s, const char *dir, struct err *err);
-/* From now on programs may come by its socket: the pid file says so, in a second line. */
-int session_open_to_programs(const struct session *s, struct err *err);
+/* From now on programs may come by its socket: the pid file says so, in a second line, and in a
+ * third whose node it is (HOST:PORT, NULL: no cluster's), and if the head's. */
+int session_open_to_programs(const struct session *s,
+                             const char *gcs,
+                             bool is_head,
+                             struct err *err);
 /* What was made: the folder and all in it, and session_latest if it points there. */
 void session_remove(struct session *s);
 /* Any such folder. */

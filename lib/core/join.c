@@ -3,7 +3,7 @@
  * The raylet that runs already: sessions are folders <temp>/session_<time>_<pid> of this user. Each
  * has a socket, sockets/raylet, which refuses when its raylet was killed; in one that takes
  * programs, and is no program's own, the second line of raylet.pid says so, and the third the
- * cluster whose node it is: "gcs HOST:PORT".
+ * cluster whose node it is: "gcs HOST:PORT", and " head" of the one where that is.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -124,17 +124,17 @@ static int newest_first(const struct dirent **a, const struct dirent **b)
     return strcmp((*b)->d_name, (*a)->d_name);
 }
 
-/* "localhost:6379" is "127.0.0.1:6379". */
-static bool is_same_gcs(const char *a, const char *b)
+/* At the head localhost is the cluster's, too. */
+static bool is_same_gcs(const char *asked, const char *gcs, bool is_head)
 {
-    static const char name[] = "localhost:", number[] = "127.0.0.1:";
-    const size_t k = sizeof name - 1;
+    static const char *const here[] = {"localhost:", "127.0.0.1:", "[::1]:"};
+    const char *port = strrchr(gcs, ':');
 
-    if (strncmp(a, name, k) == 0 && strncmp(b, number, k) == 0)
-        return strcmp(a + k, b + k) == 0;
-    if (strncmp(a, number, k) == 0 && strncmp(b, name, k) == 0)
-        return strcmp(a + k, b + k) == 0;
-    return strcmp(a, b) == 0;
+    for (size_t i = 0; is_head && port != NULL && i < sizeof here / sizeof here[0]; i++)
+        if (strncmp(asked, here[i], strlen(here[i])) == 0
+            && strcmp(asked + strlen(here[i]), port + 1) == 0)
+            return true;
+    return strcmp(asked, gcs) == 0;
 }
 
 /* Which sessions will do: any that takes programs; nodes of a cluster; those of this cluster. */
@@ -145,7 +145,7 @@ struct wanted {
 
 static bool takes_programs(int session_fd, const struct wanted *w)
 {
-    char text[400] = "", *gcs, *end;
+    char text[500] = "", *gcs, *end;
     int fd = openat(session_fd, "raylet.pid", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
 
@@ -157,7 +157,11 @@ static bool takes_programs(int session_fd, const struct wanted *w)
     if (gcs == NULL || (end = strchr(gcs + 1, '\n')) == NULL)
         return !w->is_node;
     *end = '\0';
-    return w->gcs == NULL || is_same_gcs(gcs + strlen("\ngcs "), w->gcs);
+    gcs += strlen("\ngcs ");
+    char *head = strstr(gcs, " head");
+    if (head != NULL)
+        *head = '\0';
+    return w->gcs == NULL || is_same_gcs(w->gcs, gcs, head != NULL);
 }
 
 static int try_session(int temp_fd, const char *name, const struct wanted *w)

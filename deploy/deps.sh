@@ -15,6 +15,8 @@ build=(
     libjansson-dev # JSON of commands
     libhiredis-dev # Redis's protocol, where the GCS keeps its tables
     libxxhash-dev  # hashes of files that go between machines; only its header is used
+    redis-server   # keeps the tables of a head's GCS
+    iproute2       # the nodes of first-run.sh, and of tests, have networks of their own
     zlib1g-dev     # the word count example reads .gz
     pkg-config     # how users link
 )
@@ -25,7 +27,6 @@ test=(
     python3-pytest     # cluster tests
     python3-grpcio     # speaks to the GCS as Ray's tools do
     procps             # what runs, in the tests
-    redis-server       # the GCS's store, really
     clang-format-14    # make check-source
     clang-14           # a second compiler
     clang-tidy-14      # deploy/tidy.sh

@@ -8,7 +8,23 @@
 #include "lib/base/alloc.h"
 #include "proto/gcs.pb-c.h"
 
+#define LABELS_MAX     64
 #define COPY(to, from) snprintf(to, sizeof(to), "%s", (from) != NULL ? (from) : "")
+
+/* Those that fit and are labels. */
+static void take_labels(const struct Ray__Rpc__GcsNodeInfo *m, char *out, size_t size)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < m->n_labels && i < LABELS_MAX; i++) {
+        const char *key = m->labels[i]->key, *value = m->labels[i]->value;
+        size_t more = strlen(key) + strlen(value) + 2;
+        if (key[0] == '\0' || strpbrk(key, "=,") != NULL || strchr(value, ',') != NULL
+            || n + more > size)
+            continue;
+        n += (size_t)snprintf(out + n, size - n, "%s%s=%s", n > 0 ? "," : "", key, value);
+    }
+}
 
 int node_row_of_message(const struct Ray__Rpc__GcsNodeInfo *m, struct node_row *out)
 {
@@ -39,8 +55,31 @@ int node_row_of_message(const struct Ray__Rpc__GcsNodeInfo *m, struct node_row *
         if (strcmp(r->name, "CPU") == 0 && e->value >= 0 && e->value < 1e6)
             row.n_cpus = (uint32_t)e->value;
     }
+    take_labels(m, row.labels, sizeof row.labels);
     *out = row;
     return 0;
+}
+
+typedef Ray__Rpc__GcsNodeInfo__LabelsEntry label_entry;
+
+/* Takes the text apart. */
+static size_t list_labels(char *text, label_entry *entries, label_entry **list)
+{
+    size_t n = 0;
+    char *rest = NULL;
+
+    for (char *w = strtok_r(text, ",", &rest); w != NULL; w = strtok_r(NULL, ",", &rest)) {
+        char *value = strchr(w, '=');
+        if (value == NULL || n == LABELS_MAX)
+            continue;
+        *value++ = '\0';
+        ray__rpc__gcs_node_info__labels_entry__init(&entries[n]);
+        entries[n].key = w;
+        entries[n].value = value;
+        list[n] = &entries[n];
+        n++;
+    }
+    return n;
 }
 
 void *node_row_pack(const struct node_row *row, size_t *size)
@@ -49,6 +88,7 @@ void *node_row_pack(const struct node_row *row, size_t *size)
     Ray__Rpc__GcsNodeInfo m = RAY__RPC__GCS_NODE_INFO__INIT;
     Ray__Rpc__GcsNodeInfo__ResourcesTotalEntry entries[NODE_RESOURCES_MAX + 1];
     Ray__Rpc__GcsNodeInfo__ResourcesTotalEntry *list[NODE_RESOURCES_MAX + 1];
+    label_entry labels[LABELS_MAX], *label_list[LABELS_MAX];
     static char cpu[] = "CPU";
     bool has_cpu = false;
 
@@ -82,6 +122,8 @@ void *node_row_pack(const struct node_row *row, size_t *size)
         entries[i].value = r.n_cpus;
         list[m.n_resources_total++] = &entries[i];
     }
+    m.n_labels = list_labels(r.labels, labels, label_list);
+    m.labels = label_list;
     void *bytes = xmalloc(ray__rpc__gcs_node_info__get_packed_size(&m) + 1);
     *size = ray__rpc__gcs_node_info__pack(&m, bytes);
     return bytes;

@@ -13,6 +13,8 @@ enum node_state {
     NODE_DEAD = 2,
 };
 
+#define NODE_LABELS_MAX 512
+
 struct node_resource {
     char name[48];
     double amount;
@@ -30,7 +32,8 @@ struct node_row {
     char socket[108];               /* of its raylet, for drivers on its machine */
     int32_t node_port, object_port;
     uint32_t is_head;
-    char death[160]; /* why it died, a sentence */
+    char death[160];              /* why it died, a sentence */
+    char labels[NODE_LABELS_MAX]; /* "key=value,key=value" */
     uint32_t n_resources;
     struct node_resource resources[NODE_RESOURCES_MAX]; /* in total, CPU too */
 };

@@ -205,6 +205,8 @@ void cluster_run_fill_row(const struct node *n, struct node_row *row)
     row->node_port = rpc_server_port(c->server);
     row->object_port = transfer_port(n->transfer);
     row->is_head = n->config.is_head;
+    if (n->config.labels != NULL)
+        snprintf(row->labels, sizeof row->labels, "%s", n->config.labels);
     row->n_resources = n->resources.n;
     for (unsigned i = 0; i < n->resources.n; i++) {
         memcpy(row->resources[i].name, n->resources.names[i], sizeof row->resources[i].name);

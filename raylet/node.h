@@ -27,6 +27,7 @@ struct node_config {
     const char *gcs_address; /* HOST:PORT; NULL: its tables are in this raylet, no other joins */
     const char *node_ip;     /* where others reach this machine; NULL: as the GCS does */
     const char *node_name;   /* NULL: node_ip */
+    const char *labels;      /* "key=value,key=value"; NULL: none */
     int node_port;           /* of the node service; 0: any */
     int object_port;         /* of the data port; 0: any */
     bool is_head;

@@ -18,6 +18,30 @@
 
 /* --- nodes --- */
 
+static json_t *label_value(const char *text, size_t n)
+{
+    char value[NODE_LABELS_MAX];
+
+    snprintf(value, sizeof value, "%.*s", (int)n, text);
+    return text_as_json(value);
+}
+
+static json_t *labels_as_json(const char *text)
+{
+    json_t *labels = json_object();
+
+    while (*text != '\0') {
+        size_t n = strcspn(text, ","), key = strcspn(text, "=,");
+        char name[NODE_LABELS_MAX];
+        if (text[key] == '=') {
+            snprintf(name, sizeof name, "%.*s", (int)key, text);
+            json_object_set_new(labels, name, label_value(text + key + 1, n - key - 1));
+        }
+        text += n + (text[n] == ',');
+    }
+    return labels;
+}
+
 json_t *nodes_as_json(const struct node_row *rows, size_t n)
 {
     json_t *list = json_array();
@@ -31,11 +55,11 @@ json_t *nodes_as_json(const struct node_row *rows, size_t n)
             json_object_set_new(resources, r->resources[k].name, json_real(r->resources[k].amount));
         json_array_append_new(
             list,
-            json_pack("{s:s, s:s, s:i, s:i, s:b, s:s, s:s, s:s, s:s, s:o, s:I, s:I}",
+            json_pack("{s:s, s:o, s:i, s:i, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I}",
                       "node_id",
                       id,
                       "node_ip",
-                      r->address,
+                      text_as_json(r->address),
                       "node_manager_port",
                       (int)r->node_port,
                       "object_manager_port",
@@ -45,13 +69,15 @@ json_t *nodes_as_json(const struct node_row *rows, size_t n)
                       "state",
                       r->state == NODE_ALIVE ? "ALIVE" : "DEAD",
                       "state_message",
-                      r->death,
+                      text_as_json(r->death),
                       "node_name",
-                      r->name,
+                      text_as_json(r->name),
                       "hostname",
-                      r->hostname,
+                      text_as_json(r->hostname),
                       "resources_total",
                       resources,
+                      "labels",
+                      labels_as_json(r->labels),
                       "start_time_ms",
                       (json_int_t)r->start_ms,
                       "end_time_ms",
@@ -98,15 +124,15 @@ static json_t *list_jobs(const struct config *c, int timeout_ms, struct err *err
                 job_id_bytes(rows[i].number, bytes);
                 id_hex(bytes, sizeof bytes, id);
                 json_array_append_new(list,
-                                      json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I}",
+                                      json_pack("{s:s, s:s, s:o, s:o, s:i, s:I, s:I}",
                                                 "job_id",
                                                 id,
                                                 "status",
                                                 rows[i].row.end_ms != 0 ? "FINISHED" : "RUNNING",
                                                 "entrypoint",
-                                                rows[i].row.entry,
+                                                text_as_json(rows[i].row.entry),
                                                 "driver_ip",
-                                                rows[i].row.driver_address,
+                                                text_as_json(rows[i].row.driver_address),
                                                 "driver_pid",
                                                 (int)rows[i].row.driver_pid,
                                                 "start_time_ms",
@@ -229,6 +255,7 @@ static const struct kind {
       "state",
       "node_name",
       "resources_total",
+      "labels",
       "state_message"}},
     {"workers", list_workers, {"process", "pid", "worker_type", "job", "node_id"}},
     {"jobs", list_jobs, {"job_id", "status", "entrypoint", "driver_ip", "driver_pid"}},

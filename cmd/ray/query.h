@@ -28,6 +28,8 @@ int query_parse(const struct flags *f,
                 struct config *c,
                 struct query_flags *q);
 
+/* A string; where it is no UTF-8, its foreign bytes become question marks. */
+json_t *text_as_json(const char *text);
 /* An array of objects with the keys that Ray's lists have. */
 json_t *nodes_as_json(const struct node_row *rows, size_t n);
 /* Rows, objects all, as a table with these columns (keys, the last NULL). */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -36,6 +37,7 @@ static const struct flags *flags_of(struct start_options *o)
         FLAG_SETTING(MEMORY),
         FLAG_SETTING(OBJECT_STORE_MEMORY),
         FLAG_SETTING(RESOURCES),
+        FLAG_SETTING(LABELS),
         FLAG_SETTING(REDIS_ADDRESS),
         FLAG_SETTING(REDIS_USERNAME),
         FLAG_SETTING(REDIS_PASSWORD),
@@ -54,7 +56,6 @@ static const struct flags *flags_of(struct start_options *o)
         {.name = "worker-port-list", .refusal = ONE_PORT},
         {.name = "ray-client-server-port", .refusal = LATER},
         {.name = "redis-shard-ports", .refusal = LATER},
-        {.name = "labels", .refusal = LATER},
         {.name = "labels-file", .refusal = LATER},
         {.name = "plasma-directory",
          .refusal = "objects lie in memory without files: leave it out"},
@@ -216,6 +217,52 @@ static int set_resources(struct start_options *o, const struct flags *f)
     return rc;
 }
 
+/* --- labels --- */
+
+/* As Kubernetes has them: letters and digits at the ends, -_. between, up to 63. */
+static bool is_label_word(const char *word, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)word[i])
+            && (i == 0 || i == n - 1 || strchr("-_.", word[i]) == NULL))
+            return false;
+    return n <= 63;
+}
+
+/* "prefix/name" or "name". */
+static bool is_label_key(const char *key, size_t n)
+{
+    const char *slash = memchr(key, '/', n);
+    size_t prefix = slash != NULL ? (size_t)(slash - key) : 0;
+
+    if (slash != NULL && (prefix == 0 || !is_label_word(key, prefix)))
+        return false;
+    if (slash != NULL) {
+        key = slash + 1;
+        n -= prefix + 1;
+    }
+    return n > 0 && is_label_word(key, n);
+}
+
+static int check_labels(const struct start_options *o, const struct flags *f)
+{
+    const char *text = config_text(&o->config, CONFIG_LABELS), *at = text;
+
+    if (strlen(text) > 511)
+        return flags_refuse(f, "--labels has at most 511 bytes");
+    while (*at != '\0') {
+        size_t n = strcspn(at, ","), key = strcspn(at, "=,");
+        if (at[key] != '=' || !is_label_key(at, key) || !is_label_word(at + key + 1, n - key - 1))
+            return flags_refuse(f,
+                                "--labels must be as region=eu,ray.io/accelerator-type=H100: "
+                                "letters, digits and -_. up to 63, not %.*s",
+                                n < 80 ? (int)n : 80,
+                                at);
+        at += n + (at[n] == ',');
+    }
+    return FLAGS_GO_ON;
+}
+
 /* --- what contradicts --- */
 
 static bool has_flag(const struct start_options *o, enum config_setting s)
@@ -285,6 +332,8 @@ int start_options_parse(struct start_options *o, int argc, char **argv)
         rc = set_ip(o, f);
     if (rc == FLAGS_GO_ON)
         rc = set_resources(o, f);
+    if (rc == FLAGS_GO_ON)
+        rc = check_labels(o, f);
     if (rc == FLAGS_GO_ON && !o->is_head)
         snprintf(o->gcs_address,
                  sizeof o->gcs_address,

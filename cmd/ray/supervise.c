@@ -170,6 +170,8 @@ static void add_raylet_words(const struct supervisor *s, struct words *w)
     words_add(w, "--node-name=%s", s->file.node_name);
     words_add(w, "--node-manager-port=%s", config_text(c, CONFIG_NODE_MANAGER_PORT));
     words_add(w, "--object-manager-port=%s", config_text(c, CONFIG_OBJECT_MANAGER_PORT));
+    if (config_text(c, CONFIG_LABELS)[0] != '\0')
+        words_add(w, "--labels=%s", config_text(c, CONFIG_LABELS));
     if (s->o->is_head)
         words_add(w, "--head");
     words_add(w, "--ready-fd=%d", DAEMON_READY_FD);

@@ -19,6 +19,21 @@ void format_amount(double amount, char *out, size_t size)
         out[n - 1] = '\0';
 }
 
+json_t *text_as_json(const char *text)
+{
+    json_t *j = json_string(text);
+
+    if (j != NULL)
+        return j;
+    char *copy = xstrdup(text);
+    for (char *c = copy; *c != '\0'; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    j = json_string(copy);
+    free(copy);
+    return j;
+}
+
 /* To be freed. Objects in one line: "CPU: 2, disk: 0.5". */
 static char *text_of(const json_t *v)
 {

@@ -21,6 +21,7 @@ static void usage(FILE *out)
         "  --node-ip-address=IP, --node-name=NAME  this machine's (default: as the GCS reaches "
         "it)\n"
         "  --node-manager-port=N, --object-manager-port=N  for other nodes (default: any)\n"
+        "  --labels=KEY=VALUE,... of this node, for lists\n"
         "  --head                it is the cluster's head\n"
         "  --ready-fd=N          its folder and a newline are written here when programs may come\n"
         "  --driver-fd=N         socket to the driver\n"
@@ -116,6 +117,7 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
                                             {"node-name", 1, NULL, 'N'},
                                             {"node-manager-port", 1, NULL, 'P'},
                                             {"object-manager-port", 1, NULL, 'O'},
+                                            {"labels", 1, NULL, 'L'},
                                             {"head", 0, NULL, 'H'},
                                             {"ready-fd", 1, NULL, 'R'},
                                             {"num-cpus", 1, NULL, 'c'},
@@ -151,6 +153,8 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
             c->node_ip = optarg;
         else if (o == 'N')
             c->node_name = optarg;
+        else if (o == 'L')
+            c->labels = optarg;
         else if (o == 'H')
             c->is_head = true;
         else if (o == 'o')
@@ -176,8 +180,8 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
         return bad("--standalone, --session-dir and --gcs-address mean no driver, but there is",
                    "--driver-fd, --executable-fd or --driver-pid");
     if (c->gcs_address == NULL
-        && (c->node_ip != NULL || c->node_name != NULL || c->is_head || c->node_port > 0
-            || c->object_port > 0))
+        && (c->node_ip != NULL || c->node_name != NULL || c->labels != NULL || c->is_head
+            || c->node_port > 0 || c->object_port > 0))
         return bad("what other nodes see of this one needs", "--gcs-address");
     if (c->session_dir != NULL && c->temp_dir != NULL)
         return bad("--session-dir says where, leave out", "--temp-dir");

@@ -413,7 +413,8 @@ def test_ray_start_that_is_interrupted_leaves_nothing(nodes):
 
 def test_a_node_joins_is_seen_and_leaves(nodes):
     head = nodes.head("--node-name=first")
-    second = nodes.join(head, "second", '--resources={"disk": 2.5}', "--num-gpus=3", "--memory=1000000")
+    second = nodes.join(head, "second", '--resources={"disk": 2.5}', "--num-gpus=3", "--memory=1000000",
+                        "--labels=region=eu,ray.io/accelerator-type=H100,empty=")
     assert not second.file["is_head"] and second.address == head.address
     assert set(second.daemons()) == {"raylet"}
     assert not (second.folder.parent / "ray_current_cluster").exists()
@@ -424,6 +425,8 @@ def test_a_node_joins_is_seen_and_leaves(nodes):
         assert row["node_id"] == node.file["node_id"] and row["state"] == "ALIVE" and row["node_ip"] == HERE
         assert row["node_manager_port"] == node.file["node_manager_port"] > 0
     assert rows["second"]["resources_total"] == {"CPU": 2, "disk": 2.5, "GPU": 3, "memory": 1000000}
+    assert rows["second"]["labels"] == {"region": "eu", "ray.io/accelerator-type": "H100", "empty": ""}
+    assert rows["first"]["labels"] == {}
     status = nodes.ray("status").stdout
     assert "2 alive, 0 dead" in status and re.search(r"^  0/4 CPU$", status, re.M), status
     assert re.search(r"^second +127.0.0.1 +- +ALIVE +0/2 CPU, 0/2.5 disk, 0/3 GPU, 0/1000000 memory$", status, re.M), status
@@ -708,6 +711,12 @@ def test_a_part_that_fails_is_named_with_its_last_words(nodes):
     (["--head", '--resources={"a": "b"}'], ["no number"]),
     (["--head", '--resources={"a": -1}'], ["0 to"]),
     (["--head", '--resources={"a": 1, "a": 2}'], ["JSON"]),
+    (["--head", "--labels={}"], ["--labels must be as region=eu"]),
+    (["--head", "--labels=a"], ["not a"]),
+    (["--head", "--labels=a=b,/c=d"], ["not /c=d"]),
+    (["--head", "--labels=a=-"], ["not a=-"]),
+    (["--head", "--labels=" + "a" * 64 + "=b"], ["up to 63"]),
+    (["--head", "--labels=" + "a" * 65536], ["at most 511"]),
     (["--head", "--dashboard-host=0.0.0.0"], ["no dashboard", "leave it out"]),
     (["--head", "--block=1"], ["takes no value"]),
     (["--head", "word"], ["unexpected argument word"]),

@@ -31,9 +31,8 @@
 #define HELLO_MAGIC    0x50594152u /* "RAYP" */
 #define BACKOFF_MS     20          /* the first; each is twice the one before ... */
 #define BACKOFF_MAX_MS 1000
-#define HELLO_MS       5000 /* until a hello is answered, or comes */
-#define CROSSED_MS     500  /* a dial of ours that takes longer is not waited for */
-#define ACK_MS         20   /* until what arrived is acknowledged, or so many bytes: */
+#define CROSSED_MS     500 /* a dial of ours that takes longer is not waited for */
+#define ACK_MS         20  /* until what arrived is acknowledged, or so many bytes: */
 #define ACK_BYTES      (64u << 10)
 #define N_BUCKETS      256
 #define N_REMOVED      4096 /* dead nodes that are remembered */
@@ -317,7 +316,8 @@ static void dial(struct peer *p)
                                                    .address = p->address,
                                                    .path = PATH,
                                                    .token = &ps->token,
-                                                   .cluster_hex = ps->cluster_hex},
+                                                   .cluster_hex = ps->cluster_hex,
+                                                   .keepalive_ms = ps->config.keepalive_ms},
                                 &ops,
                                 p);
     write_hello(p);
@@ -694,7 +694,7 @@ static void look_at(struct peer *p, uint64_t now_ms)
 {
     const struct err late = {ERR_TIMEOUT, "a hello is not answered"};
 
-    if (p->state == PEER_DIALING && now_ms - p->dialled_ms >= HELLO_MS) {
+    if (p->state == PEER_DIALING && now_ms - p->dialled_ms >= p->peers->config.hello_ms) {
         on_end(p, &late);
     } else if (p->state == PEER_ATTACHED && link_session_backlog(p->session) == 0
                && link_session_owes(p->session) == 0 && rpc_stream_has_room(p->stream)
@@ -714,7 +714,7 @@ static void on_tick(void *arg)
     list_for_each_safe(at, &ps->strangers)
     {
         struct stranger *g = list_entry(at, struct stranger, node);
-        if (now_ms - g->born_ms >= HELLO_MS)
+        if (now_ms - g->born_ms >= ps->config.hello_ms)
             rpc_stream_close(end_stranger(g), ERR_TIMEOUT, "no hello came");
     }
 }
@@ -730,16 +730,17 @@ struct peers *peers_create(const struct peers_config *config)
     ps->token = *config->token;
     if (ps->config.idle_ms == 0)
         ps->config.idle_ms = 60000;
+    if (ps->config.hello_ms == 0)
+        ps->config.hello_ms = 5000;
     id_hex(config->cluster.bytes, sizeof config->cluster.bytes, ps->cluster_hex);
     snprintf(ps->build, sizeof ps->build, "%s", config->build != NULL ? config->build : "");
     list_init(&ps->all);
     list_init(&ps->dirty);
     list_init(&ps->owing);
     list_init(&ps->strangers);
-    ps->tick = loop_every(config->loop,
-                          ps->config.idle_ms / 4 < 1000 ? ps->config.idle_ms / 4 + 1 : 1000,
-                          on_tick,
-                          ps);
+    uint32_t shortest =
+        ps->config.idle_ms < ps->config.hello_ms ? ps->config.idle_ms : ps->config.hello_ms;
+    ps->tick = loop_every(config->loop, shortest / 4 < 1000 ? shortest / 4 + 1 : 1000, on_tick, ps);
     rpc_server_add_stream(config->server, PATH, on_accept, ps);
     return ps;
 }

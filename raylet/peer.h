@@ -44,6 +44,8 @@ struct peers_config {
     uint32_t number;                /* of this node */
     const char *build;              /* copied: for logs of the other side; may be NULL */
     uint32_t idle_ms;               /* a stream without messages is closed; 0: 60,000 */
+    uint32_t hello_ms;              /* a stream without the other's hello is cut; 0: 5,000 */
+    uint32_t keepalive_ms;          /* a node that is silent this long twice is away; 0: 5,000 */
 
     /* A whole message; body is good until it returns. */
     void (*on_message)(void *arg,
@@ -56,8 +58,9 @@ struct peers_config {
     void (*on_peer)(void *arg, struct peer *p);
     /* Its backlog was above the high mark and is below the low one. May be NULL. */
     void (*on_room)(void *arg, struct peer *to);
-    /* No session with that node, for a reason that does not go away by waiting: we refuse it, or it
-     * us. Once for each reason in turn; it is dialled on all the same. May be NULL. */
+    /* No session with that node (nil: one that did not say), for a reason that does not go away by
+     * waiting: we refuse it, or it us. Once for each reason in turn; it is dialled on all the same.
+     * May be NULL. */
     void (*on_refused)(void *arg, const struct unique_id *node, const struct err *why);
     void *arg;
 };

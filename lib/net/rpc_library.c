@@ -22,11 +22,12 @@ int rpc_library_open(struct err *err)
                        "opened (install libgrpc29): %s",
                        dlerror());
     struct rpc_library found;
+    void *f;
 #define FIND(here, there)                                                                          \
-    void *here = dlsym(library, #there);                                                           \
-    if (here == NULL)                                                                              \
+    f = dlsym(library, #there);                                                                    \
+    if (f == NULL)                                                                                 \
         return err_set(err, ERR_VERSION, "the library %s has no %s", RPC_LIBRARY, #there);         \
-    memcpy(&found.here, &here, sizeof here);
+    memcpy(&found.here, &f, sizeof f);
     RPC_LIBRARY_FUNCTIONS(FIND)
 #undef FIND
     grpc = found;

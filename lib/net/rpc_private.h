@@ -47,9 +47,7 @@ void rpc_call_hold(struct rpc_call *call, int n);
 void rpc_call_close(struct rpc_call *call, enum err_code code, const char *text, bool abrupt);
 /* rpc_stream: the stream of a call that was let in. */
 struct rpc_stream;
-struct rpc_stream *rpc_stream_create(struct rpc_bridge *b,
-                                     struct rpc_call *call,
-                                     grpc_call *grpc_call);
+struct rpc_stream *rpc_stream_create(struct rpc_bridge *b, struct rpc_call *call, grpc_call *raw);
 
 /* Codes and their texts on the wire. */
 grpc_status_code rpc_status_of(enum err_code code);

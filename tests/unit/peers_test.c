@@ -31,6 +31,7 @@ static struct rpc_bridge *bridge;
 
 struct way {
     int from, to; /* -1: none */
+    bool is_held; /* nothing moves, and nobody is told */
     char bytes[65536];
     size_t first, n;
 };
@@ -67,6 +68,7 @@ static void cut_pair(struct proxy *x, int i)
     close(w->to);
     w[0].from = w[0].to = w[1].from = w[1].to = -1;
     w[0].n = w[1].n = 0;
+    w[0].is_held = w[1].is_held = false;
 }
 
 static void let_pair_in(struct proxy *x)
@@ -122,13 +124,15 @@ static void *run_proxy(void *arg)
         p[1] = (struct pollfd){.fd = x->listener, .events = POLLIN};
         for (int i = 0; i < 2 * PAIRS; i++) {
             struct way *w = &x->ways[i];
-            p[2 + 2 * i] = (struct pollfd){.fd = w->n == 0 ? w->from : -1, .events = POLLIN};
-            p[3 + 2 * i] = (struct pollfd){.fd = w->n > 0 ? w->to : -1, .events = POLLOUT};
+            p[2 + 2 * i] =
+                (struct pollfd){.fd = w->n == 0 && !w->is_held ? w->from : -1, .events = POLLIN};
+            p[3 + 2 * i] =
+                (struct pollfd){.fd = w->n > 0 && !w->is_held ? w->to : -1, .events = POLLOUT};
         }
         if (poll(p, 2 + 4 * PAIRS, -1) < 0)
             continue;
         for (int i = 0; i < 2 * PAIRS; i++)
-            if (x->ways[i].from >= 0
+            if (x->ways[i].from >= 0 && !x->ways[i].is_held
                 && !copy(&x->ways[i], p[2 + 2 * i].revents, p[3 + 2 * i].revents))
                 cut_pair(x, i);
         if (p[1].revents != 0)
@@ -136,8 +140,11 @@ static void *run_proxy(void *arg)
         char c;
         if (p[0].revents == 0 || read(x->command[0], &c, 1) != 1)
             continue;
-        for (int i = 0; i < 2 * PAIRS; i += 2)
-            cut_pair(x, i);
+        for (int i = 0; i < 2 * PAIRS; i++)
+            if (c == 'h')
+                x->ways[i].is_held = x->ways[i].from >= 0;
+            else
+                cut_pair(x, i);
         if (c == 'e')
             return NULL;
     }
@@ -160,6 +167,11 @@ static struct proxy *open_proxy(int target)
 static void cut_all(struct proxy *x)
 {
     ck_assert_int_eq(write(x->command[1], "c", 1), 1);
+}
+
+static void hold_all(struct proxy *x)
+{
+    ck_assert_int_eq(write(x->command[1], "h", 1), 1);
 }
 
 static void close_proxy(struct proxy *x)
@@ -276,7 +288,9 @@ static struct unique_id id_of(uint8_t first)
     return id;
 }
 
-static void open_node(unsigned i, const char *with, uint8_t cluster, uint32_t idle_ms)
+static uint32_t idle_ms, short_ms; /* 0: as in life */
+
+static void open_node(unsigned i, const char *with, uint8_t cluster)
 {
     struct node *n = &nodes[i];
     struct unique_id c = id_of(cluster);
@@ -301,6 +315,8 @@ static void open_node(unsigned i, const char *with, uint8_t cluster, uint32_t id
                                                    .number = n->number,
                                                    .build = "test",
                                                    .idle_ms = idle_ms,
+                                                   .hello_ms = short_ms,
+                                                   .keepalive_ms = short_ms,
                                                    .on_message = on_message,
                                                    .on_peer = on_peer,
                                                    .on_room = on_room,
@@ -340,7 +356,17 @@ static void setup(void)
     bridge = rpc_bridge_create(loop, &err);
     ck_assert_ptr_nonnull(bridge);
     for (unsigned i = 0; i < 2; i++)
-        open_node(i, token.text, 1, 0);
+        open_node(i, token.text, 1);
+}
+
+/* With little patience. */
+static void reopen_quick(void)
+{
+    short_ms = 300;
+    for (unsigned i = 0; i < 2; i++) {
+        close_node(i);
+        open_node(i, token.text, 1);
+    }
 }
 
 static void teardown(void)
@@ -452,7 +478,7 @@ END_TEST
 
 START_TEST(test_three_nodes_talk_to_each_other)
 {
-    open_node(2, token.text, 1, 0);
+    open_node(2, token.text, 1);
     for (unsigned i = 0; i < 3; i++)
         for (unsigned k = 0; k < 3; k++)
             if (i != k)
@@ -502,6 +528,24 @@ START_TEST(test_dials_that_cross)
         cut_all(nodes[1].proxy);
         wait_for(is_detached);
     }
+    ck_assert_uint_eq(nodes[0].n_refusals + nodes[1].n_refusals, 0);
+}
+END_TEST
+
+/* The connection is there, but nothing comes through: only silence tells. */
+START_TEST(test_a_cable_that_is_drawn)
+{
+    reopen_quick();
+    know(0, 1);
+    send_to(0, 1, FRAME_CALLS, 100);
+    wait_for(is_settled);
+    hold_all(nodes[1].proxy);
+    for (int i = 0; i < 100; i++)
+        send_to(0, 1, FRAME_CALLS, 100);
+    send_to(1, 0, FRAME_CONTROL, 100);
+    wait_for(is_settled); /* over another connection */
+    ck_assert_uint_ge(stats_of(0).n_breaks, 1);
+    ck_assert_uint_ge(stats_of(0).n_dials, 2);
     ck_assert_uint_eq(nodes[0].n_refusals + nodes[1].n_refusals, 0);
 }
 END_TEST
@@ -594,7 +638,8 @@ END_TEST
 START_TEST(test_an_idle_stream_is_closed_and_the_session_stays)
 {
     close_node(0);
-    open_node(0, token.text, 1, 60);
+    idle_ms = 60;
+    open_node(0, token.text, 1);
     know(0, 1);
     for (int i = 0; i < 3; i++) {
         send_to(0, 1, FRAME_CALLS, 100);
@@ -637,7 +682,7 @@ END_TEST
 START_TEST(test_a_wrong_token_is_refused)
 {
     close_node(0);
-    open_node(0, "wrong-token", 1, 0);
+    open_node(0, "wrong-token", 1);
     know(0, 1);
     send_to(0, 1, FRAME_CALLS, 100);
     wanted = 1;
@@ -655,7 +700,7 @@ END_TEST
 START_TEST(test_another_cluster_is_refused)
 {
     close_node(0);
-    open_node(0, token.text, 2, 0);
+    open_node(0, token.text, 2);
     know(0, 1);
     send_to(0, 1, FRAME_CALLS, 100);
     wanted = 1;
@@ -805,7 +850,8 @@ static void forge(const void *hello, size_t size)
                                            .cluster_hex = id_hex(c.bytes, sizeof c.bytes, hex)},
                         &ops,
                         NULL);
-    say(hello, size);
+    if (hello != NULL)
+        say(hello, size);
 }
 
 static void ends_with(enum err_code code, const char *why)
@@ -886,6 +932,52 @@ START_TEST(test_garbage_in_a_session_cuts_its_stream)
 }
 END_TEST
 
+START_TEST(test_who_says_nothing_is_cut)
+{
+    reopen_quick();
+    forge(NULL, 0);
+    ends_with(ERR_TIMEOUT, "no hello");
+}
+END_TEST
+
+static struct rpc_stream *accepted[8];
+static unsigned n_accepted;
+
+static void on_accept(void *arg, struct rpc_stream *s)
+{
+    static const struct rpc_stream_ops mute = {forged_on_message, forged_on_room, forged_on_end};
+
+    (void)arg;
+    accepted[n_accepted++ % 8] = s;
+    rpc_stream_use(s, &mute, NULL);
+}
+
+START_TEST(test_a_hello_that_is_not_answered_is_said_again)
+{
+    struct unique_id c = id_of(1), other = id_of(60);
+    char hex[ID_HEX_MAX];
+    struct rpc_server *server =
+        rpc_server_create(&(struct rpc_server_config){.bridge = bridge,
+                                                      .address = "ipv4:127.0.0.1:0",
+                                                      .token = &token},
+                          NULL);
+
+    reopen_quick();
+    rpc_server_add_stream(server, "/ray.c.Node/Session", on_accept, NULL);
+    rpc_server_start(server, id_hex(c.bytes, sizeof c.bytes, hex), "1");
+    peers_add(nodes[0].peers, &other, number_of(1), "127.0.0.1", rpc_server_port(server));
+    send_to(0, 1, FRAME_CALLS, 100);
+    wanted = 3;
+    wait_for(has_dialled);
+    ck_assert_uint_ge(n_answers, 2); /* its hellos */
+    ck_assert_uint_eq(stats_of(0).n_attached, 0);
+    ck_assert_uint_eq(nodes[0].n_refusals, 0);
+    for (unsigned i = 0; i < n_accepted; i++)
+        rpc_stream_close(accepted[i], ERR_NONE, "");
+    rpc_server_destroy(server);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("peers");
@@ -898,6 +990,7 @@ int main(void)
     tcase_add_test(c, test_three_nodes_talk_to_each_other);
     tcase_add_test(c, test_a_break_loses_nothing);
     tcase_add_test(c, test_dials_that_cross);
+    tcase_add_test(c, test_a_cable_that_is_drawn);
     tcase_add_test(c, test_each_of_100000_arrives_once_over_resets);
     tcase_add_test(c, test_long_messages_survive_resets);
     tcase_add_test(c, test_a_node_that_is_not_there_yet_is_dialled_on);
@@ -913,6 +1006,8 @@ int main(void)
     tcase_add_test(d, test_a_peer_may_be_removed_by_its_own_message);
     tcase_add_test(d, test_a_number_has_one_node);
     tcase_add_test(d, test_forged_hellos_are_refused);
+    tcase_add_test(d, test_who_says_nothing_is_cut);
+    tcase_add_test(d, test_a_hello_that_is_not_answered_is_said_again);
     tcase_add_test(d, test_garbage_in_a_session_cuts_its_stream);
     suite_add_tcase(s, d);
     SRunner *r = srunner_create(s);

@@ -45,6 +45,7 @@ def test_an_idle_raylet_never_wakes(cluster):
         program.say("get 3")  # leases, which stay with the program
         program.expect(r"^ok 1$")
     raylet = cluster.zygotes(idle)[0].parent
+    assert "libgrpc" not in Path(f"/proc/{raylet}/maps").read_text()  # opened in a cluster only
     wait_until(lambda: sleeps_without_a_timer(raylet) or None, 10 * slow(), "no timer is armed")
     before = status(raylet)
     for _ in range(300):  # the span of time: another program's work

@@ -27,6 +27,7 @@
 #define GIVE_UP_MS     30000
 #define IDLE_MS        30000
 #define ARGUMENT_TENTH 7
+#define LATE_MS        500 /* the timer fires so much too late: we were stopped */
 
 /* --- what the parts share --- */
 
@@ -286,12 +287,26 @@ static void on_event_fd(void *arg, bool readable, bool writable)
 
 /* --- time --- */
 
+/* This process stood still, and answers may lie unread: that time is not the others'. */
+static void forgive(struct transfer *t, uint64_t late_ms)
+{
+    list_for_each(n, &t->conns)
+    {
+        struct conn *c = list_entry(n, struct conn, node);
+        c->due_ms += late_ms;
+        c->used_ms += late_ms;
+    }
+    list_for_each(n, &t->pulls) list_entry(n, struct pull, node)->progress_ms += late_ms;
+}
+
 static void on_timer(void *arg)
 {
     struct transfer *t = arg;
     uint64_t now_ms = loop_now_ms(), at_ms;
 
     CHECK_MAGIC(t, TRANSFER_MAGIC);
+    if (now_ms > t->due_ms + LATE_MS)
+        forgive(t, now_ms - t->due_ms + LATE_MS);
     t->due_ms = UINT64_MAX;
     at_ms = transfer_conns_on_time(t, now_ms);
     transfer_due(t, at_ms);

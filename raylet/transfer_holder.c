@@ -95,15 +95,28 @@ const struct err *transfer_why_hopeless(const struct pull *p)
 
 /* --- what holders say --- */
 
+static bool has_others(const struct holder *h)
+{
+    list_for_each(n, &h->pull->holders)
+    {
+        const struct holder *o = list_entry(n, struct holder, node);
+        if (o != h && o->state != HOLDER_GONE)
+            return true;
+    }
+    return false;
+}
+
 static void on_gone(struct holder *h)
 {
     struct pull *p = h->pull;
+    bool held_back = h->state == HOLDER_HAS; /* it may do so again */
 
     list_remove(&h->hungry);
     if (!h->is_better
         && h->n_asked < TRANSFER_TRIES) { /* its news of the object may be on their way */
         h->state = HOLDER_NEW;
-        h->ask_ms = loop_now_ms() + TRANSFER_AGAIN_MS;
+        h->ask_ms =
+            loop_now_ms() + (held_back && has_others(h) ? TRANSFER_PARKED_MS : TRANSFER_AGAIN_MS);
     } else {
         h->state = HOLDER_GONE;
         h->is_better = false;

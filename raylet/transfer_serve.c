@@ -313,8 +313,10 @@ void transfer_serve_parked(struct pull *p, uint64_t now_ms, bool at_end)
             send_range(t, c, &k->frame, &s);
         else if (is_live && (at_end || k->due_ms <= now_ms))
             answer_gone(t, c, &k->frame);
-        else if (is_live)
+        else if (is_live) {
+            transfer_due(t, k->due_ms);
             continue;
+        }
         list_remove(&k->node);
         free(k);
         t->stats.n_parked--;

@@ -39,8 +39,8 @@ struct column {
 struct row {
     uint32_t number;
     bool is_draining;
-    bool is_held;
-    uint64_t due_ms; /* then debits and hold end; 0: there are none */
+    bool is_held, has_rejected; /* rejected: nothing is to wait there */
+    uint64_t due_ms;            /* then debits and hold end; 0: there are none */
     uint32_t n_waiting, n_sent;
     struct column **has; /* NODE_RESOURCES_MAX of them; apart, for a walk over the rows */
     unsigned n_has;
@@ -330,7 +330,7 @@ static void end_debits(struct cluster_view *v, uint32_t row)
         r->has[k]->available[i] = r->has[k]->reported[i];
     }
     r->n_sent = 0;
-    r->is_held = false;
+    r->is_held = r->has_rejected = false;
     r->due_ms = 0;
     v->rank[row] = rank_of(v, row);
 }
@@ -625,8 +625,8 @@ static enum view_pick pick_queue(struct cluster_view *v, const struct wanted *w,
         unsigned i = k + start < n ? k + start : k + start - n;
         const struct row *r = &v->rows[row_of(w, i)];
         uint64_t n_waiting = (uint64_t)r->n_waiting + r->n_sent;
-        is_held |= v->keys[i] == HELD;
-        if (v->keys[i] < HELD && n_waiting < fewest) {
+        is_held |= v->keys[i] == HELD || (v->keys[i] < HELD && r->has_rejected);
+        if (v->keys[i] < HELD && !r->has_rejected && n_waiting < fewest) {
             fewest = n_waiting;
             best = i;
         }
@@ -732,10 +732,9 @@ void cluster_view_rejected(struct cluster_view *v,
                 && need[i].units > c->available[at])
                 fits = false;
     }
-    if (fits) {
-        r->is_held = true;
-        set_due(v, r, now_ms + VIEW_DEBIT_MS);
-    }
+    r->is_held |= fits;
+    r->has_rejected = true;
+    set_due(v, r, now_ms + VIEW_DEBIT_MS);
     v->rank[row] = rank_of(v, row);
 }
 
@@ -798,7 +797,7 @@ void cluster_view_selfcheck(const struct cluster_view *v)
             ASSERT(find_cell(r->has[k], i) < r->has[k]->n);
         ASSERT(v->rank[i] == rank_of(v, i));
         ASSERT(r->due_ms == 0 || r->due_ms >= v->next_due_ms);
-        ASSERT(r->due_ms != 0 || (!r->is_held && r->n_sent == 0));
+        ASSERT(r->due_ms != 0 || (!r->is_held && !r->has_rejected && r->n_sent == 0));
         n_cells -= r->n_has;
     }
     ASSERT(n_cells == 0);

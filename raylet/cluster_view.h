@@ -53,8 +53,8 @@ void cluster_view_debit(struct cluster_view *v,
                         uint64_t now_ms);
 /* k units are going there to wait. */
 void cluster_view_add_waiting(struct cluster_view *v, uint32_t number, uint32_t k, uint64_t now_ms);
-/* The node had no room for such a unit and says what it has (n_said 0: nothing). If that should be
- * enough it has other reasons, and is not asked for anything until its next report. */
+/* The node does not take such a unit and says what it has (n_said 0: nothing). Until its next
+ * report nothing is sent there to wait; and nothing at all if that should have been enough. */
 void cluster_view_rejected(struct cluster_view *v,
                            uint32_t number,
                            const struct res_amount *need,

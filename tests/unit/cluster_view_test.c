@@ -244,6 +244,12 @@ START_TEST(inv_37_a_node_that_rejects_knows_better_than_the_view)
     ck_assert_str_eq(pick(5), "wait here 10"); /* not nowhere: it could, later */
     now += VIEW_DEBIT_MS;
     ck_assert_str_eq(pick(5), "there 3");
+    rejected(3, 5, 4);
+    ck_assert_str_eq(pick(5), "wait here 10"); /* nor there: it does not want it to wait */
+    tell(4, 8, 0, 0, 0);
+    ck_assert_str_eq(pick(5), "wait there 4");
+    now += VIEW_DEBIT_MS;
+    ck_assert_str_eq(pick(4), "there 3");
     rejected(99, 1, 1);
 }
 END_TEST
@@ -369,7 +375,7 @@ START_TEST(reports_from_outside_do_no_harm)
     ck_assert_str_eq(pick_of(&need, 1), "wait there 3");
     cluster_view_rejected(v, 3, &need, 1, &said, 1, now);
     cluster_view_debit(v, 3, &need, 1, UINT32_MAX, now);
-    ck_assert_str_eq(pick_of(&need, 1), "wait there 3");
+    ck_assert_str_eq(pick_of(&need, 1), "wait here 10");
     need.units = INT64_MAX;
     ck_assert_str_eq(pick_of(&need, 1), "nowhere 10");
 }
@@ -382,7 +388,7 @@ static const char *const names[NAMES] =
     {"CPU", "GPU", "memory", "odd", "disk", "object_store_memory"};
 
 struct plain {
-    bool is_known, is_draining, is_held;
+    bool is_known, is_draining, is_held, has_rejected;
     int64_t total[NAMES], reported[NAMES], available[NAMES];
     unsigned n_waiting, n_sent;
     uint64_t due;
@@ -401,7 +407,7 @@ static void plain_expire(struct plain *p)
     if (p->due == 0 || now < p->due)
         return;
     memcpy(p->available, p->reported, sizeof p->available);
-    p->is_held = false;
+    p->is_held = p->has_rejected = false;
     p->n_sent = 0;
     p->due = 0;
 }
@@ -455,11 +461,11 @@ static void check_pick(const int64_t *need, enum view_pick got, uint32_t number)
         n_known += q->is_known;
         if (!q->is_known || q->is_draining || !has(q->total, need))
             continue;
-        n_held += q->is_held;
-        if (q->is_held)
+        n_held += q->is_held || q->has_rejected;
+        n_fit += !q->is_held && has(q->available, need);
+        if (q->is_held || q->has_rejected)
             continue;
         n_possible++;
-        n_fit += has(q->available, need);
         if (q->n_waiting + q->n_sent < fewest)
             fewest = q->n_waiting + q->n_sent;
     }
@@ -484,7 +490,8 @@ static void check_pick(const int64_t *need, enum view_pick got, uint32_t number)
         ck_assert_int_eq(got, VIEW_WAIT_HERE);
     } else if (n_possible > 0) {
         ck_assert_int_eq(got, VIEW_WAIT_THERE);
-        ck_assert(p->is_known && !p->is_draining && !p->is_held && has(p->total, need));
+        ck_assert(p->is_known && !p->is_draining && !p->is_held && !p->has_rejected);
+        ck_assert(has(p->total, need));
         ck_assert_uint_eq(p->n_waiting + p->n_sent, fewest);
     } else {
         ck_assert_int_eq(got, n_held > 0 ? VIEW_WAIT_HERE : VIEW_NOWHERE);
@@ -600,10 +607,9 @@ START_TEST(twenty_thousand_random_events_agree_with_a_plain_implementation)
             bool fits = true;
             for (int i = 0; i < NAMES; i++)
                 fits &= p->total[i] == 0 || units[i] <= p->available[i] || units[i] == 0;
-            if (fits) {
-                p->is_held = true;
-                p->due = now + VIEW_DEBIT_MS;
-            }
+            p->is_held |= fits;
+            p->has_rejected = true;
+            p->due = now + VIEW_DEBIT_MS;
         } else {
             enum view_pick got = cluster_view_pick(v, need, n, now, &number);
             ck_assert_uint_lt(number, NODES);

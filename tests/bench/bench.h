@@ -31,6 +31,8 @@ void bench_objects(bool quick);
 /* transfer.c: the row of bulk transfer between two stores; memory is fresh. */
 void bench_transfer(bool quick);
 
+/* Frames of 64 B on a bare gRPC stream, per second; 0 until bench_sessions has run. */
+extern double bench_stream_frames;
 /* nodes.c: the rows of nodes; needs redis-server. */
 void bench_nodes(bool quick);
 /* sessions.c: the rows of sessions between raylets, in a process without gRPC. */

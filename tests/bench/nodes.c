@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Nodes of a cluster on this machine: how soon they are ready, and what their daemons take. */
+/*
+ * Nodes of a cluster on this machine: how soon they are ready, what their daemons take, and tasks
+ * that run at another node than the program's.
+ */
 #include <dirent.h>
 #include <fcntl.h>
+#include <ray/ray.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,7 +141,73 @@ static void add_time(const char *name, double *v, double budget_ms)
                            false});
 }
 
-static void measure(const char *head, const char *second)
+static int nothing(ray_call *call)
+{
+    return ray_return(call, 0, 1);
+}
+RAY_REMOTE(nothing, .resources = "there=0.0001");
+
+/* n of them at once; per second. */
+static double tasks_per_s(size_t n)
+{
+    ray_ref *refs = calloc(n, sizeof *refs);
+    int64_t y;
+
+    if (refs == NULL)
+        abort();
+    uint64_t t = clock_now_ns();
+    for (size_t i = 0; i < n; i++)
+        refs[i] = ray_remote(nothing);
+    for (size_t i = 0; i < n; i++)
+        if (ray_take(refs[i], &y, RAY_FOREVER) != RAY_OK)
+            exit(ray_report(stderr));
+    t = clock_now_ns() - t;
+    free(refs);
+    return (double)n / ((double)t / 1e9);
+}
+
+static double trip_us(int n, double q)
+{
+    double *us = calloc((size_t)n, sizeof *us);
+    int64_t y;
+
+    if (us == NULL)
+        abort();
+    for (int i = 0; i < n; i++) {
+        uint64_t t = clock_now_ns();
+        if (ray_take(ray_remote(nothing), &y, RAY_FOREVER) != RAY_OK)
+            exit(ray_report(stderr));
+        us[i] = (double)(clock_now_ns() - t) / 1e3;
+    }
+    double v = bench_quantile(us, (size_t)n, q);
+    free(us);
+    return v;
+}
+
+/* The program joins at the head; only the second node has what its tasks need. */
+static void tasks_there(const char *address, const char *head, bool quick)
+{
+    if (ray_init(RAY_CONFIG(.address = address, .temp_dir = head)) != RAY_OK)
+        exit(ray_report(stderr));
+    tasks_per_s(20000);
+    bench_add((struct row){"no-op tasks through two raylets (loopback)",
+                           tasks_per_s(quick ? 200000 : 1000000),
+                           "/s",
+                           bench_stream_frames,
+                           "frames of 64 B on a bare gRPC stream",
+                           0.25,
+                           true});
+    bench_add((struct row){"task round trip through two raylets p50 (loopback)",
+                           trip_us(quick ? 1000 : 5000, 0.5),
+                           "us",
+                           0,
+                           "",
+                           0,
+                           false});
+    ray_shutdown();
+}
+
+static void measure(const char *head, const char *second, bool quick)
 {
     char head_temp[100], second_temp[100], address[100], at[200], port[32] = "";
     const char *const ip = "--node-ip-address=127.0.0.1", *const store =
@@ -157,9 +227,17 @@ static void measure(const char *head, const char *second)
             abort();
         fclose(f);
         snprintf(address, sizeof address, "--address=%s", port);
-        join[i] = run((const char *const[]){"start", address, ip, store, second_temp, NULL});
-        if (i == RUNS - 1)
+        join[i] = run((const char *const[]){"start",
+                                            address,
+                                            ip,
+                                            store,
+                                            second_temp,
+                                            "--resources={\"there\": 1000}",
+                                            NULL});
+        if (i == RUNS - 1) {
             add_daemons(head);
+            tasks_there(port, head, quick);
+        }
         run((const char *const[]){"stop", second_temp, NULL});
         stop[i] = run((const char *const[]){"stop", head_temp, NULL});
     }
@@ -174,7 +252,6 @@ void bench_nodes(bool quick)
     char head[80], second[80], *slash;
     ssize_t n = readlink("/proc/self/exe", ray, sizeof ray - 20);
 
-    (void)quick;
     if (n < 0)
         abort();
     ray[n] = '\0';
@@ -188,6 +265,6 @@ void bench_nodes(bool quick)
     snprintf(second, sizeof second, "%s/second", folder);
     setenv("HOME", folder, 1);
     unsetenv("RAY_AUTH_TOKEN");
-    measure(head, second);
+    measure(head, second, quick);
     remove_tree(folder);
 }

@@ -73,6 +73,7 @@ struct peer {
     uint32_t backoff_ms;
     struct loop_timer *redial;
     bool is_waiting, is_full, is_removed, ack_is_due;
+    bool is_lost;  /* logged: it is away */
     unsigned n_in; /* callbacks that run */
     char refusal[200];
 };
@@ -171,6 +172,7 @@ struct peer *peers_add(struct peers *ps,
                        int port)
 {
     struct peer *p = peers_find(ps, number);
+    char at[sizeof p->address];
     struct in6_addr ip;
 
     CHECK_MAGIC(ps, PEERS_MAGIC);
@@ -179,11 +181,16 @@ struct peer *peers_add(struct peers *ps,
     if (p == NULL)
         p = create_peer(ps, node, number);
     if (inet_pton(AF_INET, address, &ip) == 1)
-        snprintf(p->address, sizeof p->address, "ipv4:%s:%d", address, port);
+        snprintf(at, sizeof at, "ipv4:%s:%d", address, port);
     else if (inet_pton(AF_INET6, address, &ip) == 1)
-        snprintf(p->address, sizeof p->address, "ipv6:[%s]:%d", address, port);
+        snprintf(at, sizeof at, "ipv6:[%s]:%d", address, port);
     else
-        snprintf(p->address, sizeof p->address, "dns:///%.100s:%d", address, port);
+        snprintf(at, sizeof at, "dns:///%.100s:%d", address, port);
+    if (strcmp(at, p->address) != 0) { /* dialled there at once */
+        memcpy(p->address, at, sizeof at);
+        p->is_waiting = false;
+        p->backoff_ms = BACKOFF_MS;
+    }
     if (list_empty(&p->dirty))
         list_append(&ps->dirty, &p->dirty);
     return p;
@@ -362,16 +369,21 @@ static void on_end(void *arg, const struct err *why)
     struct peers *ps = p->peers;
 
     CHECK_MAGIC(p, PEER_MAGIC);
-    log_debug("peer",
-              p->state == PEER_ATTACHED ? "break" : "away",
-              "number=%u code=%d msg=\"%s\"",
-              p->number,
-              (int)why->code,
-              why->text);
+    /* Its first failure; that the other side closed an idle stream is none. */
+    bool is_news = p->backoff_ms == BACKOFF_MS && why->code != ERR_NONE && why->code != ERR_EXISTS
+                   && (p->is_ours || link_session_backlog(p->session) > 0);
+    p->is_lost = p->is_lost || is_news;
+    LOG_AT(is_news ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG,
+           "peer",
+           p->state == PEER_ATTACHED ? "break" : "away",
+           "number=%u address=%s msg=\"%s\"",
+           p->number,
+           p->address,
+           why->text);
     /* In mid-session gRPC says so itself. */
     bool is_refusal =
         is_for_good(why->code) && (p->state == PEER_DIALING || why->code != ERR_PROTOCOL);
-    ps->n_breaks += p->state == PEER_ATTACHED;
+    ps->n_breaks += p->state == PEER_ATTACHED && why->code != ERR_NONE;
     let_go(p, ERR_NONE, "");
     wait_to_dial(p);
     enter(p);
@@ -401,12 +413,15 @@ static int attach(struct peer *p, uint64_t expects, struct err *err)
     p->active_ms = loop_now_ms();
     p->backoff_ms = BACKOFF_MS;
     p->refusal[0] = '\0';
-    log_debug("peer",
-              "attached",
-              "number=%u by=%s dial=%" PRIu64,
-              p->number,
-              p->is_ours ? "us" : "them",
-              p->is_ours ? p->dial : p->seen);
+    LOG_AT(p->is_lost ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG,
+           "peer",
+           "attached",
+           "number=%u by=%s dial=%" PRIu64 " backlog=%zu",
+           p->number,
+           p->is_ours ? "us" : "them",
+           p->is_ours ? p->dial : p->seen,
+           link_session_backlog(p->session));
+    p->is_lost = false;
     mark_dirty(p);
     return 0;
 }

@@ -49,12 +49,14 @@ sim      := $(if $(wildcard tests/sim/*.c),$(BUILD)/tests/sim/sim)
 plants   := $(patsubst tests/sim/plants/%.patch,$(BUILD)/tests/sim/plant_%,$(wildcard tests/sim/plants/*.patch))
 refs     := $(if $(wildcard tests/sim/refs/*.c),$(BUILD)/tests/sim/refs/refs) \
             $(patsubst tests/sim/refs/plants/%.patch,$(BUILD)/tests/sim/refs/plant_%,$(wildcard tests/sim/refs/plants/*.patch))
+machines := $(if $(wildcard tests/sim/machines/*.c),$(BUILD)/tests/sim/machines/machines) \
+            $(patsubst tests/sim/machines/plants/%.patch,$(BUILD)/tests/sim/machines/plant_%,$(wildcard tests/sim/machines/plants/*.patch))
 bench    := $(if $(wildcard tests/bench/*.c),$(BUILD)/tests/bench/bench)
 
 .PHONY: all demo test unit fuzz bench check-source install deb-deps clean examples tests FORCE
 all: $(bins) $(libray) $(static) $(examples) $(parallel) compile_commands.json
 examples: $(examples) $(parallel)
-tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(refs) $(bench)
+tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(refs) $(machines) $(bench)
 
 # Messages from proto/; only *_rpc.c and *_codec.c see them. Generated code is not ours to warn about.
 $(BUILD)/gen/proto/%.pb-c.c $(BUILD)/gen/proto/%.pb-c.h: proto/%.proto
@@ -152,6 +154,10 @@ refs_deps = $(call objs,$(wildcard tests/sim/refs/*.c) tests/sim/clock.c) $(lib)
 $(BUILD)/tests/sim/refs/refs: $(refs_deps)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
+machines_deps = $(call objs,$(wildcard tests/sim/machines/*.c) tests/sim/clock.c) $(lib)/libraylet.a $(lib)/libbase.a
+$(BUILD)/tests/sim/machines/machines: $(machines_deps)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
 # A simulator with a bug in one file: a patched copy of it, instead of it.
 planted = $(patsubst %.c,$(BUILD)/obj/%.o,$(shell sed -n 's,^+++ b/,,p' $<))
 define plant
@@ -165,6 +171,8 @@ $(BUILD)/tests/sim/plant_%: tests/sim/plants/%.patch $(sim_deps)
 	$(plant)
 $(BUILD)/tests/sim/refs/plant_%: tests/sim/refs/plants/%.patch $(refs_deps)
 	$(plant)
+$(BUILD)/tests/sim/machines/plant_%: tests/sim/machines/plants/%.patch $(machines_deps)
+	$(plant)
 $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a $(libray)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o %.a,$^) $(LDFLAGS) -levent_core $(call user,../../lib)
@@ -172,7 +180,7 @@ $(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(lib)/libr
 demo: all
 	$(BUILD)/examples/wordcount $(ARGS)
 
-unit: $(unit) $(fuzzers) $(sim) $(plants) $(refs)
+unit: $(unit) $(fuzzers) $(sim) $(plants) $(refs) $(machines)
 	tests/run_unit.sh $(BUILD)
 test: all tests
 	tests/run_unit.sh $(BUILD)

@@ -24,7 +24,8 @@ for t in "$build"/tests/fuzz/*_fuzz; do
 done
 [ -x "$build/tests/sim/sim" ] && run "$build/tests/sim/sim"
 [ -x "$build/tests/sim/refs/refs" ] && run "$build/tests/sim/refs/refs"
-for t in tests/sim/plants/*.patch tests/sim/refs/plants/*.patch; do
+[ -x "$build/tests/sim/machines/machines" ] && run "$build/tests/sim/machines/machines"
+for t in tests/sim/plants/*.patch tests/sim/refs/plants/*.patch tests/sim/machines/plants/*.patch; do
     plant=$build/$(dirname "$(dirname "$t")")/plant_$(basename "$t" .patch)
     [ -x "$plant" ] && run tests/sim/expect_caught.sh "$plant" "$t"
 done

@@ -191,7 +191,7 @@ static int find_redis(char *path, size_t size)
 
     while (at != NULL && *at != '\0') {
         size_t n = strcspn(at, ":");
-        if (n > 0 && (size_t)snprintf(path, size, "%.*s/redis-server", (int)n, at) < size
+        if (at[0] == '/' && (size_t)snprintf(path, size, "%.*s/redis-server", (int)n, at) < size
             && access(path, X_OK) == 0)
             return 0;
         at += n + (at[n] == ':');
@@ -254,7 +254,7 @@ int start_main(int argc, char **argv)
 {
     static struct start_options o; /* it keeps the secrets of the command line */
     int rc = start_options_parse(&o, argc, argv);
-    bool wants_redis = o.is_head && config_text(&o.config, CONFIG_REDIS_ADDRESS)[0] == '\0';
+    bool wants_redis = o.is_head && o.redis_address[0] == '\0';
 
     if (rc != FLAGS_GO_ON)
         return rc;

@@ -22,8 +22,9 @@ struct start_options {
     struct config config;
     bool is_head, block, verbose;
     char node_ip[64];
-    char listen_ip[64];    /* of a head's GCS: node_ip, or all */
-    char gcs_address[300]; /* to join; of a head empty until its port is known */
+    char listen_ip[64];      /* of a head's GCS: node_ip, or all */
+    char gcs_address[300];   /* to join; of a head empty until its port is known */
+    char redis_address[300]; /* of an external one: IP:PORT or a path; else empty */
     struct start_resource resources[START_RESOURCES_MAX];
     unsigned n_resources;
     struct auth_token token;

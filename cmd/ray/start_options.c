@@ -154,6 +154,38 @@ static int set_ip(struct start_options *o, const struct flags *f)
     return FLAGS_GO_ON;
 }
 
+/* gcs_server wants an address, since it asks nobody for names. */
+static int set_redis(struct start_options *o, const struct flags *f)
+{
+    const char *text = config_text(&o->config, CONFIG_REDIS_ADDRESS);
+    const struct addrinfo wanted = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found;
+    char host[300], ip[64];
+
+    if (text[0] == '\0')
+        return FLAGS_GO_ON;
+    if (text[0] == '/' && strlen(text) < sizeof o->redis_address) {
+        memcpy(o->redis_address, text, strlen(text) + 1);
+        return FLAGS_GO_ON;
+    }
+    if (!is_address(text))
+        return flags_refuse(f,
+                            "--redis-address must be HOST:PORT, or the path of its socket that "
+                            "begins with /, not %.60s",
+                            text);
+    snprintf(host, sizeof host, "%.*s", (int)(strrchr(text, ':') - text), text);
+    int rc = getaddrinfo(host, NULL, &wanted, &found);
+    if (rc != 0)
+        return flags_refuse(f, "--redis-address: %.60s: %s", host, gai_strerror(rc));
+    inet_ntop(AF_INET,
+              &((const struct sockaddr_in *)(const void *)found->ai_addr)->sin_addr,
+              ip,
+              sizeof ip);
+    freeaddrinfo(found);
+    snprintf(o->redis_address, sizeof o->redis_address, "%s%s", ip, strrchr(text, ':'));
+    return FLAGS_GO_ON;
+}
+
 /* --- resources --- */
 
 static int add_resource(struct start_options *o,
@@ -328,6 +360,8 @@ int start_options_parse(struct start_options *o, int argc, char **argv)
         rc = o->is_head ? check_head(o, f) : check_join(o, f);
     if (rc == FLAGS_GO_ON && strlen(config_text(&o->config, CONFIG_NODE_NAME)) > 63)
         rc = flags_refuse(f, "--node-name has at most 63 bytes");
+    if (rc == FLAGS_GO_ON && o->is_head)
+        rc = set_redis(o, f);
     if (rc == FLAGS_GO_ON)
         rc = set_ip(o, f);
     if (rc == FLAGS_GO_ON)

@@ -40,7 +40,7 @@
 #define WORDS_MAX  (START_RESOURCES_MAX + 24)
 #define STEADY_MS  10000 /* who ran so long did not fail */
 #define SLOW_MS    2000  /* then a part that is not ready is named */
-#define TAIL_BYTES 2048
+#define TAIL_BYTES 1500
 
 #define GCS_REPLACED 3 /* exit status of a gcs_server: another head has this cluster */
 #define RAYLET_DEAD  3 /* of a raylet: the GCS declared it dead */
@@ -151,7 +151,7 @@ static void add_gcs_words(const struct supervisor *s, struct words *w)
     const char *user = config_text(c, CONFIG_REDIS_USERNAME);
 
     words_add(w, "--address=%s:%d", s->o->listen_ip, s->gcs_port);
-    words_add(w, "--redis=%s", is_private ? REDIS_SOCKET : config_text(c, CONFIG_REDIS_ADDRESS));
+    words_add(w, "--redis=%s", is_private ? REDIS_SOCKET : s->o->redis_address);
     if (!is_private && user[0] != '\0')
         words_add(w, "--redis-username=%s", user);
     if (!is_private)

@@ -52,7 +52,7 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "custom resources, as {\"disk\": 2, \"license\": 0.5}")                                      \
     X(LABELS, "labels", "RAY_labels", TEXT, "", 0, 0, "KEY=VALUE,...",                             \
       "what lists tell of this node, as region=eu,ray.io/accelerator-type=H100")                   \
-    X(REDIS_ADDRESS, "redis-address", "RAY_REDIS_ADDRESS", TEXT, "", 0, 0, "IP:PORT or PATH",      \
+    X(REDIS_ADDRESS, "redis-address", "RAY_REDIS_ADDRESS", TEXT, "", 0, 0, "HOST:PORT or PATH",    \
       "an external Redis for a head's tables (default: a private one)")                            \
     X(REDIS_USERNAME, "redis-username", "RAY_REDIS_USERNAME", TEXT, "", 0, 0, "NAME",              \
       "there")                                                                                     \

@@ -585,7 +585,7 @@ def redis(tmp_path_factory):
 
 @pytest.mark.parametrize("way", ["port", "path"])
 def test_a_head_on_an_external_redis_keeps_its_cluster(nodes, redis, way):
-    where = f"--redis-address={HERE}:{redis.port}" if way == "port" else f"--redis-address={redis.folder}/socket"
+    where = f"--redis-address=localhost:{redis.port}" if way == "port" else f"--redis-address={redis.folder}/socket"
     env = {"RAY_external_storage_namespace": "mine"}
     one = nodes.head(where, "--redis-password=a-password", env=env)
     assert set(one.daemons()) == {"gcs_server", "raylet"}
@@ -699,6 +699,8 @@ def test_a_part_that_fails_is_named_with_its_last_words(nodes):
     (["--address=1.2.3.4:6379", "--port=6379"], ["--port is the head's"]),
     (["--address=1.2.3.4:6379", "--redis-address=1.2.3.4:6379"], ["--redis-address is the head's"]),
     (["--head", "--redis-password=x"], ["--redis-address"]),
+    (["--head", "--redis-address=./socket"], ["HOST:PORT", "begins with /"]),
+    (["--head", "--redis-address=name.invalid:6379"], ["name.invalid"]),
     (["--head", "--num-cpu=2"], ["did you mean --num-cpus?"]),
     (["--head", "--num-cpus=0"], ["--num-cpus must be", "not 0"]),
     (["--head", "--num-cpus"], ["--num-cpus needs a value"]),

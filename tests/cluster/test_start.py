@@ -146,10 +146,11 @@ class Nodes:
 def nodes(cluster):
     n = Nodes(cluster)
     yield n
+    for program in cluster.programs:
+        if program.process.poll() is None:  # of a test that failed
+            program.kill(signal.SIGTERM)
     for supervisor in cluster.named("ray::supervisor"):
         os.kill(supervisor.pid, signal.SIGTERM)
-    for foreground in cluster.named("ray"):
-        os.kill(foreground.pid, signal.SIGTERM)
     try:
         cluster.processes_gone(30)
         wait_until(lambda: not n.at_work() or None, 5 * slow(), "nobody works in a session folder")

@@ -64,13 +64,14 @@ struct peer *peer_on_route(uint32_t route)
 
 struct peer *peer_find(const struct unique_id *id, bool as_owner)
 {
+    uint32_t role = as_owner ? WIRE_ROUTE_OWNER : WIRE_ROUTE_WORKER;
     struct peer *found = NULL;
 
     list_for_each(n, &core.peers)
     {
         struct peer *p = list_entry(n, struct peer, node);
         if (p->is_raylet || p->link == NULL || p->leaving || !unique_id_eq(&p->id, id)
-            || ((p->route & WIRE_ROUTE_PROCESS) != 0 && p->as_owner != as_owner))
+            || ((p->route & WIRE_ROUTE_PROCESS) != 0 && (p->route & role) == 0))
             continue;
         if (found == NULL || p->as_owner == as_owner || found->as_owner != as_owner)
             found = p;

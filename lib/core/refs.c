@@ -519,9 +519,7 @@ static void on_dead(const uint8_t *body, size_t size)
     list_for_each_safe(n, &core.peers)
     {
         struct peer *p = list_entry(n, struct peer, node);
-        if (p->route == (WIRE_ROUTE_PROCESS | w.process))
-            peer_free(p);
-        else if ((p->route & WIRE_ROUTE_PROCESS) != 0 && p->process == w.process)
+        if ((p->route & WIRE_ROUTE_PROCESS) != 0 && p->process == w.process)
             peer_end(p, &(struct err){.code = ERR_DIED, .text = "the process is gone"});
     }
 }

@@ -175,6 +175,7 @@ struct store_use {
     uint32_t n_blocks;
     uint32_t slot;     /* LENT: to this process */
     bool is_allocated; /* the arena says so of its blocks, or it has none */
+    bool is_copy;      /* of what another node keeps */
 };
 /* The next entry after `entry` (0 begins) that is not free; 0: none is left. Pins are counted when
  * the walk begins. use may be NULL. */

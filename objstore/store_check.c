@@ -65,6 +65,7 @@ uint32_t store_next(const struct store *s, uint32_t entry, struct store_use *use
                                       .n_holds = e->n_holds,
                                       .n_blocks = e->n_blocks,
                                       .slot = e->slot,
+                                      .is_copy = e->is_copy,
                                       .is_allocated =
                                           e->n_blocks == 0
                                           || arena_is_allocated(s->arena, e->first, e->n_blocks)};

@@ -197,7 +197,7 @@ static void check_sealed(const struct check *c, const struct memory_entry *e)
                  name_process(c->v, x->owner, who));
     else if (e->ref > 0)
         check_fit(c, e);
-    else if (has_answered(c->v, x->owner) && !is_expected(c, x))
+    else if (x->is_copy == 0 && has_answered(c->v, x->owner) && !is_expected(c, x))
         complain(c,
                  RULE_ENTRY_RECORD,
                  x->place,

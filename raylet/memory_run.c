@@ -66,6 +66,41 @@ static void add_processes(const struct node *n, struct sheet *s, struct wire_boo
     }
 }
 
+static void add_elsewhere(struct sheet *s, struct wire_books *w, uint32_t number, int32_t pid)
+{
+    struct wire_books_process row = {.process = number,
+                                     .kind = WIRE_WORKER,
+                                     .pid = pid,
+                                     .slot = WIRE_SLOT_NONE};
+
+    add_row(s, &row, sizeof row);
+    w->n_processes++;
+}
+
+/* Processes of other nodes, and this raylet, which brings their objects: what they say of their
+ * refs is not to be had here. */
+static void add_others(const struct node *n, struct sheet *s, struct wire_books *w)
+{
+    struct word_map seen = {0};
+    struct store_use use;
+
+    if (n->view == NULL)
+        return;
+    add_elsewhere(s, w, n->number, getpid());
+    for (uint32_t i = 0; i < n->n_guests; i++)
+        if (n->guests[i] != NULL)
+            add_elsewhere(s, w, n->guests[i]->number, n->guests[i]->pid);
+    for (uint32_t i = 0; (i = store_next(n->store, i, &use)) != 0;) {
+        uint32_t owner = n->index[i].owner;
+        if (use.n_blocks == 0 || owner == 0 || guest_run_find(n, owner) != NULL
+            || word_map_get(&seen, owner) != 0)
+            continue;
+        add_elsewhere(s, w, owner, 0);
+        word_map_set(&seen, owner, 1);
+    }
+    word_map_fini(&seen);
+}
+
 static void add_entries(const struct node *n, struct sheet *s, struct wire_books *w)
 {
     struct store_use use;
@@ -77,10 +112,11 @@ static void add_entries(const struct node *n, struct sheet *s, struct wire_books
                                        .n_blocks = use.n_blocks,
                                        .n_holds = use.n_holds,
                                        .state = (uint8_t)word,
-                                       .is_allocated = use.is_allocated};
+                                       .is_allocated = use.is_allocated,
+                                       .is_copy = use.is_copy};
         if (row.state == STORE_ENTRY_LENT) {
-            const struct process *p = n->processes[use.slot];
-            row.owner = p != NULL ? p->number : 0;
+            const struct process *p = use.slot < BOARD_SLOTS ? n->processes[use.slot] : NULL;
+            row.owner = use.slot == STORE_RUN_TRANSFER ? n->number : p != NULL ? p->number : 0;
         } else if (use.n_blocks > 0) {
             row.offset = x->offset;
             row.size = x->size;
@@ -95,29 +131,37 @@ static void add_entries(const struct node *n, struct sheet *s, struct wire_books
     }
 }
 
-static void add_uses(const struct node *n, struct sheet *s, struct wire_books *w)
+static void add_uses_of(const struct node *n,
+                        uint32_t slot,
+                        uint32_t number,
+                        struct sheet *s,
+                        struct wire_books *w)
 {
     static const enum wire_use kinds[] = {[STORE_HOLDING_PIN] = WIRE_USE_PIN,
                                           [STORE_HOLDING_HOLD] = WIRE_USE_HOLD,
                                           [STORE_HOLDING_LENT] = WIRE_USE_LENT};
+    struct store_holding h;
 
-    for (uint32_t i = 0; i < n->n_slots; i++) {
-        const struct process *p = n->processes[i];
-        struct store_holding h;
-        if (p == NULL || !p->in_store)
-            continue;
-        for (uint64_t at = 0; store_next_holding(n->store, i, &at, &h);) {
-            struct wire_books_use row = {.process = p->number,
-                                         .kind = kinds[h.kind],
-                                         .place = h.place,
-                                         .offset = h.offset,
-                                         .size = h.size,
-                                         .n = h.n,
-                                         .is_allocated = h.is_allocated};
-            add_row(s, &row, sizeof row);
-            w->n_uses++;
-        }
+    for (uint64_t at = 0; store_next_holding(n->store, slot, &at, &h);) {
+        struct wire_books_use row = {.process = number,
+                                     .kind = kinds[h.kind],
+                                     .place = h.place,
+                                     .offset = h.offset,
+                                     .size = h.size,
+                                     .n = h.n,
+                                     .is_allocated = h.is_allocated};
+        add_row(s, &row, sizeof row);
+        w->n_uses++;
     }
+}
+
+static void add_uses(const struct node *n, struct sheet *s, struct wire_books *w)
+{
+    for (uint32_t i = 0; i < n->n_slots; i++)
+        if (n->processes[i] != NULL && n->processes[i]->in_store)
+            add_uses_of(n, i, n->processes[i]->number, s, w);
+    if (n->transfer != NULL)
+        add_uses_of(n, STORE_RUN_TRANSFER, n->number, s, w);
 }
 
 static void on_books_ask(struct command *c)
@@ -142,6 +186,7 @@ static void on_books_ask(struct command *c)
     w.peak = stats.peak;
     w.n_waiting = stats.n_waiting;
     add_processes(n, &s, &w);
+    add_others(n, &s, &w);
     add_entries(n, &s, &w);
     add_uses(n, &s, &w);
     write_out(&s);

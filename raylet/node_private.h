@@ -183,11 +183,11 @@ struct node {
     struct transfer *transfer; /* NULL if peers is */
     struct list executables;   /* of jobs elsewhere, for the next */
     struct cluster_view *view; /* NULL if peers is */
-    struct spill *spill; /* units that are at other nodes; NULL if peers is */
+    struct spill *spill;       /* units that are at other nodes; NULL if peers is */
     struct spill_actions spill_actions;
-    bool spill_due;            /* some may go elsewhere now */
-    struct peers *peers;       /* NULL: this raylet is alone */
-    uint32_t telling;          /* of which death each peer was told last */
+    bool spill_due;      /* some may go elsewhere now */
+    struct peers *peers; /* NULL: this raylet is alone */
+    uint32_t telling;    /* of which death each peer was told last */
     struct list dirty;
     struct unique_id cluster, id;
     uint32_t number;            /* of the node, by the GCS; 0: not registered yet */

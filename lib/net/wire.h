@@ -561,6 +561,7 @@ struct wire_books_entry {
     uint16_t attempt;
     uint8_t state;        /* enum store_state */
     uint8_t is_allocated; /* the arena says so of its blocks */
+    uint8_t is_copy;      /* of what another node keeps: its owner need not know of it */
 } __attribute__((packed));
 enum wire_use {
     WIRE_USE_PIN = 1,  /* place: n of the process's slots */

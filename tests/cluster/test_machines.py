@@ -174,6 +174,27 @@ def test_results_made_elsewhere_are_got(two, size):
     leave(program)
 
 
+def test_the_books_of_each_node_agree(two):
+    """With copies of what others own, while they are there and after."""
+    program = two.nodes[0].driver()
+    mine = ask(program, "put 3000000 3")
+    there = ask(program, "make 3000000 4 b=1")
+    ask(program, f"get {there}", r"sum (\d+)")
+    ask(program, f"pass {mine} 0 b=1", r"sum [0-9a-f]{8} (\d+)")
+
+    def check(node):
+        return subprocess.run([build_dir() / "bin" / "ray", "memory", "--check", f"--session-dir={node.session}"],
+                              capture_output=True, text=True, env=two.cluster.env(), timeout=30 * slow())
+    for node in two.nodes:
+        found = check(node)
+        assert found.returncode == 0, found.stdout + found.stderr
+    ask(program, f"drop {mine}")
+    ask(program, f"drop {there}")
+    wait_until(lambda: all(" 0 objects in the store" in check(node).stdout for node in two.nodes) or None, 10 * slow(),
+               "what was dropped is freed on both nodes")
+    leave(program)
+
+
 @pytest.mark.parametrize("size", [200_000, 20_000_000])
 def test_arguments_go_where_the_task_is(two, size):
     program = two.nodes[0].driver()

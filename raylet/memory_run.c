@@ -68,10 +68,7 @@ static void add_processes(const struct node *n, struct sheet *s, struct wire_boo
 
 static void add_elsewhere(struct sheet *s, struct wire_books *w, uint32_t number, int32_t pid)
 {
-    struct wire_books_process row = {.process = number,
-                                     .kind = WIRE_WORKER,
-                                     .pid = pid,
-                                     .slot = WIRE_SLOT_NONE};
+    struct wire_books_process row = {.process = number, .pid = pid, .slot = WIRE_SLOT_NONE};
 
     add_row(s, &row, sizeof row);
     w->n_processes++;

@@ -183,20 +183,21 @@ static json_t *workers_of(struct raylet_client *link, int timeout_ms, struct err
     close(f.fd);
     id_hex(raylet_client_welcome(link)->node.bytes, ID_UNIQUE_SIZE, node);
     for (uint32_t i = 0; i < books.n_processes && p != MAP_FAILED; i++)
-        json_array_append_new(list,
-                              json_pack("{s:i, s:i, s:s, s:s, s:b, s:i}",
-                                        "process",
-                                        (int)p[i].process,
-                                        "pid",
-                                        (int)p[i].pid,
-                                        "worker_type",
-                                        p[i].kind == WIRE_DRIVER ? "DRIVER" : "WORKER",
-                                        "node_id",
-                                        node,
-                                        "is_alive",
-                                        1,
-                                        "job",
-                                        (int)p[i].job));
+        if (p[i].kind != 0) /* else it is of another node */
+            json_array_append_new(list,
+                                  json_pack("{s:i, s:i, s:s, s:s, s:b, s:i}",
+                                            "process",
+                                            (int)p[i].process,
+                                            "pid",
+                                            (int)p[i].pid,
+                                            "worker_type",
+                                            p[i].kind == WIRE_DRIVER ? "DRIVER" : "WORKER",
+                                            "node_id",
+                                            node,
+                                            "is_alive",
+                                            1,
+                                            "job",
+                                            (int)p[i].job));
     if (size > 0 && p != MAP_FAILED)
         munmap((void *)(uintptr_t)p, size);
     return list;

@@ -548,7 +548,7 @@ struct wire_books {
     uint32_t is_whole; /* 0: no memory for the rows, there are none */
 } __attribute__((packed));
 struct wire_books_process {
-    uint32_t process, kind; /* enum wire_kind */
+    uint32_t process, kind; /* enum wire_kind; 0: of another node, or this raylet */
     int32_t pid;
     uint32_t slot, job;
 } __attribute__((packed));

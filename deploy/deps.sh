@@ -27,6 +27,7 @@ test=(
     python3-pytest     # cluster tests
     python3-grpcio     # speaks to the GCS as Ray's tools do
     procps             # what runs, in the tests
+    iproute2           # ip and ss: nodes with networks of their own, cables cut, connections reset
     clang-format-14    # make check-source
     clang-14           # a second compiler
     clang-tidy-14      # deploy/tidy.sh

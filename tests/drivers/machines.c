@@ -39,18 +39,24 @@ static int return_node(ray_call *call)
     return ray_return(call, 0, c.node);
 }
 
-/* Where it ran, after so many microseconds of work. */
-static int where(ray_call *call)
+static void work(int64_t us)
 {
-    int64_t us;
     struct timespec begin, now;
 
-    if (ray_arg(call, 0, &us) != RAY_OK)
-        return -1;
     clock_gettime(CLOCK_MONOTONIC, &begin);
     do
         clock_gettime(CLOCK_MONOTONIC, &now);
     while ((now.tv_sec - begin.tv_sec) * 1000000 + (now.tv_nsec - begin.tv_nsec) / 1000 < us);
+}
+
+/* Where it ran, after so many microseconds of work. */
+static int where(ray_call *call)
+{
+    int64_t us;
+
+    if (ray_arg(call, 0, &us) != RAY_OK)
+        return -1;
+    work(us);
     return return_node(call);
 }
 RAY_REMOTE(where);
@@ -173,6 +179,23 @@ static int once(ray_call *call)
 }
 RAY_REMOTE(once, .max_retries = RAY_ZERO);
 
+/* Appends its number and its node to a file, then works for so many microseconds. */
+static int mark(ray_call *call)
+{
+    char *path, line[48];
+    int64_t i, us;
+    ray_context c;
+
+    if (ray_arg(call, 0, &path) != RAY_OK || ray_arg(call, 1, &i) != RAY_OK
+        || ray_arg(call, 2, &us) != RAY_OK || ray_get_context(call, &c) != RAY_OK)
+        return -1;
+    snprintf(line, sizeof line, "%ld %.8s\n", (long)i, c.node);
+    note(path, line);
+    work(us);
+    return ray_return(call, 0, i);
+}
+RAY_REMOTE(mark);
+
 static void failed(void)
 {
     printf("error %d %s\n", ray_error()->code, ray_error()->text);
@@ -266,6 +289,31 @@ static void run_once(int n, const char *path)
     printf("ok %ld\n", (long)n_right);
 }
 
+/* Says how many were right, and why the first was not. */
+static void run_marks(int n, int64_t us, const char *path, int32_t max_retries)
+{
+    ray_ref *refs = calloc((size_t)n, sizeof *refs);
+    int64_t y, n_right = 0;
+    int code = RAY_OK;
+
+    CHECK(refs != NULL);
+    for (int64_t i = 0; i < n; i++)
+        refs[i] = ray_submit(&ray_fn_mark,
+                             RAY_OPTIONS(.max_retries = max_retries),
+                             (ray_value[]){ray_v(path), ray_v(i), ray_v(us)},
+                             3);
+    for (int i = 0; i < n; i++) {
+        int rc = ray_take(refs[i], &y, RAY_FOREVER);
+        if (rc != RAY_OK && code == RAY_OK)
+            failed();
+        code = rc != RAY_OK ? rc : code;
+        n_right += rc == RAY_OK && y == i;
+    }
+    free(refs);
+    if (code == RAY_OK)
+        printf("ok %ld\n", (long)n_right);
+}
+
 static void print_int(ray_ref ref)
 {
     int64_t y;
@@ -338,6 +386,10 @@ static void obey(const char *line)
         add((int)a);
     } else if (strcmp(what, "once") == 0) {
         run_once((int)a, text);
+    } else if (strcmp(what, "mark") == 0) {
+        run_marks((int)a, b, text, RAY_ZERO);
+    } else if (strcmp(what, "retry") == 0) { /* the same, again if they are lost */
+        run_marks((int)a, b, text, 3);
     } else if (strcmp(what, "fib") == 0) {
         print_int(ray_remote(fib, a));
     } else if (strcmp(what, "make") == 0) { /* a: bytes, b: seed, text: resources */

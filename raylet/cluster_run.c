@@ -214,6 +214,13 @@ void cluster_run_fill_row(const struct node *n, struct node_row *row)
     }
 }
 
+const char *cluster_run_ip(const struct node *n)
+{
+    const struct cluster_run *c = n->around;
+
+    return c->ip;
+}
+
 int cluster_run_describe(const struct node *n, char *out, size_t size)
 {
     const struct cluster_run *c = n->around;

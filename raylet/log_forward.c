@@ -22,6 +22,8 @@ static void send_lines(struct job *j,
     struct wire_log w = {.pid = pid, .stream = stream};
     size_t n_name = strlen(name) + 1;
 
+    if (j->driver != NULL && j->driver->is_guest)
+        snprintf(w.ip, sizeof w.ip, "%s", cluster_run_ip(j->of));
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, name, n_name);
     memcpy(buf + sizeof w + n_name, text, size);

@@ -354,6 +354,8 @@ int cluster_run_listen(struct node *n, struct err *err);
 void cluster_run_close(struct node *n); /* NULL around is fine */
 /* What other nodes are told of this one. */
 void cluster_run_fill_row(const struct node *n, struct node_row *row);
+/* Where other nodes reach this one. */
+const char *cluster_run_ip(const struct node *n);
 /* This node has its number: its port answers. */
 void cluster_run_on_registered(struct node *n);
 /* "node ID NUMBER NODE_PORT OBJECT_PORT\n", for who started the raylet. */

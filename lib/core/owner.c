@@ -18,6 +18,7 @@
 
 #define ARG_IS_REF UINT32_MAX /* size of an argument in a spec that is a ref's word */
 #define LOG_MAX    (1u << 20) /* text waiting for the terminal */
+#define LOG_HEAD   128        /* bytes beside the name and the line */
 
 uint8_t *core_scratch(size_t size)
 {
@@ -722,6 +723,7 @@ static void on_log(const uint8_t *body, size_t size)
     if (size < sizeof w)
         return;
     memcpy(&w, body, sizeof w);
+    w.ip[sizeof w.ip - 1] = '\0';
     const char *name = (const char *)body + sizeof w;
     size_t n = strnlen(name, size - sizeof w);
     if (n + sizeof w >= size)
@@ -731,12 +733,18 @@ static void on_log(const uint8_t *body, size_t size)
     while (at < end) {
         const char *nl = memchr(at, '\n', (size_t)(end - at));
         size_t len = nl != NULL ? (size_t)(nl - at) : (size_t)(end - at);
-        size_t room = core.log_size[i] + n + len + 64;
+        size_t room = core.log_size[i] + n + len + LOG_HEAD;
         char *text = room > LOG_MAX ? NULL : try_alloc(core.log_text[i], room);
         if (text == NULL)
             return;
         core.log_text[i] = text;
-        int head = snprintf(text + core.log_size[i], n + 64, "(%s pid=%d) ", name, w.pid);
+        int head = snprintf(text + core.log_size[i],
+                            n + LOG_HEAD,
+                            "(%s pid=%d%s%s) ",
+                            name,
+                            w.pid,
+                            w.ip[0] != '\0' ? ", ip=" : "",
+                            w.ip);
         core.log_size[i] += (size_t)head;
         memcpy(text + core.log_size[i], at, len);
         core.log_size[i] += len;

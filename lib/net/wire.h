@@ -424,6 +424,7 @@ struct wire_failure {
 struct wire_log {
     int32_t pid;
     uint32_t stream;
+    char ip[46]; /* terminated: of the worker's node, if it is not the driver's */
 } __attribute__((packed));
 
 /* R -> O, answer to an empty INFO; followed by n_resources of wire_info_resource. */

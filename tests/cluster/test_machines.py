@@ -159,7 +159,7 @@ def test_tasks_that_call_tasks(two):
 def test_prints_of_tasks_elsewhere_come_to_the_driver(two):
     program = two.nodes[0].driver()
     ask(program, "hold 1 0 b=1", r"ok (\d+)")
-    program.expect(r"^\(hold pid=\d+.*\) held \d+ ")
+    program.expect(r"^\(hold pid=\d+, ip=127\.0\.0\.1\) held \d+ ")
     program.kill()
 
 

@@ -2,6 +2,7 @@
 /* What warm tasks cost, by the core's own counters. */
 #include "lib/core/core.h"
 #include "tests/drivers/driver.h"
+#include <limits.h>
 
 #define WARM   20000
 #define TASKS  10000
@@ -50,17 +51,24 @@ static void submit_and_get(ray_ref *refs, int n)
 static void windows(int argc, char **argv)
 {
     static ray_ref refs[WARM];
-    struct core_counters a, b;
+    struct core_counters a, before, b;
+    unsigned long least = ULONG_MAX; /* a lease that is granted meanwhile, a buffer that grows on a
+                                      * busy machine: one round may have one, each round cannot */
 
     (void)argc;
     (void)argv;
     submit_and_get(refs, WARM);
     submit_and_get(refs, WARM);
     core_get_counters(&a);
-    for (int round = 0; round < ROUNDS; round++)
+    b = a;
+    for (int round = 0; round < ROUNDS; round++) {
+        before = b;
         submit_and_get(refs, TASKS);
-    core_get_counters(&b);
-    printf("allocs %lu\n", (unsigned long)(b.allocs - a.allocs));
+        core_get_counters(&b);
+        if (b.allocs - before.allocs < least)
+            least = (unsigned long)(b.allocs - before.allocs);
+    }
+    printf("allocs %lu\n", least);
     printf("writes a task %.4f\n", (double)(b.writes - a.writes) / (ROUNDS * TASKS));
     printf("submitted %lu\n", (unsigned long)(b.tasks_submitted - a.tasks_submitted));
     fflush(stdout);

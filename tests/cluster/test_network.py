@@ -20,7 +20,6 @@ from test_machines import NODES, TOKEN, Machines, Node, counts, leave
 from test_start import Node as StartedNode
 from test_start import Nodes
 
-DEAD = 3  # the exit status of a raylet that was declared dead
 GONE_S = 2  # after the end of a raylet none of its workers remains
 HEARD_S = 5  # after it the head knows
 SILENCE_S = 6  # of a node that is declared dead
@@ -103,8 +102,9 @@ class Wired(Node):
         self.program = machines.cluster.start(*space.enter, build_dir() / "bin" / "raylet", *argv,
                                               env={"RAY_AUTH_TOKEN": machines.token})
         self.pid = self.program.pid
-        found = self.program.expect(r"^(/\S*)\nnode ([0-9a-f]{8})[0-9a-f]+ (\d+) (\d+) \d+$")
-        self.session, self.hex, self.number, self.node_port = Path(found[1]), found[2], int(found[3]), int(found[4])
+        found = self.program.expect(r"^(/\S*)\nnode ([0-9a-f]{8})[0-9a-f]+ \d+ (\d+) (\d+)$")
+        self.session, self.hex = Path(found[1]), found[2]
+        self.node_port, self.object_port = int(found[3]), int(found[4])
         self.seen = (self.session / "logs" / "raylet.err").open()  # readable when the session is removed
 
     @property
@@ -151,7 +151,7 @@ class Wires(Machines):
     def all_see(self, n=None):
         n = n or len(self.nodes)
         for node in self.nodes:
-            wait_until(lambda node=node: len(node.others()) == n - 1 or None, 20 * slow(), f"{node.name} sees {n} nodes")
+            wait_until(lambda node=node: len(node.others()) == n - 1 or None, 20 * slow(), f"{node.name} sees {n}")
 
     def close(self):
         try:
@@ -250,34 +250,26 @@ def test_a_cable_out_for_three_seconds_is_not_noticed(three, marks):
     leave(program)
 
 
-def test_a_node_that_is_cut_off_ends_and_comes_again(three, marks):
+def test_nodes_that_do_not_reach_each_other_wait(three, marks):
+    """Longer than the silence of the dead: the GCS hears both."""
     a, b, _ = three.nodes
     program = a.driver()
-    program.say(f"retry 200 20000 {marks.path}")
-    marks.wait(b, 5)
-    b.space.unplug()
-    finish(program, 200)  # while it is still away
-    assert set(marks.by_number()) == set(range(200))
-    twice = {number for number, n in marks.by_number().items() if n > 1}
-    assert twice <= {int(number) for number, node in marks.lines() if node == b.id}
-    assert str(b.number) not in a.others()
-    assert b.program.process.poll() is None  # nobody could tell it
-    b.space.plug()
-    assert b.program.wait() == DEAD
-    three.cluster.announce("status=3")
-    assert f"declared dead: it said nothing for {SILENCE_S} s" in b.program.err
-    three.nodes.remove(b)
-    b.seen.close()
-    again = three.add("again", space="b", resources="b")
-    three.all_see()
-    assert counts(ask(program, "needing 4 0 b=1", NODES, timeout=40)) == {again.id: 4}
+    program.say(f"mark 500 5000 {marks.path}")
+    marks.wait(b, 20)
+    ip("-n", a.space.name, "route", "add", "blackhole", f"{b.space.address}/32")
+    out = time.monotonic()
+    wait_until(lambda: time.monotonic() - out >= SILENCE_S + 2 or None, 20, "a long time")
+    assert "ok 500" not in program.out
+    ip("-n", a.space.name, "route", "delete", "blackhole", f"{b.space.address}/32")
+    finish(program, 500)
+    assert marks.by_number() == once_each(500)
+    assert len(a.others()) == len(b.others()) == 2
     leave(program)
 
 
-def reset(space, *others):
-    """Ends all connections to those by RST; how many there were."""
-    where = " or ".join(f"dst {o.address}" for o in others)
-    done = subprocess.run([*space.enter, "ss", "-K", "-Htn", "state", "established", f"( {where} )"], check=True,
+def reset(space, which):
+    """Ends all connections that match by RST; how many there were."""
+    done = subprocess.run([*space.enter, "ss", "-K", "-Htn", "state", "established", f"( {which} )"], check=True,
                           capture_output=True, text=True, timeout=60)
     if "not supported" in done.stderr:
         pytest.skip(f"this kernel ends no connections for ss -K: {done.stderr.strip()}")
@@ -291,13 +283,33 @@ def test_resets_lose_and_double_nothing(three, marks):
     started, n_resets = time.monotonic(), 0
     while "ok 20000" not in program.out:
         last = time.monotonic()
-        n_resets += reset(a.space, b.space, c.space)
+        n_resets += reset(a.space, f"dst {b.space.address} or dst {c.space.address}")
         wait_until(lambda: time.monotonic() - last >= 0.1 or "ok 20000" in program.out or None, 10)
         assert "error" not in program.out and program.process.poll() is None, program
         assert last - started < 60 * slow(), (program, marks.by_node(), three.cluster.state())
     assert marks.by_number() == once_each(20000)
     assert set(marks.by_node()) == {n.id for n in three.nodes}
     assert n_resets >= 5, n_resets
+    leave(program)
+
+
+def test_resets_of_transfers(three):
+    a, b, _ = three.nodes
+    program = a.driver()
+    mine = ask(program, "put 20000000 1")
+    total = ask(program, f"get {mine}", r"sum (\d+)")
+    begin, n_resets = time.monotonic(), 0
+    while n_resets < 5:
+        ref = ask(program, "make 20000000 1 b=1")
+        before = len(program.out)
+        program.say(f"pass {ref} 0 c=1")
+        program.say(f"get {ref}")
+        while len(sums := re.findall(r"^sum .*?(\d+)\n", program.out[before:], re.M)) < 2:
+            n_resets += reset(b.space, f"sport = :{b.object_port}")
+            assert "error" not in program.out, program
+            assert time.monotonic() - begin < 60 * slow(), (n_resets, program, three.cluster.state())
+        assert sums == [total, total]
+        ask(program, f"drop {ref}")
     leave(program)
 
 
@@ -360,12 +372,47 @@ def started(cluster, network):
         n.close()
 
 
-def test_a_killed_raylet(started, network):
-    nodes, head, b = started
-    enter = network.spaces["a"].enter
-    program = nodes.cluster.start(*enter, nodes.cluster.program("machines"), env={"RAY_ADDRESS": str(head.folder)})
+def driver_of(nodes, node, space):
+    program = nodes.cluster.start(*space.enter, nodes.cluster.program("machines"),
+                                  env={"RAY_ADDRESS": str(node.folder)})
     program.say("init")
     program.expect(r"^ok \d+$")
+    return program
+
+
+def states(nodes, head, space):
+    """Of each node that was: its name and how it is."""
+    out = nodes.ray("list", "nodes", "--format=json", f"--address={head.address}", prefix=space.enter).stdout
+    return sorted((n["node_name"], n["state"], n["node_id"][:8]) for n in json.loads(out))
+
+
+def test_a_node_that_is_cut_off_ends_and_comes_again(started, network, marks):
+    nodes, head, b = started
+    program = driver_of(nodes, head, network.spaces["a"])
+    _, (_, _, first) = states(nodes, head, network.spaces["a"])
+    old = b.daemon("raylet")
+    program.say(f"retry 200 20000 {marks.path}")
+    wait_until(lambda: marks.by_node()[first] >= 5 or None, 30 * slow(), "tasks run at b")
+    network.spaces["b"].unplug()
+    finish(program, 200)  # while it is still away
+    assert set(marks.by_number()) == set(range(200))
+    twice = {number for number, n in marks.by_number().items() if n > 1}
+    assert twice <= {int(number) for number, node in marks.lines() if node == first}
+    assert ("b", "DEAD", first) in states(nodes, head, network.spaces["a"])
+    assert b.daemon("raylet") == old  # nobody could tell it
+    network.spaces["b"].plug()
+    wait_until(lambda: ("b", "ALIVE") in [s[:2] for s in states(nodes, head, network.spaces["a"])] or None, 30 * slow(),
+               "b comes again")
+    assert b.daemon("raylet") != old
+    assert f"declared dead: it said nothing for {SILENCE_S} s" in b.log("raylet.err")
+    again, = (node for name, state, node in states(nodes, head, network.spaces["a"]) if (name, state) == ("b", "ALIVE"))
+    assert counts(ask(program, "needing 4 0 b=1", NODES, timeout=40)) == {again: 4}
+    leave(program)
+
+
+def test_a_killed_raylet(started, network):
+    nodes, head, b = started
+    program = driver_of(nodes, head, network.spaces["a"])
     held = ask(program, "hold 1 0 b=1")
     worker = int(program.expect(r"\) held (\d+) ").group(1))
     program.say("where 100 20000")
@@ -374,11 +421,7 @@ def test_a_killed_raylet(started, network):
     killed = time.monotonic()
     wait_until(lambda: select.select([gone], [], [], 0)[0], GONE_S * slow(), "its worker is gone")
     os.close(gone)
-
-    def states():
-        out = nodes.ray("list", "nodes", "--format=json", f"--address={head.address}", prefix=enter).stdout
-        return {n["node_name"]: n["state"] for n in json.loads(out)}
-    wait_until(lambda: states() == {"a": "ALIVE", "b": "DEAD"} or None,
+    wait_until(lambda: states(nodes, head, network.spaces["a"])[1][:2] == ("b", "DEAD") or None,
                HEARD_S * slow() - (time.monotonic() - killed), "the head knows")
     answer = program.expect(r"^nodes (.*)$", timeout=40)
     assert sum(counts(answer.group(1)).values()) == 100

@@ -58,6 +58,7 @@ static void lose(struct node *n, uint32_t number, const char *why)
     guest_run_end_all(n, p);
     transfer_remove_node(n->transfer, number);
     peers_remove(n->peers, p);
+    guest_run_on_room(n); /* what waited for room there */
 }
 
 static void on_node(void *arg, const struct node_view *v)

@@ -40,7 +40,7 @@ struct locating {
 
 struct process *guest_run_find(const struct node *n, uint32_t number)
 {
-    uint64_t at = word_map_get(&n->by_number, number);
+    uint64_t at = number > 0 ? word_map_get(&n->by_number, number) : 0;
 
     return at > 0 ? node_at(n, (uint32_t)at - 1) : NULL;
 }
@@ -51,7 +51,7 @@ static struct process *make(struct node *n, uint32_t number, struct peer *at)
 
     while (i < n->n_guests && n->guests[i] != NULL)
         i++;
-    if (i == GUESTS_MAX)
+    if (i == GUESTS_MAX || number == 0 || number > WIRE_ROUTE_NUMBER)
         return NULL;
     if (i == n->n_guests) {
         struct process **v = try_alloc(n->guests, (n->n_guests + 1) * sizeof *v);
@@ -90,8 +90,10 @@ void guest_run_end(struct process *g)
     struct wire_process_dead w = {.process = g->number};
 
     ASSERT(g->is_guest);
-    if (g->job != NULL)
+    if (g->job != NULL) {
+        lease_run(n, 0, NULL); /* what is decided for it must not reach the next one on its slot */
         lease_owner_died(n->leases, g->slot, loop_now_ms(), &n->lease_actions);
+    }
     for (uint32_t s = 0; s < n->n_slots; s++)
         if (n->processes[s] != NULL && (g->talked[s / 64] >> s % 64 & 1) != 0)
             node_send(n->processes[s], WIRE_PROCESS_DEAD, &w, sizeof w);
@@ -167,7 +169,7 @@ struct process *guest_run_get(struct node *n, struct peer *at, uint32_t number)
     struct process *g = guest_run_find(n, number);
 
     if (g == NULL)
-        g = number > 0 ? make(n, number, at) : NULL;
+        g = make(n, number, at);
     else if (!g->is_guest || (g->at != NULL && g->at != at))
         return NULL; /* ours, or of another node: that cannot be */
     if (g != NULL && g->at == NULL)
@@ -266,21 +268,12 @@ void guest_run_on_dead(const struct process *p)
 
 /* --- from a guest --- */
 
-/* May a raylet say this to a process of ours? */
-static bool is_from_raylet(uint8_t type)
+/* Is what a raylet says of this number its to say? */
+static bool is_its_own(const struct node *n, const struct peer *from, uint32_t number)
 {
-    switch (type) {
-    case WIRE_ROUTE:
-    case WIRE_LEASE_GRANT:
-    case WIRE_LEASE_CANCELED:
-    case WIRE_LEASE_REFUSED:
-    case WIRE_WORKER_DEAD:
-    case WIRE_PROCESS_DEAD:
-    case WIRE_LOG:
-        return true;
-    default:
-        return false;
-    }
+    const struct process *p = guest_run_find(n, number);
+
+    return p == NULL || (p->is_guest && (p->at == NULL || p->at == from));
 }
 
 static void say_dead(struct peer *to, uint32_t asker, uint32_t number)
@@ -291,31 +284,10 @@ static void say_dead(struct peer *to, uint32_t asker, uint32_t number)
     peers_send(to, FRAME_CALLS, &h, &w, sizeof w);
 }
 
-/* A raylet's frame for a process of ours. */
-static void on_from_raylet(struct process *p,
-                           struct peer *from,
-                           uint8_t type,
-                           const uint8_t *body,
-                           size_t size)
-{
-    if (!is_from_raylet(type))
-        return;
-    if (type == WIRE_LEASE_GRANT)
-        spill_run_on_grant(p, from, body, size);
-    else if (type == WIRE_LEASE_CANCELED || type == WIRE_LEASE_REFUSED)
-        spill_run_on_answer(p, from, type, body, size);
-    else if (type == WIRE_PROCESS_DEAD && size >= sizeof(struct wire_process_dead)) {
-        struct wire_process_dead w;
-        memcpy(&w, body, sizeof w);
-        struct process *g = guest_run_find(p->node, w.process);
-        if (g != NULL && g->is_guest && g->at == from)
-            guest_run_end(g); /* which tells p, too */
-        return;
-    }
-    node_send(p, type, body, size);
-}
-
-static void on_process_dead(struct node *n, struct peer *from, const uint8_t *body, size_t size)
+static void on_process_dead(struct node *n,
+                            const struct peer *from,
+                            const uint8_t *body,
+                            size_t size)
 {
     struct wire_process_dead w;
 
@@ -327,6 +299,53 @@ static void on_process_dead(struct node *n, struct peer *from, const uint8_t *bo
         guest_run_end(g);
 }
 
+/* A raylet's frame for a process of ours. */
+static void on_from_raylet(struct process *p,
+                           struct peer *from,
+                           uint8_t type,
+                           const uint8_t *body,
+                           size_t size)
+{
+    struct wire_worker_dead dead;
+    struct wire_route route;
+
+    switch (type) {
+    case WIRE_LEASE_GRANT:
+        if (!spill_run_on_grant(p, from, body, size))
+            return;
+        break;
+    case WIRE_LEASE_CANCELED:
+    case WIRE_LEASE_REFUSED:
+        spill_run_on_answer(p, from, type, body, size);
+        return;
+    case WIRE_PROCESS_DEAD:
+        on_process_dead(p->node, from, body, size); /* which tells p, too */
+        return;
+    case WIRE_ROUTE:
+        if (size < sizeof route)
+            return;
+        memcpy(&route, body, sizeof route);
+        if (!is_its_own(p->node, from, route.route & WIRE_ROUTE_NUMBER))
+            return;
+        break;
+    case WIRE_WORKER_DEAD:
+        if (size < sizeof dead)
+            return;
+        memcpy(&dead, body, sizeof dead);
+        if (dead.lease >> LEASE_NODE_SHIFT != peer_number(from))
+            return;
+        break;
+    case WIRE_LOG: /* a driver that does not print loses lines, not its link: they are in the file
+                    */
+        if (p->kind != WIRE_DRIVER || unix_link_pending(p->link) >= OUT_MAX / 2)
+            return;
+        break;
+    default:
+        return;
+    }
+    node_send(p, type, body, size);
+}
+
 /* For this raylet. */
 static void on_own(struct node *n,
                    struct peer *from,
@@ -334,12 +353,15 @@ static void on_own(struct node *n,
                    const uint8_t *body,
                    size_t size)
 {
-    struct process *g = h->from > 0 ? guest_run_get(n, from, h->from) : NULL;
+    struct process *g = guest_run_find(n, h->from);
+    bool is_new = g == NULL;
     uint64_t lease = 0;
 
     if (size >= sizeof lease)
         memcpy(&lease, body, sizeof lease);
-    if (h->from > 0 && g == NULL)
+    if (h->type == PEER_SPILL)
+        g = guest_run_get(n, from, h->from); /* whoever asks for nothing needs no entry */
+    if (h->from > 0 && (g == NULL || !g->is_guest || g->at != from))
         return;
     switch (h->type) {
     case PEER_PROCESS_DEAD:
@@ -348,13 +370,17 @@ static void on_own(struct node *n,
     case PEER_SPILL:
         if (g != NULL)
             spill_run_on_spill(g, body, size);
+        if (g != NULL && is_new && g->job == NULL)
+            guest_run_end(g); /* it was rejected */
         break;
     case PEER_REJECTED:
         spill_run_on_rejected(n, from, body, size);
         break;
     case WIRE_LEASE_CANCEL:
-        if (g != NULL && g->job != NULL)
+        if (g != NULL && g->job != NULL) {
+            job_elsewhere_cancel(g, lease);
             spill_run_on_cancel(g, lease);
+        }
         break;
     case WIRE_LEASE_RETURN:
         if (g != NULL && g->job != NULL)
@@ -391,6 +417,8 @@ void guest_run_on_message(struct node *n,
                           const uint8_t *body,
                           size_t size)
 {
+    if (h->type == 0 || h->from > WIRE_ROUTE_NUMBER)
+        return; /* no frame has that type, nobody such a number */
     if (h->to == 0) {
         on_own(n, from, h, body, size);
         return;
@@ -402,12 +430,12 @@ void guest_run_on_message(struct node *n,
             on_from_raylet(p, from, h->type, body, size);
         return;
     }
-    struct process *g = guest_run_get(n, from, h->from);
-    if (g == NULL)
+    struct process *g = is_there ? guest_run_get(n, from, h->from) : NULL;
+    if (is_there && g == NULL)
         return;
-    if (is_there && g->job == NULL)
+    if (g != NULL && g->job == NULL)
         g->job = p->job;
-    if (!is_there || g->job != p->job) {
+    if (g == NULL || g->job != p->job) {
         say_dead(from, h->from, h->to);
         return;
     }

@@ -201,7 +201,7 @@ static void give_up(struct job *j, const char *why)
 
 struct job *job_elsewhere(struct node *n, uint32_t number, uint32_t home)
 {
-    struct job *j = find(n, number);
+    struct job *j = number > 0 ? find(n, number) : NULL; /* 0: many here, for a moment */
     struct peer_job_ask ask = {.job = number};
 
     if (j != NULL || number == 0 || home == n->number || peers_find(n->peers, home) == NULL)
@@ -223,6 +223,25 @@ bool job_elsewhere_hold(struct process *owner, const uint8_t *body, size_t size)
     memcpy(s->body, body, size);
     list_append(&j->held, &s->node);
     return true;
+}
+
+void job_elsewhere_cancel(struct process *owner, uint64_t ticket)
+{
+    struct wire_lease_canceled w = {.ticket = ticket};
+
+    list_for_each_safe(m, &owner->job->held)
+    {
+        struct held_spill *s = list_entry(m, struct held_spill, node);
+        struct wire_lease_request r;
+        memcpy(&r, s->body + sizeof(struct peer_spill), sizeof r);
+        if (s->owner != owner->number || r.ticket != ticket)
+            continue;
+        w.count += r.count;
+        list_remove(&s->node);
+        free(s);
+    }
+    if (w.count > 0)
+        node_send(owner, WIRE_LEASE_CANCELED, &w, sizeof w);
 }
 
 /* All is here. */
@@ -303,12 +322,13 @@ static void on_fetched(void *arg, const struct err *err, int fd)
     j->transfer_ticket = 0;
     if (err != NULL && err->code == ERR_CANCELED)
         return;
-    if (err != NULL) {
-        give_up(j, err->text);
+    if (err == NULL)
+        keep(j->of, &j->hash, fd);
+    if (j->state != JOB_NEW) /* it has ended in this turn */
         return;
-    }
-    keep(j->of, &j->hash, fd);
-    if (open_kept(j))
+    if (err != NULL)
+        give_up(j, err->text);
+    else if (open_kept(j))
         run(j);
     else
         give_up(j, "no descriptor left for its executable (ulimit -n)");
@@ -370,10 +390,11 @@ static int take(struct job *j, const struct peer_job *w, const char *text, struc
                  strerror(errno));
         j->folder_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     }
-    j->driver = guest_run_get(j->of, peers_find(j->of->peers, j->home), w->driver);
-    if (j->driver == NULL)
+    struct process *driver = guest_run_get(j->of, peers_find(j->of->peers, j->home), w->driver);
+    if (driver == NULL || (driver->job != NULL && driver->job != j))
         return err_set(err, ERR_PROTOCOL, "its driver cannot be where it says");
-    j->driver->job = j;
+    j->driver = driver;
+    driver->job = j;
     j->hash = w->hash;
     if (!open_kept(j))
         j->transfer_ticket = transfer_fetch_file(j->of->transfer, j->home, &j->hash, on_fetched, j);
@@ -389,7 +410,7 @@ static void on_job(struct node *n, const struct peer *from, const uint8_t *body,
         return;
     memcpy(&w, body, sizeof w);
     struct job *j = find(n, w.job);
-    if (j == NULL || j->home != peer_number(from) || j->state != JOB_NEW || j->driver != NULL)
+    if (j == NULL || j->home != peer_number(from) || j->state != JOB_NEW || j->environment != NULL)
         return;
     const char *text = (const char *)body + sizeof w;
     bool is_whole =

@@ -363,6 +363,7 @@ void job_destroy(struct job *j)
     if (j == NULL)
         return;
     CHECK_MAGIC(j, JOB_MAGIC);
+    guest_run_forget_job(j); /* who wrote to its driver after its end */
     job_elsewhere_fini(j);
     zygote_destroy(j->zygote);
     worker_pool_destroy(j->pool);

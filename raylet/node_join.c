@@ -51,6 +51,9 @@ static void welcome(struct process *p)
 
     p->welcomed = true;
     w.process = p->number = take_number(n);
+    struct process *guess = guest_run_find(n, p->number);
+    if (guess != NULL) /* somebody wrote to a number that nobody had */
+        guest_run_end(guess);
     word_map_set(&n->by_number, p->number, p->slot + 1);
     snprintf(w.build, sizeof w.build, NODE_BUILD);
     memcpy(buf, &w, sizeof w);

@@ -329,6 +329,8 @@ int job_start(struct job *j, struct err *err);
 struct job *job_elsewhere(struct node *n, uint32_t number, uint32_t home);
 /* It does not run yet: what this guest sent is kept until it does. false: it does. */
 bool job_elsewhere_hold(struct process *owner, const uint8_t *body, size_t size);
+/* Its units of this ticket that wait for the job are answered CANCELED. */
+void job_elsewhere_cancel(struct process *owner, uint64_t ticket);
 void job_elsewhere_on_message(struct node *n,
                               struct peer *from,
                               uint8_t type,
@@ -454,8 +456,10 @@ void spill_run_on_node_lost(struct node *n, uint32_t at, const char *why);
 void spill_run_on_rejected(struct node *n, struct peer *from, const uint8_t *body, size_t size);
 /* An owner, ours or a guest, does not want what it asked for any more. */
 void spill_run_on_cancel(struct process *owner, uint64_t ticket);
-/* Another raylet has granted one to an owner of ours, or said that it will not. */
-void spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t *body, size_t size);
+/* Another raylet grants one to an owner of ours. false: it is not its to grant, or names who cannot
+ * be there; it goes back, and the owner is not told. */
+bool spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t *body, size_t size);
+/* It will not, CANCELED or REFUSED: the owner is told of as many as it had. */
 void spill_run_on_answer(struct process *owner,
                          struct peer *from,
                          uint8_t type,

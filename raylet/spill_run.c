@@ -267,25 +267,34 @@ void spill_run_on_rejected(struct node *n, struct peer *from, const uint8_t *bod
     act(n);
 }
 
-void spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t *body, size_t size)
+bool spill_run_on_grant(struct process *owner, struct peer *from, const uint8_t *body, size_t size)
 {
     struct node *n = owner->node;
     struct wire_lease_grant w;
 
     if (size < sizeof w)
-        return;
+        return false;
     memcpy(&w, body, sizeof w);
-    if (spill_answered(n->spill, owner->number, w.ticket, peer_number(from), 1) == 0)
-        log_warn("spill", "unasked_grant", "node=%u", peer_number(from));
-    struct process *g = guest_run_get(n, from, w.process);
-    if (g == NULL)
-        return;
-    g->id = w.worker;
-    g->pid = w.pid;
-    g->job = owner->job;
-    g->lease = w.lease;
-    g->lease_owner = owner->slot;
-    node_talk(owner, g);
+    bool is_its_own = w.lease >> LEASE_NODE_SHIFT == peer_number(from);
+    struct process *g = is_its_own ? guest_run_get(n, from, w.process) : NULL;
+    bool is_good = g != NULL && (g->job == NULL || g->job == owner->job);
+    if (is_good && spill_answered(n->spill, owner->number, w.ticket, peer_number(from), 1) > 0) {
+        g->id = w.worker;
+        g->pid = w.pid;
+        g->job = owner->job;
+        g->lease = w.lease;
+        g->lease_owner = owner->slot;
+        node_talk(owner, g);
+        return true;
+    }
+    log_warn("spill", "wrong_grant", "node=%u process=%u", peer_number(from), w.process);
+    if (!is_good) { /* the unit waits here again */
+        spill_rejected(n->spill, owner->number, w.ticket, peer_number(from), 1, &n->spill_actions);
+        act(n);
+    }
+    if (is_its_own)
+        spill_run_on_return(owner, w.lease);
+    return false;
 }
 
 void spill_run_on_answer(struct process *owner,
@@ -296,11 +305,18 @@ void spill_run_on_answer(struct process *owner,
 {
     struct wire_lease_canceled w; /* REFUSED begins alike */
 
-    (void)type;
-    if (size < sizeof w)
+    if (size < (type == WIRE_LEASE_REFUSED ? sizeof(struct wire_lease_refused) : sizeof w))
         return;
     memcpy(&w, body, sizeof w);
-    spill_answered(owner->node->spill, owner->number, w.ticket, peer_number(from), w.count);
+    w.count =
+        spill_answered(owner->node->spill, owner->number, w.ticket, peer_number(from), w.count);
+    if (w.count == 0) /* it owes none */
+        return;
+    uint8_t *frame = xmalloc(size);
+    memcpy(frame, body, size);
+    memcpy(frame, &w, sizeof w);
+    node_send(owner, type, frame, size);
+    free(frame);
 }
 
 void spill_run_on_cancel(struct process *owner, uint64_t ticket)

@@ -256,8 +256,14 @@ struct node_file *node_file_list(const char *temp, size_t *n)
 
 void node_file_tidy(const char *dir)
 {
-    static const char *const left[] = {"sockets", "redis", "executables"};
-    static const char *const files[] = {"auth_token", "redis.conf", "node.json", SESSION_RAYLET};
+    static const char *const left[] = {"sockets", "redis"};
+    static const char *const files[] = {"auth_token",
+                                        "redis.conf",
+                                        "node.json",
+                                        SESSION_RAYLET,
+                                        "auth_token.new", /* of one that was killed as it wrote */
+                                        "redis.conf.new",
+                                        "node.json.new"};
     char path[NODE_FILE_PATH + 32];
 
     clear_current(dir);

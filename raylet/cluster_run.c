@@ -219,7 +219,7 @@ const char *cluster_run_ip(const struct node *n)
 {
     const struct cluster_run *c = n->around;
 
-    return c->ip;
+    return c != NULL ? c->ip : "";
 }
 
 int cluster_run_describe(const struct node *n, char *out, size_t size)

@@ -264,6 +264,11 @@ void guest_run_on_dead(const struct process *p)
             peers_send(g->at, FRAME_CALLS, &h, &w, sizeof w);
         peer_set_data(g->at, (void *)(uintptr_t)n->telling); /* who was told last */
     }
+    for (uint32_t i = 0; n->peers != NULL && i < p->n_asked_nodes; i++) {
+        struct peer *at = peers_find(n->peers, p->asked[i]);
+        if (at != NULL && (uintptr_t)peer_data(at) != n->telling) /* it has granted nothing */
+            peers_send(at, FRAME_CONTROL, &h, &w, sizeof w);
+    }
 }
 
 /* --- from a guest --- */

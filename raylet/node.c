@@ -244,6 +244,7 @@ void node_free_process(struct process *p)
     while (n->n_slots > 0 && n->processes[n->n_slots - 1] == NULL)
         n->n_slots--;
     p->magic = 0;
+    free(p->asked);
     free(p);
 }
 

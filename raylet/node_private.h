@@ -131,6 +131,7 @@ struct process {
     uint32_t n_asked;                  /* REFS_ASKs it has not answered */
     struct list pulls;                 /* STORE_PULLs that were not answered */
     uint32_t n_pulls;
+    uint32_t *asked, n_asked_nodes; /* nodes that it has asked for leases */
     char log_base[300];
     /* of another machine; its slot is BOARD_SLOTS or more */
     bool is_guest;
@@ -356,7 +357,7 @@ int cluster_run_listen(struct node *n, struct err *err);
 void cluster_run_close(struct node *n); /* NULL around is fine */
 /* What other nodes are told of this one. */
 void cluster_run_fill_row(const struct node *n, struct node_row *row);
-/* Where other nodes reach this one. */
+/* Where other nodes reach this one; "" if n is alone. */
 const char *cluster_run_ip(const struct node *n);
 /* This node has its number: its port answers. */
 void cluster_run_on_registered(struct node *n);

@@ -19,6 +19,16 @@
 
 /* --- to another node --- */
 
+/* To be told of its death, whatever it answers. */
+static void remember(struct process *owner, uint32_t at)
+{
+    for (uint32_t i = 0; i < owner->n_asked_nodes; i++)
+        if (owner->asked[i] == at)
+            return;
+    owner->asked = xrealloc(owner->asked, (owner->n_asked_nodes + 1) * sizeof *owner->asked);
+    owner->asked[owner->n_asked_nodes++] = at;
+}
+
 static bool send(struct process *owner,
                  uint32_t at,
                  uint32_t count,
@@ -39,6 +49,7 @@ static bool send(struct process *owner,
 
     if (peer == NULL || size > REQUEST_MAX)
         return false;
+    remember(owner, at);
     memcpy(&r, request, sizeof r);
     r.count = count;
     spill_sent(n->spill, owner->number, r.ticket, at, count, request, size);

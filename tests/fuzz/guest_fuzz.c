@@ -182,6 +182,7 @@ struct peer {
     void *data;
     bool is_full;
     int64_t owed[N_GUESTS][N_TICKETS]; /* units that their owners asked for here */
+    bool is_asked[256];                /* by the process here with that number */
 };
 static struct peer others[N_PEERS];
 
@@ -211,6 +212,7 @@ void peers_send(struct peer *p,
     struct peer_rejected rejected;
     struct wire_lease_grant grant;
     struct wire_lease_canceled canceled;
+    struct wire_process_dead dead;
 
     (void)class;
     ASSERT(p->number > 0);
@@ -219,6 +221,13 @@ void peers_send(struct peer *p,
         ASSERT(size >= sizeof rejected);
         memcpy(&rejected, body, sizeof rejected);
         answered(p, rejected.owner, rejected.ticket, rejected.count);
+    } else if (h->type == PEER_SPILL && h->from < 256) {
+        p->is_asked[h->from] = true;
+    } else if (h->type == PEER_PROCESS_DEAD) {
+        ASSERT(size >= sizeof dead);
+        memcpy(&dead, body, sizeof dead);
+        if (dead.process < 256)
+            p->is_asked[dead.process] = false;
     } else if (h->from == 0 && h->type == WIRE_LEASE_GRANT) {
         ASSERT(size >= sizeof grant);
         memcpy(&grant, body, sizeof grant);
@@ -938,6 +947,9 @@ static void step(struct loop *l, struct node *n, struct input *in)
         ASSERT(g == NULL || (g->magic == PROCESS_MAGIC && guest_run_find(n, g->number) == g));
         ASSERT(g == NULL || g->job == NULL || g->job->magic == JOB_MAGIC);
     }
+    for (int i = 0; i < N_PEERS; i++)
+        for (uint32_t k = 1; k < 256; k++) /* it lives, or that node was told */
+            ASSERT(!others[i].is_asked[k] || guest_run_find(n, k) != NULL);
     list_for_each(m, &n->jobs)
     {
         const struct job *j = list_entry(m, struct job, node);

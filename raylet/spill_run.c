@@ -374,6 +374,8 @@ void spill_run_on_node_lost(struct node *n, uint32_t at, const char *why)
         struct process *owner = g != NULL && g->lease > 0 ? node_at(n, g->lease_owner) : NULL;
         if (owner == NULL || g->at == NULL || peer_number(g->at) != at)
             continue;
+        if ((g->talked[owner->slot / 64] >> owner->slot % 64 & 1) == 0)
+            continue; /* the owner is dead, another one has its slot */
         uint8_t buf[sizeof(struct wire_worker_dead) + 400];
         struct wire_worker_dead w = {.lease = g->lease,
                                      .mask_lease = WIRE_MASK_UNKNOWN,

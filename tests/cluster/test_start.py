@@ -73,7 +73,7 @@ class Nodes:
         """A command to its end."""
         argv = [*prefix, str(binary or build_dir() / "bin/ray"), *map(str, args)]
         env = self.cluster.env(**{"HOME": self.home, **(env or {})})
-        if args and args[0] in ASKING:
+        if args and (args[0] in ASKING or args[0] == "start"):  # its daemons too: see conftest's start
             env["ASAN_OPTIONS"] += ":detect_leaks=0"
         done = subprocess.run(argv, env=env, cwd=self.cluster.path,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout * slow())

@@ -60,18 +60,10 @@ static struct process *make(struct node *n, uint32_t number, struct peer *at)
         n->guests = v;
         n->n_guests++;
     }
-    struct process *g = xcalloc(1, sizeof *g);
-    g->magic = PROCESS_MAGIC;
-    g->node = n;
-    g->slot = BOARD_SLOTS + i;
+    struct process *g = node_make_process(n, BOARD_SLOTS + i);
     g->number = number;
     g->is_guest = true;
     g->at = at;
-    g->logs[0].fd = g->logs[1].fd = -1;
-    g->log_wd[0] = g->log_wd[1] = g->pidfd = -1;
-    list_init(&g->dirty_node);
-    list_init(&g->waiting);
-    list_init(&g->pulls);
     n->guests[i] = g;
     word_map_set(&n->by_number, number, g->slot + 1);
     return g;

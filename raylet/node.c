@@ -130,6 +130,21 @@ static void send_routed(void *arg,
 
 static void on_link(void *arg, bool readable, bool writable);
 
+struct process *node_make_process(struct node *n, uint32_t slot)
+{
+    struct process *p = xcalloc(1, sizeof *p);
+
+    p->magic = PROCESS_MAGIC;
+    p->node = n;
+    p->slot = slot;
+    p->logs[0].fd = p->logs[1].fd = -1;
+    p->log_wd[0] = p->log_wd[1] = p->pidfd = -1;
+    list_init(&p->dirty_node);
+    list_init(&p->pulls);
+    list_init(&p->waiting);
+    return p;
+}
+
 struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_link *link)
 {
     uint32_t slot = 0;
@@ -138,15 +153,8 @@ struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_l
         slot++;
     if (slot == BOARD_SLOTS)
         return NULL;
-    struct process *p = xcalloc(1, sizeof *p);
-    p->magic = PROCESS_MAGIC;
-    p->node = n;
-    p->slot = slot;
+    struct process *p = node_make_process(n, slot);
     p->kind = kind;
-    p->logs[0].fd = p->logs[1].fd = -1;
-    p->log_wd[0] = p->log_wd[1] = p->pidfd = -1;
-    list_init(&p->dirty_node);
-    list_init(&p->pulls);
     if (unique_id_random(&p->id) == 0)
         p->watch = loop_watch_fd(n->loop, unix_link_fd(link), on_link, p);
     if (p->watch == NULL) {

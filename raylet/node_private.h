@@ -235,6 +235,8 @@ static inline bool node_is_joined(const struct node *n)
 int node_begin_listening(struct node *n, struct err *err);
 /* The raylet ends with this turn. */
 void node_end(struct node *n, int status, const char *why);
+/* Of that slot, with nothing yet; known nowhere. */
+struct process *node_make_process(struct node *n, uint32_t slot);
 /* Takes the fd. NULL: no memory, no slot. */
 struct process *node_add_process(struct node *n, enum wire_kind kind, int fd);
 /* The same for a link that nobody watches, which stays the caller's if NULL. It may hold frames:

@@ -17,6 +17,17 @@
 #define REQUEST_MAX                                                                                \
     (sizeof(struct wire_lease_request) + RES_AMOUNTS_MAX * sizeof(struct wire_resource) + 48)
 
+/* Of a LEASE_REQUEST. */
+static void set_units(void *request, uint64_t ticket, uint32_t count)
+{
+    struct wire_lease_request r;
+
+    memcpy(&r, request, sizeof r);
+    r.ticket = ticket;
+    r.count = count;
+    memcpy(request, &r, sizeof r);
+}
+
 /* --- to another node --- */
 
 /* To be told of its death, whatever it answers. */
@@ -51,11 +62,10 @@ static bool send(struct process *owner,
         return false;
     remember(owner, at);
     memcpy(&r, request, sizeof r);
-    r.count = count;
     spill_sent(n->spill, owner->number, r.ticket, at, count, request, size);
     memcpy(buf, &w, sizeof w);
-    memcpy(buf + sizeof w, &r, sizeof r);
-    memcpy(buf + sizeof w + sizeof r, request + sizeof r, size - sizeof r);
+    memcpy(buf + sizeof w, request, size);
+    set_units(buf + sizeof w, r.ticket, count);
     peers_send(peer, FRAME_CONTROL, &h, buf, sizeof w + size);
     return true;
 }
@@ -162,11 +172,7 @@ static void take(struct node *n, const struct lease_class *c, uint32_t at, uint3
             return;
         for (size_t i = 0; i < n_units; i++) {
             struct process *owner = node_at(n, units[i].owner);
-            struct wire_lease_request r;
-            memcpy(&r, request, sizeof r);
-            r.ticket = units[i].ticket;
-            r.count = units[i].count;
-            memcpy(request, &r, sizeof r);
+            set_units(request, units[i].ticket, units[i].count);
             k -= units[i].count < k ? units[i].count : k;
             if (owner == NULL)
                 continue;
@@ -208,16 +214,11 @@ static void carry_out(struct node *n, const struct spill_action *a)
     struct peer_header h = {.from = a->owner};
 
     switch (a->kind) {
-    case SPILL_BACK: {
-        struct wire_lease_request r;
-        memcpy(&r, a->request, sizeof r);
-        r.ticket = a->ticket;
-        r.count = a->count;
-        memcpy(a->request, &r, sizeof r);
+    case SPILL_BACK:
+        set_units(a->request, a->ticket, a->count);
         if (owner != NULL && !owner->is_guest && owner->job->state < JOB_ENDING)
             lease_run_ask_again(owner, a->request, a->size);
         break;
-    }
     case SPILL_CANCELED: {
         struct wire_lease_canceled w = {.ticket = a->ticket, .count = a->count};
         node_send(owner, WIRE_LEASE_CANCELED, &w, sizeof w);

@@ -32,7 +32,7 @@ void cluster_view_destroy(struct cluster_view *v);
  * is_draining counts: its resources are told by cluster_view_set_self. */
 void cluster_view_set(struct cluster_view *v, const struct node_view *n);
 /* The same for this node's ledger: before picks, when it changed. */
-void cluster_view_set_self(struct cluster_view *v, const struct resources *r);
+void cluster_view_set_self(struct cluster_view *v, const struct resources *from);
 void cluster_view_remove(struct cluster_view *v, uint32_t number);
 
 /* The node for one unit that needs n amounts, none of them twice; *number gets it (NOWHERE: this

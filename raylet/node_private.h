@@ -443,7 +443,7 @@ void guest_run_on_message(struct node *n,
 /* A guest asks for leases here. */
 void spill_run_on_spill(struct process *owner, const uint8_t *body, size_t size);
 /* They cannot be had here: back to the raylet of its owner. */
-void spill_run_reject(struct process *owner, const uint8_t *body, size_t size);
+void spill_run_reject(struct process *owner, const uint8_t *request, size_t size);
 void spill_run_reject_units(struct process *owner, uint64_t ticket, uint32_t count);
 /* Of a request of ours go elsewhere what should; the others, counted, are asked for here. */
 uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t size);

@@ -41,6 +41,8 @@ static int parse_address(const char *text,
                     *found = NULL;
     char service[8];
 
+    *out = (struct sockaddr_storage){0};
+    *size = 0;
     snprintf(service, sizeof service, "%u", port);
     int r = getaddrinfo(text, service, &hints, &found); /* numeric: it asks nobody */
     if (r != 0)
@@ -617,7 +619,7 @@ int transfer_add_node(struct transfer *t,
                       struct err *err)
 {
     CHECK_MAGIC(t, TRANSFER_MAGIC);
-    struct sockaddr_storage a = {0};
+    struct sockaddr_storage a;
     socklen_t size;
 
     if (parse_address(address, port, false, &a, &size, err) != 0)

@@ -20,8 +20,6 @@
 
 #include "lib/core/cluster.h"
 
-extern char **environ;
-
 #define SOCKET    "sockets/raylet"
 #define CONNECT_S 10 /* a raylet that was stopped has a queue, which may be full */
 

@@ -145,7 +145,7 @@ $(BUILD)/tests/unit/%: tests/contract/%.c $(unit_deps)
 	$(unit_link)
 $(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(if $(FUZZ_MAIN),,$(call objs,tests/fuzz/run_corpus.c)) $(unit_deps)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) $(FUZZ_MAIN) -lmsgpackc -levent_core -lprotobuf-c -lpthread -lm
+	$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h %.txt,$^) $(LDFLAGS) $(FUZZ_MAIN) -lmsgpackc -levent_core -lprotobuf-c -lpthread -lm
 sim_deps = $(call objs,$(wildcard tests/sim/*.c)) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libcore.a $(lib)/libobjstore.a $(lib)/libnet.a $(lib)/libbase.a
 $(BUILD)/tests/sim/sim: $(sim_deps)
 	@mkdir -p $(@D)

@@ -18,6 +18,9 @@ from pathlib import Path
 
 import pytest
 
+# gRPC waits before each fork until its own threads rest, and may do so for ever; our children only exec.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 PR_SET_CHILD_SUBREAPER = 36
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RAY_TEST_MARK"

@@ -64,7 +64,7 @@ grep -lnE '<grpc/' "${sources[@]}" | grep -v '^lib/net/rpc_' && finding "gRPC be
 grep -nE '#include "lib/net/rpc_private.h"' "${sources[@]}" | grep -v '^lib/net/rpc_' && finding "rpc_private.h is for lib/net/rpc_*"
 grep -ln 'msgpack.h' "${sources[@]}" | grep -v '^lib/api/value.c$' && finding "msgpack belongs to lib/api/value.c"
 
-grep -ln '"proto/.*pb-c.h"' "${sources[@]}" | grep -vE '_(rpc|codec).c$' && finding "generated messages are for *_rpc.c and *_codec.c"
+grep -ln '"proto/.*pb-c.h"' "${sources[@]}" | grep -vE '(_(rpc|codec)|message_test).c$' && finding "generated messages are for *_rpc.c and *_codec.c"
 for f in $(files 'proto/*.proto'); do
     grep -q "^$(sha256sum <"$f" | cut -d' ' -f1) $f " proto/VERSIONS || finding "$f changed: say so in proto/VERSIONS"
 done

@@ -165,7 +165,7 @@ struct store_stats {
     uint64_t touched;    /* arena[0 .. touched) has been lent at least once */
     uint32_t n_sealed, n_lent, n_freeing, n_waiting;
     uint64_t n_sealed_ever, n_freed_ever, n_bad_records, n_refused;
-    uint32_t n_copies; /* of n_sealed */
+    uint64_t n_copies; /* of n_sealed */
     uint64_t n_evicted_ever;
 };
 void store_get_stats(const struct store *s, struct store_stats *out);

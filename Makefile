@@ -137,7 +137,7 @@ $(BUILD)/tests/drivers/%: tests/drivers/%.cpp $(libray)
 unit_deps = $(call objs,$(api)) $(lib)/libcore.a $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a
 define unit_link
 @mkdir -p $(@D)
-$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -ljansson -lprotobuf-c -lpthread -lm
+$(CC) $(ALL_CFLAGS) -MF $@.d -o $@ $(filter-out %.h %.inc,$^) $(LDFLAGS) -lcheck -lsubunit -lrt -lmsgpackc -levent_core -lhiredis -ljansson -lprotobuf-c -lpthread -lm
 endef
 $(BUILD)/tests/unit/%: tests/unit/%.c $(unit_deps)
 	$(unit_link)

@@ -173,9 +173,9 @@ $(BUILD)/tests/sim/refs/plant_%: tests/sim/refs/plants/%.patch $(refs_deps)
 	$(plant)
 $(BUILD)/tests/sim/machines/plant_%: tests/sim/machines/plants/%.patch $(machines_deps)
 	$(plant)
-$(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a $(libray)
+$(BUILD)/tests/bench/bench: $(call objs,$(wildcard tests/bench/*.c)) $(lib)/libraylet.a $(lib)/libobjstore.a $(lib)/libgcs.a $(lib)/libproto.a $(lib)/libloop.a $(lib)/libnet.a $(lib)/libbase.a $(libray)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $(filter %.o %.a,$^) $(LDFLAGS) -levent_core $(call user,../../lib)
+	$(CC) -o $@ $(filter %.o %.a,$^) $(LDFLAGS) -levent_core -lprotobuf-c $(call user,../../lib)
 
 demo: all
 	$(BUILD)/examples/wordcount $(ARGS)

@@ -388,6 +388,7 @@ int main(int argc, char **argv)
     in_child(bench_sessions, quick);
     bench_stream_frames = limit_of("messages of 64 B through a session (loopback)");
     in_child(bench_nodes, quick);
+    in_child(bench_sync, quick);
     bench_view();
     limit_ping_pong(&p50, &p99);
     double frames = limit_frames_per_s(2, n);

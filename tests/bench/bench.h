@@ -38,6 +38,9 @@ void bench_nodes(bool quick);
 /* sessions.c: the rows of sessions between raylets, in a process without gRPC. */
 void bench_sessions(bool quick);
 
+/* sync.c: what news of nodes cost, in a process without gRPC. */
+void bench_sync(bool quick);
+
 /* view.c: who could take a request, of a thousand nodes. */
 void bench_view(void);
 

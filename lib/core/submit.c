@@ -11,6 +11,10 @@
  * sooner: a burst would cost a request and a cancel each time. A refused request is made again only
  * after a pause.
  *
+ * An idle lease is kept, since its raylet takes it back when others want it; but in a cluster of
+ * several nodes only for a while (submit_set_linger): what others ask of other nodes waits until
+ * they see room there.
+ *
  * Nothing waits behind a running task while a worker could be had: when a lease is idle, nothing is
  * queued, and another lease has given no answer for a while, half of what waits there is taken
  * back. The queue keeps the order of submission: what comes back is put in front, oldest first.
@@ -50,6 +54,7 @@ struct class
     struct ticket tickets[MAX_TICKETS];
     uint64_t run_ns; /* mean, 0 unknown */
     uint64_t pause_ns, pause_until_ns;
+    uint64_t linger_ns; /* no idle lease has to be returned before; UINT64_MAX: there is none */
     bool canceling;
     bool refused;       /* some of the unanswered units were */
     bool pause_pending; /* begins with the next time that is told */
@@ -61,6 +66,7 @@ struct submit {
     struct list spare; /* leases that ended; a warm grant allocates nothing */
     struct submit_lease **blocks;
     uint32_t n_classes, max_units, n_blocks;
+    uint64_t linger_ns; /* 0: for ever */
     uint64_t last_ticket;
     uint64_t last_lease; /* granted; a raylet counts its leases and grants come in their order */
     uint64_t *ended;     /* before they were granted */
@@ -112,6 +118,11 @@ void submit_destroy(struct submit *s)
     free(s);
 }
 
+void submit_set_linger(struct submit *s, uint64_t ns)
+{
+    s->linger_ns = ns;
+}
+
 uint32_t submit_add_class(struct submit *s)
 {
     struct class *c = xcalloc(1, sizeof *c);
@@ -120,6 +131,7 @@ uint32_t submit_add_class(struct submit *s)
     list_init(&c->open);
     list_init(&c->active);
     c->limit = 1;
+    c->linger_ns = UINT64_MAX;
     c->number = s->n_classes;
     s->classes = xrealloc(s->classes, (s->n_classes + 1) * sizeof *s->classes);
     s->classes[s->n_classes] = c;
@@ -402,6 +414,41 @@ static uint64_t stalls_at(const struct class *c, const struct submit_lease *l)
     return l->progress_ns + patience;
 }
 
+static void return_lease(struct class *c, struct submit_lease *l, struct submit_actions *out)
+{
+    l->ending = true; /* the raylet ends it through the worker */
+    place(c, l);
+    add(out, (struct submit_action){.kind = SUBMIT_RETURN, .ticket = l->id});
+}
+
+/* The lease has nothing to do from now on, unless it gets something at once. */
+static void lingers(const struct submit *s, struct class *c, uint64_t now_ns)
+{
+    if (s->linger_ns > 0 && c->linger_ns > now_ns + s->linger_ns)
+        c->linger_ns = now_ns + s->linger_ns;
+}
+
+/* Leases that have been idle for too long go back. */
+static void end_linger(const struct submit *s,
+                       struct class *c,
+                       uint64_t now_ns,
+                       struct submit_actions *out)
+{
+    if (now_ns < c->linger_ns)
+        return;
+    c->linger_ns = UINT64_MAX;
+    list_for_each_safe(n, &c->leases)
+    {
+        struct submit_lease *l = list_entry(n, struct submit_lease, node);
+        if (l->n_in_window > 0 || l->ending || l->blocked)
+            continue;
+        if (now_ns >= l->progress_ns + s->linger_ns)
+            return_lease(c, l, out);
+        else if (l->progress_ns + s->linger_ns < c->linger_ns)
+            c->linger_ns = l->progress_ns + s->linger_ns;
+    }
+}
+
 static void settle(struct submit *s, struct class *c, uint64_t now_ns, struct submit_actions *out)
 {
     uint32_t count;
@@ -416,10 +463,12 @@ static void settle(struct submit *s, struct class *c, uint64_t now_ns, struct su
             add(out, (struct submit_action){.kind = SUBMIT_TAKE_BACK, .lease = l, .count = count});
         }
     }
+    end_linger(s, c, now_ns, out);
     if (c->n_queued + c->n_in_windows > 0)
         return;
     if (c->n_units == 0) {
-        list_remove(&c->active);
+        if (c->linger_ns == UINT64_MAX)
+            list_remove(&c->active);
         return;
     }
     if (c->canceling)
@@ -443,6 +492,7 @@ uint64_t submit_next_deadline(const struct submit *s)
     list_for_each(n, &s->active)
     {
         const struct class *c = list_entry(n, struct class, active);
+        at = c->linger_ns < at ? c->linger_ns : at;
         if (wants_more(s, c) && (c->pause_pending || c->pause_until_ns > 0)) {
             uint64_t t = c->pause_pending ? 0 : c->pause_until_ns;
             at = t < at ? t : at;
@@ -537,6 +587,8 @@ struct submit_lease *submit_on_grant(struct submit *s,
     }
     place(c, l);
     fill(c, now_ns, out);
+    if (l->n_in_window == 0)
+        lingers(s, c, now_ns);
     return l;
 }
 
@@ -660,6 +712,8 @@ struct record *submit_on_done(struct submit *s,
     l->progress_ns = now_ns;
     measure(c, run_ns);
     place(c, l);
+    if (l->n_in_window == 0)
+        lingers(s, c, now_ns);
     return r;
 }
 
@@ -706,6 +760,8 @@ void submit_on_returned(struct submit *s,
     }
     fill(c, now_ns, out);
     request(s, c, now_ns, out);
+    if (l->n_in_window == 0)
+        lingers(s, c, now_ns);
 }
 
 void submit_on_bounced(struct submit *s,
@@ -723,6 +779,8 @@ void submit_on_bounced(struct submit *s,
     back_to_queue(c, l, 1ull << slot);
     fill(c, now_ns, out);
     request(s, c, now_ns, out);
+    if (l->n_in_window == 0)
+        lingers(s, c, now_ns);
 }
 
 static void end_lease(struct class *c, struct submit_lease *l, struct submit_actions *out)
@@ -802,6 +860,7 @@ void submit_on_raylet_lost(struct submit *s, struct submit_actions *out)
         memset(c->tickets, 0, sizeof c->tickets);
         c->n_units = 0;
         c->canceling = c->refused = c->pause_pending = false;
+        c->linger_ns = UINT64_MAX;
         list_remove(&c->active);
     }
 }
@@ -870,5 +929,6 @@ void submit_selfcheck(const struct submit *s)
         ASSERT(in_windows == c->n_in_windows && c->limit == window_limit(c));
         ASSERT(units <= s->max_units);
         ASSERT(queued + in_windows + units == 0 || !list_empty(&c->active));
+        ASSERT(c->linger_ns == UINT64_MAX || !list_empty(&c->active));
     }
 }

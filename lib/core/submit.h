@@ -24,6 +24,7 @@
 #define SUBMIT_STALL_NS     200000u    /* without an answer, unstarted tasks are taken back */
 #define SUBMIT_PAUSE_NS                                                                            \
     50000000u /* before a refused request is made again; doubles to 64 times this */
+#define SUBMIT_LINGER_NS 500000000u /* an idle lease is kept where others cannot see that it is */
 
 /* One leased worker. Owned by the submit; pointers are good until submit_forget. */
 struct submit_lease {
@@ -76,6 +77,9 @@ struct submit;
 /* max_units bounds the unanswered units of a class. */
 struct submit *submit_create(uint32_t max_units);
 void submit_destroy(struct submit *s);
+/* From now on a lease that has been idle so long is returned; before, one that nobody else wants is
+ * kept. For a cluster of several nodes: the raylets of others do not know which leases are idle. */
+void submit_set_linger(struct submit *s, uint64_t ns);
 /* A new class; numbers count from 0. */
 uint32_t submit_add_class(struct submit *s);
 

@@ -133,6 +133,16 @@ def test_tasks_that_must_all_run_at_once_do(two):
     leave(program)
 
 
+def test_leases_that_are_idle_elsewhere_make_room(two):
+    """Another function of the program has leases on all four CPUs, and no task any more."""
+    program = two.nodes[0].driver()
+    where = counts(ask(program, "where 200 20000", NODES, timeout=60))
+    assert len(where) == 2, where
+    where = counts(ask(program, "meet 4", NODES, timeout=60))
+    assert sorted(where.values()) == [2, 2], where
+    leave(program)
+
+
 def test_a_resource_of_another_node(two):
     """What the own node lacks runs where it is, and waits there when it is busy."""
     program = two.nodes[0].driver()

@@ -387,6 +387,39 @@ START_TEST(inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker)
 }
 END_TEST
 
+START_TEST(an_idle_lease_lingers_and_goes_back)
+{
+    struct submit_action a;
+
+    submit_set_linger(s, 500 * MS);
+    struct submit_lease *l = idle_lease(1, 10 * MS);
+    uint64_t idle_at = now;
+    settle();
+    ck_assert_uint_eq(submit_next_deadline(s), idle_at + 500 * MS);
+    now += 400 * MS; /* used meanwhile: it lingers from then on */
+    struct record *r = submit_one();
+    ck_assert_uint_eq(count(SUBMIT_PUSH, NULL), 1);
+    now += 50 * MS;
+    done(l, r, 10 * MS);
+    now = idle_at + 500 * MS;
+    settle();
+    ck_assert_uint_eq(count(SUBMIT_RETURN, NULL), 0);
+    ck_assert_uint_eq(submit_next_deadline(s), idle_at + 950 * MS);
+    now = idle_at + 950 * MS;
+    settle();
+    ck_assert_uint_eq(count(SUBMIT_RETURN, &a), 1);
+    ck_assert_uint_eq(a.ticket, 1);
+    settle();
+    ck_assert_uint_eq(submit_next_deadline(s), UINT64_MAX);
+    clear();
+    submit_one(); /* nothing more goes there */
+    ck_assert_uint_eq(count(SUBMIT_PUSH, NULL), 0);
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, NULL), 1);
+    submit_on_lease_ended(s, l, now, &out);
+    submit_selfcheck(s);
+}
+END_TEST
+
 START_TEST(a_task_behind_others_only_queues)
 {
     struct submit_action a;
@@ -1290,6 +1323,7 @@ int main(void)
     tcase_add_test(c, tickets_are_canceled_only_when_the_class_has_no_task);
     tcase_add_test(c, new_work_after_a_cancel_asks_again_once_the_cancel_is_answered);
     tcase_add_test(c, inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker);
+    tcase_add_test(c, an_idle_lease_lingers_and_goes_back);
     tcase_add_test(c, a_task_behind_others_only_queues);
     tcase_add_test(c, leases_that_come_and_go_allocate_nothing);
     tcase_add_test(c, inv_18_answers_to_unknown_tickets_change_nothing);

@@ -155,6 +155,9 @@ static void end_out(struct mover *m, const struct link *k, struct out *o)
 static void end_link(struct mover *m, struct link *k, int error, const char *why)
 {
     list_remove(&k->node);
+    /* close() alone ends the watch of a description's last descriptor only: a process that is
+     * being spawned has another until it executes */
+    epoll_ctl(m->epoll_fd, EPOLL_CTL_DEL, k->fd, NULL);
     close(k->fd);
     while (!list_empty(&k->outs))
         end_out(m, k, list_entry(k->outs.next, struct out, node));

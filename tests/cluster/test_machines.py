@@ -85,7 +85,7 @@ class Machines:
                 node.program.kill(signal.SIGTERM)
         for node in self.nodes:
             if node.program.wait() not in (0, -signal.SIGKILL):
-                pytest.fail(f"{node.name}: {node.program!r}")
+                pytest.fail(f"{node.name} exited with {node.program.wait()}: {node.program!r}")
         self.gcs.kill(signal.SIGTERM)
         assert self.gcs.wait() == 0, repr(self.gcs)
 

@@ -279,18 +279,21 @@ def reset(space, which):
 def test_resets_lose_and_double_nothing(three, marks):
     a, b, c = three.nodes
     program = a.driver()
-    program.say(f"mark 20000 200 {marks.path}")  # more than 0.6 s, whatever the machine
+    n = 100000 // slow()
+    ask(program, "hold 1 0 a=1")  # one CPU of five is here: most run elsewhere
+    program.say(f"mark {n} {20 * slow()} {marks.path}")
     started, n_resets = time.monotonic(), 0
-    while "ok 20000" not in program.out:
+    while f"ok {n}" not in program.out:
         last = time.monotonic()
         n_resets += reset(a.space, f"dst {b.space.address} or dst {c.space.address}")
-        wait_until(lambda: time.monotonic() - last >= 0.1 or "ok 20000" in program.out or None, 10)
+        wait_until(lambda: time.monotonic() - last >= 0.1 or f"ok {n}" in program.out or None, 10)
         assert "error" not in program.out and program.process.poll() is None, program
-        assert last - started < 60 * slow(), (program, marks.by_node(), three.cluster.state())
-    assert marks.by_number() == once_each(20000)
+        assert last - started < 120 * slow(), (program, marks.by_node(), three.cluster.state())
+    assert marks.by_number() == once_each(n)
     assert len(marks.by_node()) > 1  # where they ran is the policy's to say
     assert n_resets >= 5, n_resets
-    leave(program)
+    assert all(node.program.process.poll() is None for node in three.nodes)
+    program.kill()
 
 
 def test_resets_of_transfers(three):

@@ -25,7 +25,7 @@ static int lock_pid_file(struct session *s, const char *file, struct err *err)
     if (s->lock_fd >= 0 && flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return err_set(err, ERR_EXISTS, "a raylet of the session %s is running", s->dir);
     if (s->lock_fd < 0 || ftruncate(s->lock_fd, 0) != 0)
-        return err_sys(err, "lock %s", path);
+        return err_sys(err, "lock (choose another folder by RAY_TMPDIR or temp_dir): %s", path);
     int n = snprintf(text, sizeof text, "%d\n", (int)getpid());
     if (write(s->lock_fd, text, (size_t)n) != n)
         return err_sys(

@@ -1,13 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "raylet/worker_log.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/base/log.h"
+
 #define CHUNK  65536
 #define MARKER ":task_name:"
+
+/* A full disk stops no worker; told at powers of two. */
+static int open_nowhere(const char *path)
+{
+    static uint64_t n;
+
+    n++;
+    if ((n & (n - 1)) == 0)
+        log_warn("log",
+                 "no_room",
+                 "n=%" PRIu64
+                 " path=%s msg=\"no room for the log of a worker, what it prints is lost; "
+                 "free some there\"",
+                 n,
+                 path);
+    return open("/dev/null", O_RDWR | O_APPEND | O_CLOEXEC);
+}
 
 int worker_log_create(struct worker_log *log, const char *path, uint32_t stream, struct err *err)
 {
@@ -15,6 +36,8 @@ int worker_log_create(struct worker_log *log, const char *path, uint32_t stream,
     log->stream = stream;
     snprintf(log->path, sizeof log->path, "%s", path);
     log->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (log->fd < 0 && (errno == ENOSPC || errno == EDQUOT))
+        log->fd = open_nowhere(path);
     if (log->fd < 0)
         return err_sys(err, "make the log file %s", path);
     return 0;

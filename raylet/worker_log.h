@@ -26,7 +26,7 @@ typedef void (*worker_log_f)(void *arg,
                              const char *text,
                              size_t size);
 
-/* Create the file. -1 with err: log->fd is -1. */
+/* Create the file; on a full disk /dev/null takes its place. -1 with err: log->fd is -1. */
 int worker_log_create(struct worker_log *log, const char *path, uint32_t stream, struct err *err);
 int worker_log_rename(struct worker_log *log, const char *path);
 /* Give new lines to cb; with last, a line without an end too. true: there may be more (64 KiB a

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +42,8 @@
 #define STEADY_MS  10000 /* who ran so long did not fail */
 #define SLOW_MS    2000  /* then a part that is not ready is named */
 #define TAIL_BYTES 1500
+#define ROOM_BYTES (128u << 10) /* less than a node needs to start */
+#define ROOM_FILES 16
 
 #define GCS_REPLACED 3 /* exit status of a gcs_server: another head has this cluster */
 #define RAYLET_DEAD  3 /* of a raylet: the GCS declared it dead */
@@ -310,6 +313,37 @@ static void add_tail(FILE *out, const char *path)
     }
 }
 
+/* A part whose log finds no room cannot say why it ended. */
+static void add_full_disk(const struct supervisor *s, FILE *out)
+{
+    struct statvfs v;
+
+    if (statvfs(s->session.dir, &v) == 0
+        && (v.f_bavail * v.f_frsize < ROOM_BYTES || (v.f_files > 0 && v.f_favail < ROOM_FILES)))
+        fprintf(out,
+                "The disk of %s is full (%llu KiB, %llu files left): free some, or choose another "
+                "folder by --temp-dir\n",
+                s->session.temp,
+                (unsigned long long)(v.f_bavail * v.f_frsize >> 10),
+                (unsigned long long)v.f_favail);
+}
+
+/* What has failed before there were parts; to be freed. NULL: no memory. */
+static char *explain(const struct supervisor *s, const char *what)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    if (out == NULL)
+        return NULL;
+    fprintf(out, "%s\n", what);
+    add_full_disk(s, out);
+    fclose(out);
+    text[size - 1] = '\0';
+    return text;
+}
+
 /* What is to be said of this part, and the ends of its logs; to be freed. NULL: no memory. */
 static char *describe(struct supervisor *s, enum part_id id, const char *what)
 {
@@ -322,6 +356,7 @@ static char *describe(struct supervisor *s, enum part_id id, const char *what)
     fprintf(out, "%s %s\n", names[id], what);
     if (id == GCS && s->gcs_port != 0 && !daemon_is_running(s->parts[GCS].daemon))
         who_listens(out, s->gcs_port);
+    add_full_disk(s, out);
     snprintf(path, sizeof path, "%s/%s.out", s->session.logs, names[id]);
     add_tail(out, path);
     snprintf(path, sizeof path, "%s/%s.err", s->session.logs, names[id]);
@@ -746,7 +781,9 @@ int supervise(const struct start_options *o, struct report *r)
     node_file_sweep(s.session.temp, (size_t)config_number(c, CONFIG_KEPT_SESSIONS, 0));
     s.loop = loop_create(&err);
     if (s.loop == NULL || begin(&s, &err) != 0) {
-        end_report(&s, false, err.text);
+        char *text = explain(&s, err.text);
+        end_report(&s, false, text != NULL ? text : err.text);
+        free(text);
         s.status = 1;
     } else {
         start_next(&s, -1);

@@ -74,11 +74,13 @@ static void on_node(void *arg, const struct node_view *v)
     }
     if (peers_find(n->peers, v->number) == NULL)
         log_info("cluster", "node", "number=%u address=%s:%d", v->number, v->address, v->node_port);
-    if (peers_add(n->peers, &v->id, v->number, v->address, v->node_port) == NULL)
+    struct peer *p = peers_add(n->peers, &v->id, v->number, v->address, v->node_port);
+    if (p == NULL)
         return; /* it was declared dead before */
     if (transfer_add_node(n->transfer, v->number, v->address, (uint16_t)v->object_port, &err) != 0)
         log_warn("cluster", "no_data_port", "number=%u msg=\"%s\"", v->number, err.text);
     cluster_view_set(n->view, v);
+    guest_run_on_node(n, p);
     n->spill_due = true;
 }
 

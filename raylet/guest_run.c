@@ -6,7 +6,11 @@
  * the first frame that names it and ends with the word of its raylet, or with its node.
  *
  * Of a number that nobody has named yet the GCS says on which node it is; what is to go there
- * waits meanwhile.
+ * waits meanwhile. That may be a node whose news have not come here yet: then they are waited for,
+ * and the GCS is asked again, which says when that node is dead.
+ *
+ * The classes of a session overtake each other, so what a process said last may come behind its
+ * death. Numbers are never used again: those of the dead are remembered, and begin no guest.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +23,8 @@
 
 #define WAITING_MAX (4u << 20) /* bytes for a process whose node is not known yet */
 #define ROUTE_FLAGS (WIRE_ROUTE_OWNER | WIRE_ROUTE_WORKER)
+#define AGAIN_MS    1000 /* until the GCS is asked again about one on a node without news */
+#define ASKED_MAX   20
 
 /* A message to a guest that waits for its node. */
 struct waiting {
@@ -30,10 +36,12 @@ struct waiting {
     uint8_t body[];
 };
 
-/* A question to the GCS. */
+/* Where is this guest? */
 struct locating {
-    struct node *node;
-    uint32_t process;
+    struct process *guest;    /* NULL: nobody wants to know any more */
+    struct loop_timer *again; /* of one that waits for news; NULL: the GCS is being asked */
+    uint32_t node;            /* which those are about; 0: not known */
+    unsigned n_asked;
 };
 
 /* --- which there are --- */
@@ -45,26 +53,55 @@ struct process *guest_run_find(const struct node *n, uint32_t number)
     return at > 0 ? node_at(n, (uint32_t)at - 1) : NULL;
 }
 
+static void remember_dead(struct node *n, uint32_t number, const struct peer *at)
+{
+    n->dead[n->n_dead++ % GUESTS_DEAD] =
+        (struct dead_guest){.number = number, .node = peer_number(at)};
+}
+
+/* Its raylet has said so. */
+static bool is_dead(const struct node *n, uint32_t number, const struct peer *at)
+{
+    uint32_t count = n->n_dead < GUESTS_DEAD ? n->n_dead : GUESTS_DEAD, node = peer_number(at);
+
+    for (uint32_t i = 0; i < count; i++)
+        if (n->dead[i].number == number && n->dead[i].node == node)
+            return true;
+    return false;
+}
+
+/* The first that is free; GUESTS_MAX: none. */
+static uint32_t find_slot(const struct node *n)
+{
+    for (uint32_t w = 0; w < GUESTS_MAX / 64; w++)
+        if (n->guest_slots[w] != UINT64_MAX)
+            return 64 * w + (uint32_t)__builtin_ctzll(~n->guest_slots[w]);
+    return GUESTS_MAX;
+}
+
 static struct process *make(struct node *n, uint32_t number, struct peer *at)
 {
-    uint32_t i = 0;
+    uint32_t i = find_slot(n);
 
-    while (i < n->n_guests && n->guests[i] != NULL)
-        i++;
-    if (i == GUESTS_MAX || number == 0 || number > WIRE_ROUTE_NUMBER)
+    if (i == GUESTS_MAX || number == 0 || number > WIRE_ROUTE_NUMBER
+        || (at != NULL && is_dead(n, number, at)))
         return NULL;
-    if (i == n->n_guests) {
-        struct process **v = try_alloc(n->guests, (n->n_guests + 1) * sizeof *v);
+    if (i == n->guests_room) {
+        uint32_t room = i > 0 ? 2 * i : 64;
+        struct process **v = try_alloc(n->guests, room * sizeof *v);
         if (v == NULL)
             return NULL;
         n->guests = v;
-        n->n_guests++;
+        n->guests_room = room;
     }
     struct process *g = node_make_process(n, BOARD_SLOTS + i);
     g->number = number;
     g->is_guest = true;
     g->at = at;
     n->guests[i] = g;
+    n->guest_slots[i / 64] |= 1ull << i % 64;
+    if (i == n->n_guests)
+        n->n_guests++;
     word_map_set(&n->by_number, number, g->slot + 1);
     return g;
 }
@@ -76,10 +113,25 @@ static void drop_waiting(struct process *g)
     g->n_waiting_bytes = 0;
 }
 
+static void stop_locating(struct process *g)
+{
+    struct locating *l = g->locating;
+
+    g->locating = NULL;
+    if (l == NULL)
+        return;
+    l->guest = NULL;
+    if (l->again == NULL)
+        return; /* it ends with the answer */
+    loop_timer_end(l->again);
+    free(l);
+}
+
 void guest_run_end(struct process *g)
 {
     struct node *n = g->node;
     struct wire_process_dead w = {.process = g->number};
+    uint32_t i = g->slot - BOARD_SLOTS;
 
     ASSERT(g->is_guest);
     if (g->job != NULL) {
@@ -96,8 +148,10 @@ void guest_run_end(struct process *g)
     if (g->job != NULL && g->job->driver == g)
         g->job->driver = NULL;
     drop_waiting(g);
+    stop_locating(g);
     word_map_set(&n->by_number, g->number, 0);
-    n->guests[g->slot - BOARD_SLOTS] = NULL;
+    n->guests[i] = NULL;
+    n->guest_slots[i / 64] &= ~(1ull << i % 64);
     while (n->n_guests > 0 && n->guests[n->n_guests - 1] == NULL)
         n->n_guests--;
     g->magic = 0;
@@ -147,6 +201,7 @@ void guest_run_send(struct process *g,
 
 static void found(struct process *g, struct peer *at)
 {
+    stop_locating(g);
     g->at = at;
     list_for_each(m, &g->waiting)
     {
@@ -169,28 +224,82 @@ struct process *guest_run_get(struct node *n, struct peer *at, uint32_t number)
     return g;
 }
 
-/* Where a process is, says the GCS. */
+/* --- where a guest is --- */
+
+static void on_located(void *arg, enum err_code code, const struct unique_id *id, uint32_t number);
+
+static void locate(struct locating *l)
+{
+    l->n_asked++;
+    gcs_client_locate(l->guest->node->gcs, l->guest->number, on_located, l);
+}
+
+static void on_again(void *arg)
+{
+    struct locating *l = arg;
+
+    loop_timer_end(l->again);
+    l->again = NULL;
+    locate(l);
+}
+
+/* So says the GCS. */
 static void on_located(void *arg, enum err_code code, const struct unique_id *id, uint32_t number)
 {
     struct locating *l = arg;
-    struct node *n = l->node;
-    struct process *g = guest_run_find(n, l->process);
+    struct process *g = l->guest;
 
     (void)id;
-    free(l);
-    if (code == ERR_CANCELED || g == NULL || !g->is_guest || g->at != NULL)
+    if (g == NULL || code == ERR_CANCELED) {
+        if (g != NULL)
+            g->locating = NULL;
+        free(l);
         return;
-    struct peer *at = code == ERR_NONE && number != n->number ? peers_find(n->peers, number) : NULL;
+    }
+    struct node *n = g->node;
+    bool is_elsewhere = code == ERR_NONE && number != n->number;
+    struct peer *at = is_elsewhere ? peers_find(n->peers, number) : NULL;
+    if (at == NULL && is_elsewhere && l->n_asked < ASKED_MAX) {
+        l->node = number;
+        l->again = loop_after(n->loop, AGAIN_MS, on_again, l);
+        return;
+    }
+    g->locating = NULL;
+    free(l);
     if (at != NULL) {
         found(g, at);
         return;
     }
     log_info("guest",
              "not_found",
-             "process=%u msg=\"%s\"",
+             "process=%u node=%u msg=\"%s\"",
              g->number,
-             code == ERR_NONE ? "its node is dead" : err_code_name(code));
+             number,
+             is_elsewhere       ? "no news came of its node"
+             : code == ERR_NONE ? "it has ended"
+                                : err_code_name(code));
     guest_run_end(g);
+}
+
+void guest_run_on_node(struct node *n, struct peer *at)
+{
+    for (uint32_t i = 0; i < n->n_guests; i++) {
+        struct process *g = n->guests[i];
+        if (g != NULL && g->locating != NULL && g->locating->node == peer_number(at))
+            found(g, at);
+    }
+}
+
+static struct process *make_unlocated(struct node *n, uint32_t number)
+{
+    struct process *g = make(n, number, NULL);
+
+    if (g == NULL)
+        return NULL;
+    g->locating = xcalloc(1, sizeof *g->locating);
+    g->locating->guest = g;
+    locate(g->locating);
+    return g;
 }
 
 int guest_run_forward(struct process *from, const struct frame *f, struct err *err)
@@ -199,11 +308,8 @@ int guest_run_forward(struct process *from, const struct frame *f, struct err *e
     uint32_t number = f->h.route & WIRE_ROUTE_NUMBER;
     struct process *g = guest_run_find(n, number);
 
-    if (g == NULL && n->peers != NULL && (g = make(n, number, NULL)) != NULL) {
-        struct locating *l = xmalloc(sizeof *l);
-        *l = (struct locating){.node = n, .process = number};
-        gcs_client_locate(n->gcs, number, on_located, l);
-    }
+    if (g == NULL && n->peers != NULL)
+        g = make_unlocated(n, number);
     if (g == NULL || (g->job != NULL && g->job != from->job)) {
         struct wire_process_dead dead = {.process = number};
         node_send(from, WIRE_PROCESS_DEAD, &dead, sizeof dead);
@@ -292,6 +398,8 @@ static void on_process_dead(struct node *n,
         return;
     memcpy(&w, body, sizeof w);
     struct process *g = guest_run_find(n, w.process);
+    if (!is_dead(n, w.process, from))
+        remember_dead(n, w.process, from);
     if (g != NULL && g->is_guest && g->at == from)
         guest_run_end(g);
 }
@@ -467,5 +575,6 @@ void guest_run_end_all(struct node *n, const struct peer *at)
     if (at == NULL) {
         free(n->guests);
         n->guests = NULL;
+        n->guests_room = 0;
     }
 }

@@ -3,8 +3,11 @@
  * How this works. A job whose driver is on another machine comes with the first units of it that
  * are sent here. Its home, the driver's raylet, is asked what it is made of: environment, folder,
  * and the hash of the executable, which comes by the data port unless it is among those kept from
- * other jobs. Units wait until the job runs. The home remembers who asked, and tells them of the
- * end; a home that died is an end too.
+ * other jobs. Units wait until the job runs, up to a bound; others go back to the raylet of their
+ * owner. The home remembers who asked, and tells them of the end; a home that died is an end too.
+ *
+ * Who sends units says where the home is, and only that node can know: it is asked, and what it
+ * does not have ends here. Later ones must say the same.
  *
  *   NEW: asked ── JOB ──► executable kept? ── no: fetched and checked ──► RUNNING
  */
@@ -26,6 +29,7 @@
 #define KEPT_BYTES (256ull << 20) /* of executables whose jobs have ended */
 #define ENV_MAX    (4u << 20)
 #define FOLDER_MAX 4096
+#define HELD_MAX   (4u << 20) /* bytes of units that wait for jobs to run, of all jobs */
 
 /* A unit's SPILL that waits until the job runs. */
 struct held_spill {
@@ -42,6 +46,13 @@ struct kept {
     uint64_t size;
     int fd;
 };
+
+static void drop_held(struct job *j, struct held_spill *s)
+{
+    j->of->held_bytes -= s->size;
+    list_remove(&s->node);
+    free(s);
+}
 
 static void send_home(const struct job *j, uint8_t type, const void *body, size_t size)
 {
@@ -176,8 +187,7 @@ void job_elsewhere_fini(struct job *j)
         transfer_cancel(j->of->transfer, j->transfer_ticket);
     if (j->is_offered && j->of->transfer != NULL)
         transfer_withdraw_file(j->of->transfer, &j->hash);
-    list_for_each_safe(m, &j->held) free(list_entry(m, struct held_spill, node));
-    list_init(&j->held);
+    list_for_each_safe(m, &j->held) drop_held(j, list_entry(m, struct held_spill, node));
     free(j->askers);
 }
 
@@ -193,22 +203,36 @@ static void give_up(struct job *j, const char *why)
             spill_run_reject(owner,
                              s->body + sizeof(struct peer_spill),
                              s->size - sizeof(struct peer_spill));
-        list_remove(&s->node);
-        free(s);
+        drop_held(j, s);
     }
     job_end(j, why);
 }
 
-struct job *job_elsewhere(struct node *n, uint32_t number, uint32_t home)
+struct job *job_elsewhere(struct node *n, uint32_t number, uint32_t home, const struct peer *from)
 {
     struct job *j = number > 0 ? find(n, number) : NULL; /* 0: many here, for a moment */
     struct peer_job_ask ask = {.job = number};
+    uint32_t known = j == NULL ? 0 : j->home > 0 ? j->home : n->number;
 
-    if (j != NULL || number == 0 || home == n->number || peers_find(n->peers, home) == NULL)
+    if (j != NULL && known == home)
         return j;
-    j = job_begin_elsewhere(n, number, home);
-    send_home(j, PEER_JOB_ASK, &ask, sizeof ask);
-    return j;
+    if (j == NULL && number > 0 && home != n->number && peers_find(n->peers, home) != NULL) {
+        j = job_begin_elsewhere(n, number, home);
+        send_home(j, PEER_JOB_ASK, &ask, sizeof ask);
+        return j;
+    }
+    LOG_AT(known > 0 ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
+           "job",
+           "wrong_home",
+           "job=%u node=%u home=%u known=%u msg=\"%s; its units go back\"",
+           number,
+           peer_number(from),
+           home,
+           known,
+           known > 0           ? "its driver is on another node than that node says"
+           : home == n->number ? "no such driver is here (any more)"
+                               : "the node of its driver is not known here");
+    return NULL;
 }
 
 bool job_elsewhere_hold(struct process *owner, const uint8_t *body, size_t size)
@@ -217,11 +241,23 @@ bool job_elsewhere_hold(struct process *owner, const uint8_t *body, size_t size)
 
     if (j->state != JOB_NEW)
         return false;
-    struct held_spill *s = xmalloc(sizeof *s + size);
+    struct held_spill *s =
+        size <= HELD_MAX - j->of->held_bytes ? try_alloc(NULL, sizeof *s + size) : NULL;
+    if (s == NULL) {
+        LOG_AT(j->held_is_full ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN,
+               "job",
+               "held_full",
+               "job=%u msg=\"too many units wait for jobs to begin here: they go back\"",
+               j->number);
+        j->held_is_full = true;
+        spill_run_reject(owner, body + sizeof(struct peer_spill), size - sizeof(struct peer_spill));
+        return true;
+    }
     s->owner = owner->number;
     s->size = size;
     memcpy(s->body, body, size);
     list_append(&j->held, &s->node);
+    j->of->held_bytes += size;
     return true;
 }
 
@@ -237,8 +273,7 @@ void job_elsewhere_cancel(struct process *owner, uint64_t ticket)
         if (s->owner != owner->number || r.ticket != ticket)
             continue;
         w.count += r.count;
-        list_remove(&s->node);
-        free(s);
+        drop_held(owner->job, s);
     }
     if (w.count > 0)
         node_send(owner, WIRE_LEASE_CANCELED, &w, sizeof w);
@@ -257,10 +292,9 @@ static void run(struct job *j)
     {
         struct held_spill *s = list_entry(m, struct held_spill, node);
         struct process *owner = guest_run_find(j->of, s->owner);
-        list_remove(&s->node);
         if (owner != NULL && owner->is_guest && owner->job == j)
             spill_run_on_spill(owner, s->body, s->size);
-        free(s);
+        drop_held(j, s);
     }
 }
 
@@ -372,7 +406,7 @@ static int take(struct job *j, const struct peer_job *w, const char *text, struc
     const char *folder = text, *environment = text + w->folder_size;
 
     if (w->is_there == 0)
-        return err_set(err, ERR_DIED, "its driver has ended");
+        return err_set(err, ERR_DIED, "its driver is not on node %u (any more)", j->home);
     if (w->environment_size > 0 && environment[w->environment_size - 1] != '\0')
         return err_set(err, ERR_PROTOCOL, "its environment has no end");
     j->log_to_driver = w->log_to_driver;

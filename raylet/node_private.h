@@ -90,12 +90,14 @@ struct job {
     bool is_offered;            /* to them */
     uint64_t transfer_ticket;   /* it is being hashed, or is on its way here; 0: neither */
     /* of a job whose driver, a guest, is elsewhere */
-    uint32_t home;    /* node number; 0: here */
-    struct list held; /* units that wait until it runs */
+    uint32_t home;     /* node number; 0: here */
+    struct list held;  /* units that wait until it runs */
+    bool held_is_full; /* logged: some went back */
 };
 #define JOB_MAGIC 0x4a4f4253u
 
 #define GUESTS_MAX         65536
+#define GUESTS_DEAD        4096
 #define LEASE_NODE_SHIFT   36          /* of a lease's number: above it is its node's */
 #define STORE_RUN_TRANSFER BOARD_SLOTS /* transfer.c's slot in the store */
 
@@ -138,8 +140,14 @@ struct process {
     struct peer *at;     /* its raylet; NULL: the GCS is asked where it is */
     struct list waiting; /* for that */
     size_t n_waiting_bytes;
+    struct locating *locating; /* the question; NULL if it is answered */
 };
 #define PROCESS_MAGIC 0x50524f43u
+
+/* Of another machine: its raylet, of that node number, has said that it is dead. */
+struct dead_guest {
+    uint32_t number, node;
+};
 
 /* The link of a `ray` command, or of a driver until its HELLO. Owned by node.commands. */
 struct command {
@@ -179,12 +187,16 @@ struct node {
     struct process *processes[BOARD_SLOTS];
     uint32_t n_slots; /* beyond them all are NULL */
     struct process **guests;
-    uint32_t n_guests;         /* beyond them there are none */
-    struct word_map by_number; /* process number -> slot + 1, of processes and guests */
-    struct transfer *transfer; /* NULL if peers is */
-    struct list executables;   /* of jobs elsewhere, for the next */
-    struct cluster_view *view; /* NULL if peers is */
-    struct spill *spill;       /* units that are at other nodes; NULL if peers is */
+    uint32_t n_guests, guests_room;        /* beyond n_guests there are none */
+    uint64_t guest_slots[GUESTS_MAX / 64]; /* bits of those in use */
+    struct dead_guest dead[GUESTS_DEAD];   /* a ring: those whose death was told last */
+    uint32_t n_dead;                       /* that were told in all */
+    struct word_map by_number;             /* process number -> slot + 1, of processes and guests */
+    struct transfer *transfer;             /* NULL if peers is */
+    struct list executables;               /* of jobs elsewhere, for the next */
+    size_t held_bytes;                     /* of units that wait for such jobs to run */
+    struct cluster_view *view;             /* NULL if peers is */
+    struct spill *spill;                   /* units that are at other nodes; NULL if peers is */
     struct spill_actions spill_actions;
     bool spill_due;      /* some may go elsewhere now */
     struct peers *peers; /* NULL: this raylet is alone */
@@ -328,9 +340,11 @@ struct job *job_begin_elsewhere(struct node *n, uint32_t number, uint32_t home);
 int job_start(struct job *j, struct err *err);
 
 /* --- job_elsewhere.c --- */
-/* The job with this number, begun if it is not here. NULL: its home is not known. */
-struct job *job_elsewhere(struct node *n, uint32_t number, uint32_t home);
-/* It does not run yet: what this guest sent is kept until it does. false: it does. */
+/* The job with this number, begun if it is not here; from says that its driver is on node home.
+ * NULL: that cannot be, which is logged. */
+struct job *job_elsewhere(struct node *n, uint32_t number, uint32_t home, const struct peer *from);
+/* It does not run yet: what this guest sent is kept until it does, or rejected if too much waits.
+ * false: it does. */
 bool job_elsewhere_hold(struct process *owner, const uint8_t *body, size_t size);
 /* Its units of this ticket that wait for the job are answered CANCELED. */
 void job_elsewhere_cancel(struct process *owner, uint64_t ticket);
@@ -429,6 +443,8 @@ void guest_run_send(struct process *g,
 void guest_run_forget_job(struct job *j);
 /* A frame of a process of ours to a number that is not here. */
 int guest_run_forward(struct process *from, const struct frame *f, struct err *err);
+/* There is news of a node, which is a peer now: those that wait for it go on. */
+void guest_run_on_node(struct node *n, struct peer *at);
 /* There is room in the sessions again. */
 void guest_run_on_room(struct node *n);
 /* A process of ours is reaped: tell the nodes it talked to. */

@@ -446,11 +446,12 @@ void spill_run_on_spill(struct process *owner, const uint8_t *body, size_t size)
     if (size < sizeof w + sizeof(struct wire_lease_request))
         return;
     memcpy(&w, body, sizeof w);
+    struct job *j = job_elsewhere(n, w.job, w.home, owner->at);
     if (owner->job == NULL)
-        owner->job = job_elsewhere(n, w.job, w.home);
+        owner->job = j;
     owner->id = w.owner;
     owner->pid = w.pid;
-    if (owner->job == NULL || owner->job->number != w.job || owner->job->state >= JOB_ENDING)
+    if (j == NULL || j != owner->job || j->state >= JOB_ENDING)
         spill_run_reject(owner, body + sizeof w, size - sizeof w);
     else if (!job_elsewhere_hold(owner, body, size))
         lease_run_ask(owner, body + sizeof w, size - sizeof w, w.now != 0);

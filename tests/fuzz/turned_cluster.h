@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TESTS_FUZZ_TURNED_CLUSTER_H
+#define TESTS_FUZZ_TURNED_CLUSTER_H
+/*
+ * A cluster around a node that is the real one: the sessions with its N_PEERS other nodes, its data
+ * port, loop and zygotes are here, and time stands still but for a step. Of one file of a program,
+ * which defines on_sent and on_heard.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/base/alloc.h"
+#include "lib/base/assert.h"
+#include "lib/base/log.h"
+#include "lib/base/remove_tree.h"
+#include "raylet/node_private.h"
+#include "raylet/peer_frames.h"
+#include "tests/fuzz/turned_loop.h"
+
+#define WORKERS_MAX 32
+#define FIRST_PID   0x7f000000 /* above all that there can be */
+#define N_PEERS     2
+#define FIRST_GUEST 70000 /* their processes' numbers */
+#define N_GUESTS    8
+#define N_FILES     32
+
+int kill(pid_t pid, int signal); /* ours: see below */
+
+/* --- the other nodes --- */
+
+struct peer {
+    uint32_t number; /* 0: dead */
+    void *data;
+    bool is_full;
+};
+static struct peer others[N_PEERS];
+
+/* The file that includes this sees what the node says to them. */
+void on_sent(const struct peer *p,
+             enum frame_class class,
+             const struct peer_header *h,
+             const void *body,
+             size_t size);
+
+struct peer *peers_find(const struct peers *ps, uint32_t number)
+{
+    (void)ps;
+    for (int i = 0; i < N_PEERS; i++)
+        if (number > 0 && others[i].number == number)
+            return &others[i];
+    return NULL;
+}
+
+void peers_send(struct peer *p,
+                enum frame_class class,
+                const struct peer_header *h,
+                const void *body,
+                size_t size)
+{
+    ASSERT(p->number > 0);
+    ASSERT(h->from <= WIRE_ROUTE_NUMBER && h->to <= WIRE_ROUTE_NUMBER);
+    on_sent(p, class, h, body, size);
+}
+
+uint32_t peer_number(const struct peer *p)
+{
+    ASSERT(p->number > 0);
+    return p->number;
+}
+
+bool peer_has_room(const struct peer *p)
+{
+    return !p->is_full;
+}
+
+void peer_set_data(struct peer *p, void *data)
+{
+    p->data = data;
+}
+
+void *peer_data(const struct peer *p)
+{
+    return p->data;
+}
+
+/* What cluster_run.c alone calls; there is no cluster_run here. */
+struct peers *peers_create(const struct peers_config *config)
+{
+    (void)config;
+    return NULL;
+}
+
+void peers_destroy(struct peers *ps)
+{
+    (void)ps;
+}
+
+struct peer *peers_add(struct peers *ps,
+                       const struct unique_id *node,
+                       uint32_t number,
+                       const char *address,
+                       int port)
+{
+    (void)ps;
+    (void)node;
+    (void)number;
+    (void)address;
+    (void)port;
+    return NULL;
+}
+
+void peers_remove(struct peers *ps, struct peer *p)
+{
+    (void)ps;
+    p->number = 0;
+}
+
+void peers_flush(struct peers *ps)
+{
+    (void)ps;
+}
+
+/* --- the data port: what was asked of it is answered by a step --- */
+
+struct transfer {
+    int unused;
+};
+static struct transfer the_port;
+static struct {
+    uint64_t ticket; /* 0: free */
+    void *arg;
+    transfer_hashed_f hashed;
+    transfer_fetched_f fetched;
+    transfer_done_f done;
+} files[N_FILES];
+static uint64_t last_ticket;
+
+static uint64_t add_file(transfer_hashed_f hashed,
+                         transfer_fetched_f fetched,
+                         transfer_done_f done,
+                         void *arg)
+{
+    for (int i = 0; i < N_FILES; i++)
+        if (files[i].ticket == 0) {
+            files[i].ticket = ++last_ticket;
+            files[i].arg = arg;
+            files[i].hashed = hashed;
+            files[i].fetched = fetched;
+            files[i].done = done;
+            break;
+        }
+    return last_ticket;
+}
+
+uint64_t transfer_hash_file(struct transfer *t, int fd, transfer_hashed_f done, void *arg)
+{
+    ASSERT(t == &the_port && fd >= 0);
+    return add_file(done, NULL, NULL, arg);
+}
+
+uint64_t transfer_fetch_file(struct transfer *t,
+                             uint32_t node,
+                             const struct transfer_hash *hash,
+                             transfer_fetched_f done,
+                             void *arg)
+{
+    ASSERT(t == &the_port && node > 0 && hash != NULL);
+    return add_file(NULL, done, NULL, arg);
+}
+
+uint64_t transfer_pull(struct transfer *t,
+                       const struct transfer_key *key,
+                       uint32_t node,
+                       enum transfer_priority priority,
+                       transfer_done_f done,
+                       void *arg)
+{
+    (void)key;
+    (void)node;
+    (void)priority;
+    ASSERT(t == &the_port);
+    return add_file(NULL, NULL, done, arg);
+}
+
+static void finish_file(int i, enum err_code code)
+{
+    const struct err err = {.code = code, .text = "no"};
+    const struct transfer_hash hash = {{(uint8_t)i}};
+    const struct transfer_object at = {.size = 1};
+    const struct err *why = code != ERR_NONE ? &err : NULL;
+
+    if (files[i].ticket == 0)
+        return;
+    files[i].ticket = 0;
+    if (files[i].hashed != NULL)
+        files[i].hashed(files[i].arg, why, code == ERR_NONE ? &hash : NULL);
+    else if (files[i].fetched != NULL)
+        files[i].fetched(files[i].arg,
+                         why,
+                         code == ERR_NONE ? memfd_create("fetched", MFD_CLOEXEC) : -1);
+    else
+        files[i].done(files[i].arg, why, code == ERR_NONE ? &at : NULL);
+}
+
+void transfer_cancel(struct transfer *t, uint64_t ticket)
+{
+    ASSERT(t == &the_port);
+    for (int i = 0; i < N_FILES; i++)
+        if (files[i].ticket == ticket)
+            files[i].ticket = 0;
+}
+
+int transfer_offer_file(struct transfer *t,
+                        const struct transfer_hash *hash,
+                        int fd,
+                        struct err *err)
+{
+    (void)err;
+    ASSERT(t == &the_port && hash != NULL && fd >= 0);
+    return 0;
+}
+
+void transfer_withdraw_file(struct transfer *t, const struct transfer_hash *hash)
+{
+    ASSERT(t == &the_port && hash != NULL);
+}
+
+void transfer_free(struct transfer *t, const struct transfer_key *key)
+{
+    ASSERT(t == &the_port && key != NULL);
+}
+
+void transfer_owner_gone(struct transfer *t, uint32_t owner)
+{
+    ASSERT(t == &the_port && owner > 0);
+}
+
+void transfer_on_store(struct transfer *t, const struct store_action *action, const char *refusal)
+{
+    (void)t;
+    (void)action;
+    (void)refusal;
+}
+
+struct transfer *transfer_create(const struct transfer_config *config, struct err *err)
+{
+    (void)config;
+    (void)err;
+    return NULL;
+}
+
+void transfer_destroy(struct transfer *t)
+{
+    (void)t;
+}
+
+uint16_t transfer_port(const struct transfer *t)
+{
+    (void)t;
+    return 0;
+}
+
+void transfer_set_self(struct transfer *t, const struct unique_id *cluster, uint32_t node)
+{
+    (void)t;
+    (void)cluster;
+    (void)node;
+}
+
+int transfer_add_node(struct transfer *t,
+                      uint32_t number,
+                      const char *address,
+                      uint16_t port,
+                      struct err *err)
+{
+    (void)t;
+    (void)number;
+    (void)address;
+    (void)port;
+    (void)err;
+    return 0;
+}
+
+void transfer_remove_node(struct transfer *t, uint32_t number)
+{
+    (void)t;
+    (void)number;
+}
+
+/* --- zygotes whose forks are entries of a table --- */
+
+struct zygote {
+    const struct zygote_ops *ops;
+    void *arg;
+};
+
+static struct worker {
+    struct unix_link *link; /* its end; NULL: closed */
+    struct zygote *zygote;  /* NULL: the entry is free */
+    uint64_t token;
+    int32_t pid;
+    bool is_born;
+} workers[WORKERS_MAX];
+static int32_t last_pid;
+
+struct zygote *zygote_create(struct loop *loop,
+                             const struct zygote_config *config,
+                             const struct zygote_ops *ops,
+                             void *arg,
+                             struct err *err)
+{
+    struct zygote *z = xcalloc(1, sizeof *z);
+
+    (void)loop;
+    (void)err;
+    ASSERT(config->executable_fd >= 0);
+    z->ops = ops;
+    z->arg = arg;
+    return z;
+}
+
+static void forget(struct worker *w)
+{
+    unix_link_destroy(w->link);
+    *w = (struct worker){0};
+}
+
+void zygote_destroy(struct zygote *z)
+{
+    for (int i = 0; z != NULL && i < WORKERS_MAX; i++)
+        if (workers[i].zygote == z)
+            forget(&workers[i]);
+    free(z);
+}
+
+int zygote_start(struct zygote *z, struct err *err)
+{
+    (void)z;
+    (void)err;
+    return 0;
+}
+
+int zygote_spawn(struct zygote *z,
+                 uint64_t token,
+                 uint32_t slot,
+                 const int fds[ZYGOTE_PARTS],
+                 struct err *err)
+{
+    int i = 0;
+
+    (void)slot;
+    for (int k = 1; k < ZYGOTE_PARTS; k++)
+        close(fds[k]);
+    while (i < WORKERS_MAX && workers[i].zygote != NULL)
+        i++;
+    if (i == WORKERS_MAX) {
+        close(fds[0]);
+        return err_set(err, ERR_FULL, "no more");
+    }
+    workers[i] = (struct worker){.zygote = z, .token = token, .pid = ++last_pid};
+    workers[i].link = unix_link_create(fds[0], 0);
+    return 0;
+}
+
+void zygote_flush(struct zygote *z)
+{
+    (void)z;
+}
+
+bool zygote_stop(struct zygote *z, uint32_t end_ms)
+{
+    (void)z;
+    (void)end_ms;
+    return false;
+}
+
+bool zygote_end(struct zygote *z, int end_ms)
+{
+    (void)z;
+    (void)end_ms;
+    return true;
+}
+
+const char *zygote_why(const struct zygote *z)
+{
+    (void)z;
+    return "";
+}
+
+int32_t zygote_pid(const struct zygote *z)
+{
+    (void)z;
+    return 0;
+}
+
+void zygote_sweep(const int32_t *spared, size_t n_spared)
+{
+    (void)spared;
+    (void)n_spared;
+}
+
+bool zygote_is_parent(const struct zygote *z, int32_t pid)
+{
+    (void)z;
+    return pid > FIRST_PID;
+}
+
+void machine_run_init(struct node *n)
+{
+    (void)n;
+}
+
+void machine_run_fini(struct node *n)
+{
+    (void)n;
+}
+
+/* Instead of libc's: nothing of this process's machine is ever killed. */
+int kill(pid_t pid, int signal)
+{
+    (void)pid;
+    (void)signal;
+    return 0;
+}
+
+/* --- what the processes here say --- */
+
+static struct unix_link *driver; /* NULL: it has left */
+
+static void say(struct unix_link *link, uint8_t type, uint32_t route, const void *body, size_t size)
+{
+    if (link != NULL && unix_link_send(link, FRAME_CONTROL, type, route, body, size) == 0)
+        unix_link_flush(link, NULL);
+}
+
+static void say_hello(struct unix_link *link, enum wire_kind kind, uint64_t token, int32_t pid)
+{
+    struct wire_hello h = {.protocol = WIRE_PROTOCOL,
+                           .kind = kind,
+                           .token = token,
+                           .pid = pid,
+                           .build = NODE_BUILD};
+
+    say(link, WIRE_HELLO, 0, &h, sizeof h);
+}
+
+/* The file that includes this sees what the node says to one. */
+void on_heard(const struct unix_link *link, const struct frame *f);
+
+static void listen_to_node(struct unix_link *link)
+{
+    struct frame f;
+    struct err err;
+    int rc;
+    long n;
+
+    do {
+        n = link != NULL ? unix_link_read(link, &err) : 0;
+        while (link != NULL && (rc = unix_link_next(link, &f, &err)) != 0) {
+            ASSERT(rc == 1);
+            on_heard(link, &f);
+            if (f.fd >= 0)
+                close(f.fd);
+        }
+    } while (n > 0);
+}
+
+/* Forks that were asked for are done at once. */
+static void settle(struct loop *l, struct node *n)
+{
+    turn(l, n);
+    for (int i = 0; i < WORKERS_MAX; i++) {
+        struct worker *w = &workers[i];
+        if (w->zygote == NULL || w->is_born)
+            continue;
+        struct wire_spawned s = {.token = w->token, .pid = w->pid};
+        w->is_born = true;
+        w->zygote->ops->spawned(w->zygote->arg, &s, -1);
+        say_hello(w->link, WIRE_WORKER, w->token, w->pid);
+    }
+    turn(l, n);
+    listen_to_node(driver);
+    for (int i = 0; i < WORKERS_MAX; i++)
+        listen_to_node(workers[i].link);
+}
+
+/* --- the whole --- */
+
+/* As cluster_run.c does it; another one comes instead. */
+static void lose(struct node *n, struct peer *p)
+{
+    static uint32_t last = 2000;
+    uint32_t number = p->number;
+    struct node_view v = {.number = ++last, .is_alive = true, .n_resources = 1};
+
+    if (number > 0) {
+        cluster_view_remove(n->view, number);
+        spill_run_on_node_lost(n, number, "it is dead");
+        job_elsewhere_on_node_lost(n, number);
+        guest_run_end_all(n, p);
+        for (uint32_t i = 0; i < n->n_guests; i++)
+            ASSERT(n->guests[i] == NULL || n->guests[i]->at != p);
+    }
+    *p = (struct peer){.number = last};
+    snprintf(v.resources[0].name, sizeof v.resources[0].name, "CPU");
+    v.resources[0].total = v.resources[0].available = 80000;
+    cluster_view_set(n->view, &v);
+    guest_run_on_node(n, p);
+}
+
+/* A driver, and a cluster around the node. */
+static void begin(struct loop *l, struct node *n)
+{
+    struct err err;
+    int fds[2];
+
+    ASSERT(n->number > 0);
+    lease_table_number(n->leases, (uint64_t)n->number << LEASE_NODE_SHIFT);
+    n->view = cluster_view_create(n->number, 1);
+    cluster_view_set_self(n->view, &n->resources);
+    n->peers = (struct peers *)(void *)others; /* not NULL; nobody looks into it */
+    n->transfer = &the_port;
+    spill_run_init(n);
+    for (int i = 0; i < N_PEERS; i++) {
+        others[i].number = 0;
+        lose(n, &others[i]);
+    }
+    ASSERT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+    driver = unix_link_create(fds[1], 0);
+    struct process *p = node_add_process(n, WIRE_DRIVER, fds[0]);
+    job_begin(p, getpid(), (int)syscall(SYS_pidfd_open, getpid(), 0), dup(0));
+    ASSERT(store_run_greet_driver(p, &err) == 0);
+    say_hello(driver, WIRE_DRIVER, 0, getpid());
+    settle(l, n);
+    settle(l, n);
+    ASSERT(p->welcomed);
+}
+
+/* As cluster_run.c does it. */
+static void end(struct node *n)
+{
+    for (int i = 0; i < N_FILES; i++)
+        finish_file(i, ERR_CANCELED);
+    n->transfer = NULL;
+    spill_run_fini(n);
+    guest_run_end_all(n, NULL);
+    job_elsewhere_forget_kept(n);
+    n->peers = NULL;
+    cluster_view_destroy(n->view);
+    n->view = NULL;
+    node_destroy(n);
+    unix_link_destroy(driver);
+    driver = NULL;
+}
+
+#endif /* TESTS_FUZZ_TURNED_CLUSTER_H */

@@ -29,9 +29,8 @@
 /* A message to a guest that waits for its node. */
 struct waiting {
     struct list node;
-    uint32_t from, route;
+    struct peer_header h;
     enum frame_class class;
-    uint8_t type;
     size_t size;
     uint8_t body[];
 };
@@ -160,19 +159,6 @@ void guest_run_end(struct process *g)
 
 /* --- to a guest --- */
 
-static void send_now(struct process *g,
-                     enum frame_class class,
-                     uint8_t type,
-                     uint32_t from,
-                     uint32_t route,
-                     const void *body,
-                     size_t size)
-{
-    struct peer_header h = {.to = g->number, .from = from, .route = route, .type = type};
-
-    peers_send(g->at, class, &h, body, size);
-}
-
 void guest_run_send(struct process *g,
                     enum frame_class class,
                     uint8_t type,
@@ -180,10 +166,16 @@ void guest_run_send(struct process *g,
                     const void *body,
                     size_t size)
 {
-    uint32_t from = route & WIRE_ROUTE_NUMBER, flags = route & ROUTE_FLAGS;
+    uint32_t from = route & WIRE_ROUTE_NUMBER;
+    const struct process *p = g->job == NULL && from > 0 ? guest_run_find(g->node, from) : g;
+    struct peer_header h = {.to = g->number,
+                            .from = from,
+                            .type = type,
+                            .route = route & ROUTE_FLAGS,
+                            .job = p != NULL && p->job != NULL ? p->job->number : 0};
 
     if (g->at != NULL) {
-        send_now(g, class, type, from, flags, body, size);
+        peers_send(g->at, class, &h, body, size);
         return;
     }
     struct waiting *w =
@@ -193,7 +185,7 @@ void guest_run_send(struct process *g,
         guest_run_end(g); /* to who sends it is dead: nothing is lost in silence */
         return;
     }
-    *w = (struct waiting){.from = from, .route = flags, .class = class, .type = type, .size = size};
+    *w = (struct waiting){.h = h, .class = class, .size = size};
     memcpy(w->body, body, size);
     list_append(&g->waiting, &w->node);
     g->n_waiting_bytes += size;
@@ -206,7 +198,7 @@ static void found(struct process *g, struct peer *at)
     list_for_each(m, &g->waiting)
     {
         const struct waiting *w = list_entry(m, struct waiting, node);
-        send_now(g, w->class, w->type, w->from, w->route, w->body, w->size);
+        peers_send(at, w->class, &w->h, w->body, w->size);
     }
     drop_waiting(g);
 }
@@ -379,10 +371,11 @@ static bool is_its_own(const struct node *n, const struct peer *from, uint32_t n
     return p == NULL || (p->is_guest && (p->at == NULL || p->at == from));
 }
 
-static void say_dead(struct peer *to, uint32_t asker, uint32_t number)
+/* To who has sent this. */
+static void say_dead(struct peer *to, const struct peer_header *asked)
 {
-    struct peer_header h = {.to = asker, .type = WIRE_PROCESS_DEAD};
-    struct wire_process_dead w = {.process = number};
+    struct peer_header h = {.to = asked->from, .type = WIRE_PROCESS_DEAD, .job = asked->job};
+    struct wire_process_dead w = {.process = asked->to};
 
     peers_send(to, FRAME_CALLS, &h, &w, sizeof w);
 }
@@ -451,6 +444,22 @@ static void on_from_raylet(struct process *p,
     node_send(p, type, body, size);
 }
 
+/* What is of one job is not for another. */
+static void refuse_job(struct node *n, const struct peer *from, const struct peer_header *h)
+{
+    n->n_other_job++;
+    if ((n->n_other_job & (n->n_other_job - 1)) == 0)
+        log_warn("guest",
+                 "other_job",
+                 "n=%u node=%u job=%u type=%u from=%u to=%u msg=\"it is of another job\"",
+                 n->n_other_job,
+                 peer_number(from),
+                 h->job,
+                 h->type,
+                 h->from,
+                 h->to);
+}
+
 /* For this raylet. */
 static void on_own(struct node *n,
                    struct peer *from,
@@ -468,6 +477,10 @@ static void on_own(struct node *n,
         g = guest_run_get(n, from, h->from); /* whoever asks for nothing needs no entry */
     if (h->from > 0 && (g == NULL || !g->is_guest || g->at != from))
         return;
+    if (g != NULL && g->job != NULL && g->job->number != h->job && h->type != PEER_SPILL) {
+        refuse_job(n, from, h); /* a SPILL is answered in any case */
+        return;
+    }
     switch (h->type) {
     case PEER_PROCESS_DEAD:
         on_process_dead(n, from, body, size);
@@ -530,6 +543,10 @@ void guest_run_on_message(struct node *n,
     }
     struct process *p = guest_run_find(n, h->to);
     bool is_there = p != NULL && !p->is_guest && p->welcomed && p->link != NULL;
+    if (is_there && p->job->number != h->job) {
+        refuse_job(n, from, h);
+        is_there = false;
+    }
     if (h->from == 0) {
         if (is_there)
             on_from_raylet(p, from, h->type, body, size);
@@ -541,7 +558,7 @@ void guest_run_on_message(struct node *n,
     if (g != NULL && g->job == NULL)
         g->job = p->job;
     if (g == NULL || g->job != p->job) {
-        say_dead(from, h->from, h->to);
+        say_dead(from, h);
         return;
     }
     /* those are between a process and its raylet, and nobody else's to say */

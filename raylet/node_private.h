@@ -198,9 +198,10 @@ struct node {
     struct cluster_view *view;             /* NULL if peers is */
     struct spill *spill;                   /* units that are at other nodes; NULL if peers is */
     struct spill_actions spill_actions;
-    bool spill_due;      /* some may go elsewhere now */
-    struct peers *peers; /* NULL: this raylet is alone */
-    uint32_t telling;    /* of which death each peer was told last */
+    bool spill_due;       /* some may go elsewhere now */
+    struct peers *peers;  /* NULL: this raylet is alone */
+    uint32_t telling;     /* of which death each peer was told last */
+    unsigned n_other_job; /* frames from elsewhere that were of another job than their process */
     struct list dirty;
     struct unique_id cluster, id;
     uint32_t number;            /* of the node, by the GCS; 0: not registered yet */

@@ -27,13 +27,15 @@
 struct peers;
 struct peer; /* a node, one incarnation; from peers_add or its own coming to peers_remove */
 
-/* What every message begins with. to, from: process numbers; 0: the raylet itself. */
+/* What every message begins with. to, from: process numbers; 0: the raylet itself. job: number of
+ * that of the processes; 0: both are raylets. */
 struct peer_header {
     uint32_t to, from;
     uint8_t type, spare[3];
     uint32_t route;
+    uint32_t job;
 } __attribute__((packed));
-_Static_assert(sizeof(struct peer_header) == 16, "wire layout");
+_Static_assert(sizeof(struct peer_header) == 20, "wire layout");
 
 struct peers_config {
     struct loop *loop;              /* borrowed */

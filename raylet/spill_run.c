@@ -49,7 +49,7 @@ static bool send(struct process *owner,
 {
     struct node *n = owner->node;
     struct peer *peer = peers_find(n->peers, at);
-    struct peer_header h = {.from = owner->number, .type = PEER_SPILL};
+    struct peer_header h = {.from = owner->number, .type = PEER_SPILL, .job = owner->job->number};
     uint8_t buf[sizeof(struct peer_spill) + REQUEST_MAX];
     struct peer_spill w = {.job = owner->job->number,
                            .home = owner->job->home > 0 ? owner->job->home : n->number,
@@ -211,7 +211,7 @@ static void carry_out(struct node *n, const struct spill_action *a)
 {
     struct process *owner = guest_run_find(n, a->owner);
     struct peer *peer = a->node > 0 ? peers_find(n->peers, a->node) : NULL;
-    struct peer_header h = {.from = a->owner};
+    struct peer_header h = {.from = a->owner, .job = owner != NULL ? owner->job->number : 0};
 
     switch (a->kind) {
     case SPILL_BACK:
@@ -345,7 +345,9 @@ void spill_run_on_cancel(struct process *owner, uint64_t ticket)
 void spill_run_on_return(struct process *owner, uint64_t lease)
 {
     struct node *n = owner->node;
-    struct peer_header h = {.from = owner->number, .type = WIRE_LEASE_RETURN};
+    struct peer_header h = {.from = owner->number,
+                            .type = WIRE_LEASE_RETURN,
+                            .job = owner->job->number};
     struct wire_lease_return w = {.lease = lease};
     uint32_t at = (uint32_t)(lease >> LEASE_NODE_SHIFT);
     struct peer *peer = at != n->number && n->peers != NULL ? peers_find(n->peers, at) : NULL;

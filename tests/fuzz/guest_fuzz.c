@@ -133,7 +133,7 @@ static void say_spill(struct node *n, struct peer *from, struct input *in)
     } __attribute__((packed))
     m = {.w = {.job = any_job(n, b), .home = any_node(n, b >> 4), .pid = 7, .now = b >> 7},
          .q = make_request(in)};
-    struct peer_header h = {.from = FIRST_GUEST + owner, .type = PEER_SPILL};
+    struct peer_header h = {.from = FIRST_GUEST + owner, .type = PEER_SPILL, .job = m.w.job};
 
     if (from->number > 0)
         books[from - others].owed[owner][m.q.w.ticket] += m.q.w.count;
@@ -165,7 +165,7 @@ static void say_job(struct node *n, struct peer *from, struct input *in)
 static void say_answer(struct node *n, struct peer *from, struct input *in)
 {
     uint8_t b = input_u8(in), c = input_u8(in);
-    struct peer_header h = {.to = any_process(n, c)};
+    struct peer_header h = {.to = any_process(n, c), .job = b >> 6 == 2 ? 901 : job_first(n)};
     uint64_t lease = (uint64_t)any_node(n, b >> 4) << LEASE_NODE_SHIFT | c % 8;
 
     if (b % 4 == 0) {
@@ -253,7 +253,7 @@ static void step(struct loop *l, struct node *n, struct input *in)
 {
     uint8_t op = input_u8(in), b;
     struct peer *from = &others[op >> 6 & 1];
-    struct peer_header h = {0};
+    struct peer_header h = {.job = (op & 0x70) == 0x70 ? 901 : job_first(n)};
     const uint8_t *bytes;
     size_t size;
 
@@ -314,6 +314,9 @@ static void step(struct loop *l, struct node *n, struct input *in)
             b % 2 == 0 ? b / 8 % N_TICKETS : (uint64_t)n->number << LEASE_NODE_SHIFT | (b / 8 + 1);
         h.type = b % 2 == 0 ? WIRE_LEASE_CANCEL : WIRE_LEASE_RETURN;
         h.from = any_process(n, input_u8(in));
+        const struct process *g = guest_run_find(n, h.from);
+        if (g != NULL && g->job != NULL && b < 240)
+            h.job = g->job->number;
         tell(n, from, &h, &number, sizeof number);
         break;
     }

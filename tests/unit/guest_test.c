@@ -25,6 +25,7 @@ static char said[1024];      /* "to 70001 push; own spill", since the last look 
 static uint64_t n_rejected;  /* units */
 static unsigned n_asked_job; /* JOB_ASKs */
 static uint32_t asked_node;  /* of the last */
+static uint32_t told_job;    /* of the last frame */
 static char heard[256];      /* by the driver: types */
 
 void on_sent(const struct peer *p,
@@ -47,6 +48,7 @@ void on_sent(const struct peer *p,
         n_asked_job++;
         asked_node = p->number;
     }
+    told_job = h->job;
     snprintf(said + len,
              sizeof said - len,
              "%s%u: %u to %u",
@@ -170,14 +172,20 @@ static void from_node(int i, const struct peer_header *h, const void *body, size
 }
 
 /* A frame between processes. */
-static void from_process(int i, uint32_t from, uint8_t type)
+static void from_process_of(int i, uint32_t from, uint32_t job, uint8_t type)
 {
     struct peer_header h = {.to = the_driver()->number,
                             .from = from,
                             .type = type,
-                            .route = WIRE_ROUTE_OWNER};
+                            .route = WIRE_ROUTE_OWNER,
+                            .job = job};
 
     from_node(i, &h, "12345678", 8);
+}
+
+static void from_process(int i, uint32_t from, uint8_t type)
+{
+    from_process_of(i, from, job_first(n), type);
 }
 
 static void push_to(uint32_t number)
@@ -328,6 +336,66 @@ START_TEST(test_as_many_dead_are_remembered_as_there_is_room)
 }
 END_TEST
 
+/* --- two jobs --- */
+
+START_TEST(test_a_frame_of_another_job_is_not_delivered)
+{
+    from_process_of(0, FIRST_GUEST, job_first(n) + 1, WIRE_PUSH);
+    ck_assert_str_eq(driver_heard(), "");
+    ck_assert_ptr_null(guest_run_find(n, FIRST_GUEST));
+    ck_assert_str_eq(nodes_heard(),
+                     text("%u: %d to %d", others[0].number, WIRE_PROCESS_DEAD, FIRST_GUEST));
+    ck_assert_uint_eq(told_job, job_first(n) + 1); /* or it would be refused there, too */
+    from_process(0, FIRST_GUEST, WIRE_PUSH);
+    ck_assert_str_eq(driver_heard(), text("%d", WIRE_PUSH));
+    from_process_of(0, FIRST_GUEST, 0, WIRE_PUSH);
+    ck_assert_str_eq(driver_heard(), "");
+}
+END_TEST
+
+START_TEST(test_what_a_raylet_says_is_of_the_job_too)
+{
+    struct wire_worker_dead w = {.lease = (uint64_t)others[0].number << LEASE_NODE_SHIFT | 1};
+    struct peer_header h = {.to = the_driver()->number,
+                            .type = WIRE_WORKER_DEAD,
+                            .job = job_first(n) + 1};
+
+    from_node(0, &h, &w, sizeof w);
+    ck_assert_str_eq(driver_heard(), "");
+    h.job = job_first(n);
+    from_node(0, &h, &w, sizeof w);
+    ck_assert_str_eq(driver_heard(), text("%d", WIRE_WORKER_DEAD));
+}
+END_TEST
+
+START_TEST(test_what_is_sent_names_its_job)
+{
+    push_to(FIRST_GUEST);
+    answer(ERR_NONE, others[0].number);
+    nodes_heard();
+    ck_assert_uint_eq(told_job, job_first(n));
+    told_job = 0;
+    push_to(FIRST_GUEST);
+    ck_assert_uint_eq(told_job, job_first(n));
+}
+END_TEST
+
+START_TEST(test_an_owner_of_another_job_ends_no_request)
+{
+    struct wire_lease_cancel w = {.ticket = SELF_TICKET};
+    struct peer_header h = {.from = FIRST_GUEST, .type = WIRE_LEASE_CANCEL, .job = 901};
+
+    spill(0, FIRST_GUEST, 900, others[0].number);
+    nodes_heard();
+    from_node(0, &h, &w, sizeof w);
+    ck_assert_str_eq(nodes_heard(), "");
+    h.job = 900;
+    from_node(0, &h, &w, sizeof w);
+    ck_assert_str_eq(nodes_heard(),
+                     text("%u: %d to %d", others[0].number, WIRE_LEASE_CANCELED, FIRST_GUEST));
+}
+END_TEST
+
 /* --- slots --- */
 
 START_TEST(test_slots_are_used_again)
@@ -423,6 +491,10 @@ int main(void)
     tcase_add_test(tc, test_the_dead_say_nothing_more);
     tcase_add_test(tc, test_only_its_own_raylet_says_that_one_is_dead);
     tcase_add_test(tc, test_as_many_dead_are_remembered_as_there_is_room);
+    tcase_add_test(tc, test_a_frame_of_another_job_is_not_delivered);
+    tcase_add_test(tc, test_what_a_raylet_says_is_of_the_job_too);
+    tcase_add_test(tc, test_what_is_sent_names_its_job);
+    tcase_add_test(tc, test_an_owner_of_another_job_ends_no_request);
     tcase_add_test(tc, test_slots_are_used_again);
     tcase_add_test(tc, test_the_home_of_a_job_is_asked);
     tcase_add_test(tc, test_another_home_than_the_one_that_is_known_is_refused);

@@ -13,7 +13,16 @@ struct node_sync {
     struct list by_version, by_heard; /* by_heard: of living ones, the most silent first */
     uint64_t version;
     uint64_t listened_ms, last_ms; /* time that counts; when it was measured, 0: never */
+    uint64_t forgiven_ms;          /* silence before that does not count */
+    uint64_t patience_ms, waited_ms;
+    bool is_waiting;
 };
+
+/* From when on its silence counts. */
+static uint64_t silent_since(const struct node_sync *s, const struct node_sync_row *row)
+{
+    return row->heard_ms > s->forgiven_ms ? row->heard_ms : s->forgiven_ms;
+}
 
 static unsigned bucket_of(const struct unique_id *id)
 {
@@ -189,13 +198,57 @@ void node_sync_shrink(struct node_sync_row *row)
     row->view = NULL;
 }
 
+void node_sync_set_patience(struct node_sync *s, uint64_t ms)
+{
+    s->patience_ms = ms;
+}
+
+bool node_sync_is_waiting(const struct node_sync *s)
+{
+    return s->is_waiting;
+}
+
+/* The two nodes of other machines that were heard of last fell silent together, some time ago. */
+static bool seems_cut_off(const struct node_sync *s)
+{
+    uint64_t last = UINT64_MAX;
+
+    for (const struct list *at = s->by_heard.prev; at != &s->by_heard; at = at->prev) {
+        const struct node_sync_row *row = list_entry(at, struct node_sync_row, by_heard);
+        if (row->view->is_head)
+            continue;
+        if (last != UINT64_MAX)
+            return last - silent_since(s, row) < NODE_SYNC_ALONE_MS;
+        last = silent_since(s, row);
+        if (s->listened_ms - last < NODE_SYNC_ALONE_MS)
+            return false;
+    }
+    return false;
+}
+
+/* Whether this time counts as silence. */
+static bool does_count(struct node_sync *s, uint64_t step)
+{
+    bool was_waiting = s->is_waiting, is_cut_off = seems_cut_off(s);
+
+    s->is_waiting = is_cut_off && s->waited_ms < s->patience_ms;
+    if (s->is_waiting)
+        s->waited_ms += step;
+    else if (!is_cut_off)
+        s->waited_ms = 0;
+    if (was_waiting && !is_cut_off)
+        s->forgiven_ms = s->listened_ms; /* others may still be on their way */
+    return !s->is_waiting;
+}
+
 void node_sync_on_time(struct node_sync *s, uint64_t now_ms)
 {
     uint64_t step = s->last_ms != 0 && now_ms > s->last_ms ? now_ms - s->last_ms : 0;
 
     if (step > 2 * NODE_SYNC_TICK_MS)
         step = 2 * NODE_SYNC_TICK_MS;
-    s->listened_ms += step;
+    if (does_count(s, step))
+        s->listened_ms += step;
     s->last_ms = now_ms;
 }
 
@@ -204,7 +257,7 @@ struct node_sync_row *node_sync_find_silent(const struct node_sync *s)
     if (list_empty(&s->by_heard))
         return NULL;
     struct node_sync_row *row = list_entry(s->by_heard.next, struct node_sync_row, by_heard);
-    return s->listened_ms - row->heard_ms >= NODE_SYNC_SILENCE_MS ? row : NULL;
+    return s->listened_ms - silent_since(s, row) >= NODE_SYNC_SILENCE_MS ? row : NULL;
 }
 
 uint64_t node_sync_version(const struct node_sync *s)

@@ -3,8 +3,8 @@
 #define GCS_NODE_SYNC_H
 /*
  * Which nodes live, what each said of itself last, and in which order that changed. Silence is
- * counted in time during which the GCS listened: that it was stopped or slow kills no node. Pure:
- * memory only, the clock comes in.
+ * counted in time during which the GCS listened: that it was stopped or slow kills no node, nor,
+ * for a while, that its machine was cut off from all others. Pure: memory only, the clock comes in.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,6 +15,7 @@
 
 #define NODE_SYNC_TICK_MS    250  /* node_sync_on_time is called this often */
 #define NODE_SYNC_SILENCE_MS 6000 /* a node that says nothing so long is dead */
+#define NODE_SYNC_ALONE_MS   3000 /* nobody is heard for so long: the GCS may be cut off */
 
 struct node_sync;
 
@@ -42,6 +43,9 @@ struct node_sync_row {
 
 struct node_sync *node_sync_create(void);
 void node_sync_destroy(struct node_sync *s); /* NULL is fine */
+/* For how long it may take the silence of all nodes of other machines, two at least that fell
+ * silent together, for its own; 0, as at first: not at all. */
+void node_sync_set_patience(struct node_sync *s, uint64_t ms);
 
 /* Registered, heard of now; death is that of v unless it is alive. One that is known stays as it
  * is. */
@@ -66,6 +70,9 @@ void node_sync_shrink(struct node_sync_row *row);
 
 /* Each NODE_SYNC_TICK_MS; one that comes late adds no more than two of them to any silence. */
 void node_sync_on_time(struct node_sync *s, uint64_t now_ms);
+/* It seems to be cut off: no silence grows. When somebody is heard again all silence begins anew.
+ */
+bool node_sync_is_waiting(const struct node_sync *s);
 /* A living node that is silent for too long; NULL: there is none. */
 struct node_sync_row *node_sync_find_silent(const struct node_sync *s);
 

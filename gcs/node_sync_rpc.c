@@ -161,7 +161,14 @@ static void on_tick(void *arg)
     struct node_sync_row *row;
     char why[80];
 
+    bool was_waiting = node_sync_is_waiting(g->sync);
     node_sync_on_time(g->sync, loop_now_ms());
+    if (!was_waiting && node_sync_is_waiting(g->sync))
+        log_warn("gcs",
+                 "cut_off",
+                 "msg=\"no other machine is heard of: no node is declared dead\"");
+    else if (was_waiting && !node_sync_is_waiting(g->sync))
+        log_warn("gcs", "cut_off_ended", "msg=\"silence counts again\"");
     while ((row = node_sync_find_silent(g->sync)) != NULL && node_sync_set_dying(row)) {
         struct silent *d = xmalloc(sizeof *d);
         *d = (struct silent){.server = g, .id = row->id};
@@ -207,6 +214,7 @@ void gcs_sync_start(struct gcs_server *g)
 void gcs_sync_init(struct gcs_server *g)
 {
     g->sync = node_sync_create();
+    node_sync_set_patience(g->sync, g->config.patience_ms);
     list_init(&g->held);
     g->flush = loop_after(g->config.loop, 0, on_flush, g);
 }

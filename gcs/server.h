@@ -20,7 +20,8 @@ struct gcs_server_config {
     const char *redis_username, *redis_password; /* NULL: none */
     const char *ns;                              /* the cluster's part of Redis */
     const struct auth_token *token;
-    size_t held_bytes; /* changes that wait for Redis, at most */
+    size_t held_bytes;    /* changes that wait for Redis, at most */
+    uint64_t patience_ms; /* node_sync_set_patience */
     /* It serves: port, cluster id in hex, incarnation. */
     void (*on_ready)(void *arg, int port, const char *cluster, uint64_t incarnation);
     /* It never will, or another GCS took over: a sentence. */

@@ -31,6 +31,9 @@ static void usage(FILE *out)
           "  --namespace=NAME      the cluster's part of that Redis (default)\n"
           "  --memory              rows end with the process; instead of --redis\n"
           "  --held-bytes=N        changes that may wait for a Redis that is away (67108864)\n"
+          "  --patience-ms=N       when no other machine is heard of, nodes are declared dead so "
+          "much\n"
+          "                        later: it may be this one that is cut off (60000)\n"
           "  --ready-fd=N          say there when it serves: \"ready PORT CLUSTER INCARNATION\"\n"
           "  --version, --help\n"
           "The token is RAY_AUTH_TOKEN, or in the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.\n",
@@ -47,6 +50,7 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         {"namespace", required_argument, NULL, 'n'},
         {"memory", no_argument, NULL, 'm'},
         {"held-bytes", required_argument, NULL, 'b'},
+        {"patience-ms", required_argument, NULL, 'p'},
         {"ready-fd", required_argument, NULL, 'f'},
         {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},
@@ -75,6 +79,9 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
             break;
         case 'b':
             c->held_bytes = strtoull(optarg, &end, 10);
+            break;
+        case 'p':
+            c->patience_ms = strtoull(optarg, &end, 10);
             break;
         case 'f':
             *ready_fd = (int)strtol(optarg, &end, 10);
@@ -144,6 +151,7 @@ int main(int argc, char **argv)
     struct gcs_server_config config = {.address = "127.0.0.1:6379",
                                        .ns = "default",
                                        .held_bytes = 64u << 20,
+                                       .patience_ms = 60000,
                                        .redis_password = getenv("RAY_REDIS_PASSWORD"),
                                        .on_ready = on_ready,
                                        .on_end = on_end,

@@ -63,6 +63,8 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
     X(HELD_BYTES, "", "RAY_gcs_held_bytes",                                                        \
       NUMBER, "67108864", 1 << 20, CONFIG_BYTES_MAX, "bytes",                                      \
       "changes that may wait in the GCS for a Redis that is away")                                 \
+    X(PATIENCE, "", "RAY_gcs_patience_ms", NUMBER, "60000", 0, 86400000, "ms",                     \
+      "when the GCS hears of no other machine, it declares nodes dead so much later, for a head")  \
     X(TEMP_DIR, "temp-dir", "RAY_TMPDIR", TEXT, "/tmp/ray", 0, 0, "DIR",                           \
       "session folders are made here")                                                             \
     X(START_TIMEOUT, "", "RAY_start_timeout_ms", NUMBER, "30000", 100, 3600000, "ms",              \

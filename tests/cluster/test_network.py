@@ -267,6 +267,30 @@ def test_nodes_that_do_not_reach_each_other_wait(three, marks):
     leave(program)
 
 
+def pass_time(seconds, what):
+    begin = time.monotonic()
+    wait_until(lambda: time.monotonic() - begin >= seconds or None, seconds + 20, what)
+
+
+def test_a_gcs_that_hears_nobody_declares_nobody_dead(three, marks):
+    """As if the cable of its machine were out: that of a program's node is, of the others'."""
+    a = three.nodes[0]
+    program = a.driver()
+    program.say(f"mark 500 5000 {marks.path}")
+    marks.wait(three.nodes[1], 20)
+    for node in three.nodes:
+        node.space.unplug()
+    wait_until(lambda: "event=cut_off " in three.gcs.err or None, 20 * slow(), "the GCS knows that it is alone")
+    pass_time(SILENCE_S, "more than the silence of the dead")
+    for node in three.nodes:
+        node.space.plug()
+    finish(program, 500)
+    wait_until(lambda: "event=cut_off_ended" in three.gcs.err or None, 20 * slow(), "the GCS hears them")
+    assert marks.by_number() == once_each(500)
+    assert "event=node_dead" not in three.gcs.err
+    leave(program)
+
+
 def reset(space, which):
     """Ends all connections that match by RST; how many there were."""
     done = subprocess.run([*space.enter, "ss", "-K", "-Htn", "state", "established", f"( {which} )"], check=True,

@@ -134,6 +134,88 @@ START_TEST(test_time_in_which_nobody_listened_is_no_silence)
 }
 END_TEST
 
+static struct node_sync_row *add_head(uint8_t mark)
+{
+    struct node_view v = view(mark);
+
+    v.is_head = true;
+    return node_sync_add(s, &v);
+}
+
+/* The head's own node is heard of by whatever way, the others are not. */
+static void pass_with(struct node_sync_row *head, uint64_t ms)
+{
+    for (uint64_t end = now + ms; now < end;) {
+        pass(NODE_SYNC_TICK_MS);
+        report(head, 1, 0);
+    }
+}
+
+START_TEST(test_the_silence_of_all_others_is_waited_for)
+{
+    struct node_sync_row *head = add_head(1), *a = add(2), *b = add(3);
+
+    node_sync_set_patience(s, 30000);
+    pass_with(head, 1000);
+    report(a, 1, 1); /* so the two are not silent since the same tick */
+    pass_with(head, 15000);
+    ck_assert(node_sync_is_waiting(s));
+    ck_assert_ptr_null(node_sync_find_silent(s));
+    report(a, 1, 2);
+    pass_with(head, NODE_SYNC_TICK_MS);
+    ck_assert(!node_sync_is_waiting(s));
+    for (int i = 0; i < 5; i++) { /* b has as much time as ever */
+        ck_assert_ptr_null(node_sync_find_silent(s));
+        pass_with(head, 1000);
+        report(a, 1, 3);
+    }
+    pass_with(head, 1500);
+    ck_assert(!node_sync_is_waiting(s));
+    ck_assert_ptr_eq(node_sync_find_silent(s), b);
+}
+END_TEST
+
+START_TEST(test_the_silence_of_all_others_is_not_waited_for_without_end)
+{
+    struct node_sync_row *head = add_head(1);
+
+    add(2);
+    add(3);
+    node_sync_set_patience(s, 30000);
+    pass_with(head, 30000 + NODE_SYNC_SILENCE_MS - NODE_SYNC_TICK_MS);
+    ck_assert_ptr_null(node_sync_find_silent(s));
+    pass_with(head, NODE_SYNC_TICK_MS);
+    ck_assert_ptr_nonnull(node_sync_find_silent(s));
+    ck_assert(!node_sync_is_waiting(s));
+}
+END_TEST
+
+START_TEST(test_one_of_two_machines_is_not_waited_for)
+{
+    struct node_sync_row *head = add_head(1), *a = add(2);
+
+    node_sync_set_patience(s, 30000);
+    pass_with(head, NODE_SYNC_SILENCE_MS);
+    ck_assert_ptr_eq(node_sync_find_silent(s), a);
+}
+END_TEST
+
+/* One after the other: while the second was heard of, the GCS was not cut off. */
+START_TEST(test_machines_that_fall_silent_one_by_one_are_not_waited_for)
+{
+    struct node_sync_row *head = add_head(1), *a = add(2), *b = add(3);
+
+    node_sync_set_patience(s, 30000);
+    pass_with(head, NODE_SYNC_ALONE_MS);
+    report(b, 1, 1);
+    pass_with(head, NODE_SYNC_SILENCE_MS - NODE_SYNC_ALONE_MS);
+    ck_assert_ptr_eq(node_sync_find_silent(s), a);
+    node_sync_set_dying(a);
+    pass_with(head, NODE_SYNC_ALONE_MS);
+    ck_assert_ptr_eq(node_sync_find_silent(s), b);
+}
+END_TEST
+
 /* INV-6: death is final. */
 START_TEST(test_inv_6_the_dead_stay_dead)
 {
@@ -213,6 +295,10 @@ int main(void)
     tcase_add_test(t, test_inv_37_a_late_report_is_a_heartbeat_alone);
     tcase_add_test(t, test_silence_is_found_the_most_silent_first);
     tcase_add_test(t, test_time_in_which_nobody_listened_is_no_silence);
+    tcase_add_test(t, test_the_silence_of_all_others_is_waited_for);
+    tcase_add_test(t, test_the_silence_of_all_others_is_not_waited_for_without_end);
+    tcase_add_test(t, test_one_of_two_machines_is_not_waited_for);
+    tcase_add_test(t, test_machines_that_fall_silent_one_by_one_are_not_waited_for);
     tcase_add_test(t, test_inv_6_the_dead_stay_dead);
     tcase_add_test(t, test_a_death_that_was_not_written_is_none);
     tcase_add_test(t, test_many_nodes_are_found);

@@ -668,6 +668,27 @@ enum view_pick cluster_view_pick(struct cluster_view *v,
     return *number == v->self ? VIEW_HERE : VIEW_THERE;
 }
 
+bool cluster_view_may_ask(struct cluster_view *v,
+                          uint32_t number,
+                          const struct res_amount *need,
+                          unsigned n,
+                          uint64_t now_ms)
+{
+    uint32_t row = find_row(v, number);
+    struct wanted w;
+
+    expire(v, now_ms);
+    if (number == v->self || row == v->n_rows || !resolve(v, need, n, &w))
+        return false;
+    const struct row *r = &v->rows[row];
+    for (unsigned k = 0; k < w.n; k++) {
+        unsigned i = find_cell(w.column[k], row);
+        if (i == w.column[k]->n || w.column[k]->total[i] < w.units[k])
+            return false;
+    }
+    return !r->is_draining && !r->is_held && !r->has_rejected;
+}
+
 /* --- what was sent, and what came back --- */
 
 void cluster_view_debit(struct cluster_view *v,

@@ -7,6 +7,7 @@
  * What was sent to a node counts as taken there until the node's next report, or for VIEW_DEBIT_MS.
  * Pure: the same calls with the same seed give the same picks.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "gcs/node_view.h"
@@ -43,6 +44,13 @@ enum view_pick cluster_view_pick(struct cluster_view *v,
                                  unsigned n,
                                  uint64_t now_ms,
                                  uint32_t *number);
+/* Whether that other node, which units would rather run on, is to be asked for them: it could take
+ * one, and has not refused any since its last report. */
+bool cluster_view_may_ask(struct cluster_view *v,
+                          uint32_t number,
+                          const struct res_amount *need,
+                          unsigned n,
+                          uint64_t now_ms);
 /* k such units are going there, or stay here, to start now. An unknown number is ignored, in the
  * next three, too. */
 void cluster_view_debit(struct cluster_view *v,

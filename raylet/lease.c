@@ -58,7 +58,7 @@ struct request {
     struct task_class *class;
     uint64_t ticket;
     uint32_t n_queued, n_promised; /* promised ones are among the queued */
-    bool is_now;                   /* of lease_request_now, which has not returned yet */
+    bool is_now;                   /* of lease_request_now or _soon, which has not returned yet */
     uint64_t promised_ms;          /* the first of them */
 };
 
@@ -521,6 +521,68 @@ void lease_request(struct lease_table *t,
     pump(t, now_ms, out);
 }
 
+/* How many of the request's units fit into what will be free once all that were told to make way
+ * have ended, and all others that wait have theirs. */
+static uint32_t count_soon(const struct lease_table *t, const struct request *of, uint64_t now_ms)
+{
+    int64_t room[RESOURCES_MAX];
+    uint32_t k = 0;
+
+    reserve(t, now_ms, room);
+    list_for_each(j, &t->jobs) list_for_each(n, &list_entry(j, struct job, node)->owners)
+    {
+        const struct owner *o = list_entry(n, struct owner, node);
+        list_for_each(m, &o->requests)
+        {
+            const struct request *q = list_entry(m, struct request, node);
+            uint32_t kept = keeps_promise(q, now_ms) ? q->n_promised : 0;
+            if (q != of && q->class->feasible)
+                subtract(t, &q->class->need, q->n_queued - kept, room);
+        }
+    }
+    for (; k < of->n_queued && fits(t, &of->class->need, room); k++)
+        subtract(t, &of->class->need, 1, room);
+    return k;
+}
+
+/* What does not start in this event, nor by a promise soon, is rejected. */
+static void start_or_reject(struct lease_table *t,
+                            struct request *q,
+                            bool soon,
+                            uint64_t now_ms,
+                            struct lease_actions *out)
+{
+    uint32_t id = q->owner->id;
+    uint64_t ticket = q->ticket;
+
+    q->is_now = true;
+    t->now_ms = now_ms;
+    serve(t, now_ms, out);
+    struct owner *o = find_owner(t, id); /* it goes with its last unit */
+    if (o == NULL)
+        return;
+    list_for_each_safe(n, &o->requests)
+    {
+        q = list_entry(n, struct request, node);
+        if (!q->is_now)
+            continue;
+        q->is_now = false;
+        uint32_t n_soon = soon ? count_soon(t, q, now_ms) : 0, n_rejected = q->n_queued - n_soon;
+        q->class->n_promised += n_soon;
+        q->n_promised = n_soon;
+        q->promised_ms = now_ms;
+        if (n_rejected == 0)
+            return;
+        add(out,
+            (struct lease_action){.kind = LEASE_REJECTED,
+                                  .owner = id,
+                                  .ticket = ticket,
+                                  .count = n_rejected});
+        leave_queue(t, q, n_rejected, 0);
+        return;
+    }
+}
+
 void lease_request_now(struct lease_table *t,
                        uint32_t job,
                        uint32_t owner,
@@ -531,27 +593,30 @@ void lease_request_now(struct lease_table *t,
                        uint64_t now_ms,
                        struct lease_actions *out)
 {
-    if (count == 0)
-        return;
-    add_request(t, job, owner, ticket, count, need, name)->is_now = true;
-    t->now_ms = now_ms;
-    serve(t, now_ms, out);
-    struct owner *o = find_owner(t, owner); /* it goes with its last unit */
-    if (o == NULL)
-        return;
-    list_for_each_safe(n, &o->requests)
-    {
-        struct request *q = list_entry(n, struct request, node);
-        if (!q->is_now)
-            continue;
-        add(out,
-            (struct lease_action){.kind = LEASE_REJECTED,
-                                  .owner = owner,
-                                  .ticket = ticket,
-                                  .count = q->n_queued});
-        leave_queue(t, q, q->n_queued, 0);
-        return;
-    }
+    if (count > 0)
+        start_or_reject(t,
+                        add_request(t, job, owner, ticket, count, need, name),
+                        false,
+                        now_ms,
+                        out);
+}
+
+void lease_request_soon(struct lease_table *t,
+                        uint32_t job,
+                        uint32_t owner,
+                        uint64_t ticket,
+                        uint32_t count,
+                        const struct res_set *need,
+                        const char *name,
+                        uint64_t now_ms,
+                        struct lease_actions *out)
+{
+    if (count > 0)
+        start_or_reject(t,
+                        add_request(t, job, owner, ticket, count, need, name),
+                        true,
+                        now_ms,
+                        out);
 }
 
 /* --- units for elsewhere --- */

@@ -34,7 +34,7 @@ enum lease_kind {
     LEASE_GRANT,    /* owner, ticket, lease, worker */
     LEASE_CANCELED, /* owner, ticket, count */
     LEASE_REFUSED,  /* owner, ticket, count, text: ERR_START_FAILED */
-    LEASE_REJECTED, /* owner, ticket, count: of lease_request_now, what could not start */
+    LEASE_REJECTED, /* owner, ticket, count: of lease_request_now or _soon, what could not start */
     LEASE_REVOKE,   /* worker, lease, grace_ms */
     LEASE_RELEASE,  /* worker: back to the pool */
     LEASE_KILL,     /* worker, lease: runs for an owner that is gone (INV-7) */
@@ -86,6 +86,18 @@ void lease_request_now(struct lease_table *t,
                        const char *name,
                        uint64_t now_ms,
                        struct lease_actions *out);
+
+/* The same, for an owner that would rather have them here than anywhere: units for which leases
+ * that were told to make way leave room wait for these, promised. */
+void lease_request_soon(struct lease_table *t,
+                        uint32_t job,
+                        uint32_t owner,
+                        uint64_t ticket,
+                        uint32_t count,
+                        const struct res_set *need,
+                        const char *name,
+                        uint64_t now_ms,
+                        struct lease_actions *out);
 
 /* Units that wait, by class, for who may know of room elsewhere. Promised ones do not count. */
 struct lease_class {

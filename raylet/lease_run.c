@@ -13,6 +13,7 @@
 #include "lib/base/assert.h"
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
+#include "raylet/peer_frames.h"
 
 /* why NULL: the worker is dead. Else it lives, and has started nothing of this lease. */
 static void send_dead(struct node *n,
@@ -234,9 +235,14 @@ static void ask(struct process *p, const uint8_t *body, size_t size, ask_f f)
     n->spill_due = n->view != NULL;
 }
 
-void lease_run_ask(struct process *p, const uint8_t *request, size_t size, bool now)
+void lease_run_ask(struct process *p, const uint8_t *request, size_t size, unsigned when)
 {
-    ask(p, request, size, now ? lease_request_now : lease_request);
+    ask(p,
+        request,
+        size,
+        when == PEER_WAIT   ? lease_request
+        : when == PEER_SOON ? lease_request_soon
+                            : lease_request_now);
 }
 
 void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size)
@@ -262,7 +268,7 @@ void lease_run_on_request(struct process *p, const uint8_t *body, size_t size)
         body = part;
     }
     if (here > 0)
-        lease_run_ask(p, body, size, false);
+        lease_run_ask(p, body, size, PEER_WAIT);
 }
 
 static struct job *find_job(const struct node *n, uint32_t id)

@@ -398,9 +398,8 @@ void machine_run_fini(struct node *n);
 /* --- lease_run.c --- */
 /* Carry out what lease.c decided. dead, status: the worker whose death is carried out, or NULL. */
 void lease_run(struct node *n, int status, const struct process *dead);
-/* A LEASE_REQUEST of this process, which may be a guest. now: what cannot start at this moment is
- * rejected. */
-void lease_run_ask(struct process *p, const uint8_t *request, size_t size, bool now);
+/* A LEASE_REQUEST of this process, which may be a guest. when: enum peer_when. */
+void lease_run_ask(struct process *p, const uint8_t *request, size_t size, unsigned when);
 /* Units that come back from another node: before what their owner asked for since. */
 void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size);
 /* The same of a process of ours: units for which another node is better go there. */

@@ -25,8 +25,13 @@ struct peer_spill {
     uint32_t job, home; /* home: node number of its driver's raylet */
     int32_t pid;        /* of the owner */
     struct unique_id owner;
-    uint8_t now; /* 1: reject what cannot start at this moment */
+    uint8_t when; /* enum peer_when */
 } __attribute__((packed));
+enum peer_when {
+    PEER_WAIT = 0, /* until it can start */
+    PEER_NOW = 1,  /* reject what cannot start at this moment */
+    PEER_SOON = 2, /* the same, but a lease that has been told to make way is worth waiting for */
+};
 
 /* Followed by n_resources of wire_info_resource: what the sender has just now. */
 struct peer_rejected {

@@ -43,7 +43,7 @@ static void remember(struct process *owner, uint32_t at)
 static bool send(struct process *owner,
                  uint32_t at,
                  uint32_t count,
-                 bool now,
+                 enum peer_when when,
                  const uint8_t *request,
                  size_t size)
 {
@@ -55,7 +55,7 @@ static bool send(struct process *owner,
                            .home = owner->job->home > 0 ? owner->job->home : n->number,
                            .pid = owner->pid,
                            .owner = owner->id,
-                           .now = now};
+                           .when = (uint8_t)when};
     struct wire_lease_request r;
 
     if (peer == NULL || size > REQUEST_MAX)
@@ -118,6 +118,18 @@ static enum view_pick pick(struct node *n,
     return way;
 }
 
+static bool is_elsewhere(enum view_pick way)
+{
+    return way == VIEW_THERE || way == VIEW_WAIT_THERE;
+}
+
+static enum peer_when when_of(enum view_pick way)
+{
+    return way == VIEW_THERE ? PEER_NOW : PEER_WAIT;
+}
+
+/* All of a request's units go to the node that it names; what comes back goes by the policy, as do
+ * those of others at once. */
 uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t size)
 {
     struct node *n = owner->node;
@@ -130,11 +142,15 @@ uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t 
     if (n->peers == NULL || cluster_view_count(n->view) < 2)
         return r.count;
     unsigned n_need = read_need(request, names, need);
+    if (cluster_view_may_ask(n->view, r.node, need, n_need, loop_now_ms())
+        && send(owner, r.node, r.count, PEER_SOON, request, size)) {
+        cluster_view_debit(n->view, r.node, need, n_need, r.count, loop_now_ms());
+        return 0;
+    }
     cluster_view_set_self(n->view, &n->resources);
     for (uint32_t done = 0; done < r.count; done += k) {
         enum view_pick way = pick(n, need, n_need, r.count - done, &at, &k);
-        if ((way != VIEW_THERE && way != VIEW_WAIT_THERE)
-            || !send(owner, at, k, way == VIEW_THERE, request, size))
+        if (!is_elsewhere(way) || !send(owner, at, k, when_of(way), request, size))
             here += k;
     }
     return here;
@@ -159,7 +175,11 @@ static size_t write_request(const struct lease_class *c, uint8_t *out)
 }
 
 /* Units for another node, of whichever owners' turn it is. */
-static void take(struct node *n, const struct lease_class *c, uint32_t at, uint32_t k, bool now)
+static void take(struct node *n,
+                 const struct lease_class *c,
+                 uint32_t at,
+                 uint32_t k,
+                 enum peer_when when)
 {
     struct lease_unit units[64];
     uint8_t request[REQUEST_MAX];
@@ -178,7 +198,7 @@ static void take(struct node *n, const struct lease_class *c, uint32_t at, uint3
                 continue;
             if (owner->is_guest)
                 spill_run_reject(owner, request, size);
-            else if (!send(owner, at, units[i].count, now, request, size))
+            else if (!send(owner, at, units[i].count, when, request, size))
                 lease_run_ask_again(owner, request, size);
         }
     }
@@ -199,9 +219,9 @@ void spill_run(struct node *n)
          more = lease_next_waiting(n->leases, &c))
         for (uint32_t left = c.count; left > 0; left -= k) {
             enum view_pick way = pick(n, c.need, c.n_need, left, &at, &k);
-            if (way != VIEW_THERE && way != VIEW_WAIT_THERE)
+            if (!is_elsewhere(way))
                 break;
-            take(n, &c, at, k, way == VIEW_THERE);
+            take(n, &c, at, k, when_of(way));
         }
 }
 
@@ -456,5 +476,5 @@ void spill_run_on_spill(struct process *owner, const uint8_t *body, size_t size)
     if (j == NULL || j != owner->job || j->state >= JOB_ENDING)
         spill_run_reject(owner, body + sizeof w, size - sizeof w);
     else if (!job_elsewhere_hold(owner, body, size))
-        lease_run_ask(owner, body + sizeof w, size - sizeof w, w.now != 0);
+        lease_run_ask(owner, body + sizeof w, size - sizeof w, w.when);
 }

@@ -732,7 +732,10 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
             owner_act();
         } else if (first->u.task.n_deps == 0) {
             core.pushed = NULL;
-            uint64_t now = submit_only_queues(core.submit, first->class) ? 0 : clock_now_ns();
+            owner_locate(&first->u.task);
+            bool only_queues =
+                first->u.task.node == 0 && submit_only_queues(core.submit, first->class);
+            uint64_t now = only_queues ? 0 : clock_now_ns();
             submit_task(core.submit, first, now, &core.actions);
             owner_act();
             struct peer *p = core.pushed;

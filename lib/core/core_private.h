@@ -323,6 +323,8 @@ uint8_t *core_scratch(size_t size);
 /* Each record that the spec of a pending task holds: as an argument itself, or inside one. */
 typedef void (*owner_held_f)(void *arg, struct record *r, bool is_inside);
 void owner_for_each_held(const struct task *t, owner_held_f f, void *arg);
+/* All its arguments are ready: node and near_log2. */
+void owner_locate(struct task *t);
 /* Build a WIRE_META_ERROR value; returns its size. */
 size_t owner_failure(void *out,
                      size_t max,

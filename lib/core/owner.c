@@ -16,9 +16,10 @@
 #include "lib/base/clock.h"
 #include "lib/core/core_private.h"
 
-#define ARG_IS_REF UINT32_MAX /* size of an argument in a spec that is a ref's word */
-#define LOG_MAX    (1u << 20) /* text waiting for the terminal */
-#define LOG_HEAD   128        /* bytes beside the name and the line */
+#define ARG_IS_REF    UINT32_MAX /* size of an argument in a spec that is a ref's word */
+#define NEAR_LOG2_MAX 30         /* a gibibyte, and a second of patience */
+#define LOG_MAX       (1u << 20) /* text waiting for the terminal */
+#define LOG_HEAD      128        /* bytes beside the name and the line */
 
 uint8_t *core_scratch(size_t size)
 {
@@ -130,6 +131,8 @@ void owner_tell(struct record *r)
         case REF_WAITER_TASK: {
             struct record *task = w->u.task;
             ref_table_free(core.refs, w, sizeof *w);
+            if (task->u.task.n_deps == 1)
+                owner_locate(&task->u.task);
             submit_on_argument(core.submit, task, r, clock_now_ns(), &core.actions);
             break;
         }
@@ -143,6 +146,64 @@ void owner_tell(struct record *r)
         }
         w = next;
     }
+}
+
+/* --- where arguments lie --- */
+
+#define NODES_MAX 8 /* others count as none */
+
+struct located {
+    struct {
+        uint32_t node;
+        uint64_t bytes;
+    } v[NODES_MAX];
+    unsigned n;
+    uint64_t here; /* bytes */
+};
+
+static void locate(void *arg, struct record *r, bool is_inside)
+{
+    const struct ref_stored *s = &r->u.stored;
+    struct located *l = arg;
+    unsigned i = 0;
+
+    if (is_inside || r->state != REF_READY || (r->flags & REF_STORED) == 0)
+        return;
+    bool is_copied =
+        s->copy != 0 && core.store != NULL && store_client_is_there(core.store, s->copy);
+    if (!refs_is_elsewhere(s) || is_copied) {
+        l->here += s->size;
+        return;
+    }
+    while (i < l->n && l->v[i].node != s->node)
+        i++;
+    if (i == NODES_MAX)
+        return;
+    if (i == l->n)
+        l->v[l->n++].node = s->node;
+    l->v[i].bytes += s->size;
+}
+
+void owner_locate(struct task *t)
+{
+    struct located l = {.n = 0};
+    uint64_t most = 0;
+
+    t->node = 0;
+    if (t->n_ref_args == 0 || core.welcome.node_number == 0)
+        return;
+    owner_for_each_held(t, locate, &l);
+    for (unsigned i = 0; i < l.n; i++)
+        if (l.v[i].bytes > most) {
+            most = l.v[i].bytes;
+            t->node = l.v[i].node;
+        }
+    if (most <= l.here) {
+        t->node = 0;
+        return;
+    }
+    unsigned log2 = 63 - (unsigned)__builtin_clzll(most - l.here);
+    t->near_log2 = (uint8_t)(log2 < NEAR_LOG2_MAX ? log2 : NEAR_LOG2_MAX);
 }
 
 static struct record *take_slot(const uint8_t **at)
@@ -472,8 +533,11 @@ static void request(const struct submit_action *a)
     memcpy(&w, frame, sizeof w);
     w.ticket = a->ticket;
     w.count = a->count;
+    w.node = a->node;
     memcpy(frame, &w, sizeof w);
     peer_send(core.raylet, WIRE_LEASE_REQUEST, frame, size);
+    w.node = 0; /* of the class it is no part */
+    memcpy(frame, &w, sizeof w);
 }
 
 /* The raylet relays for us and that process; the GRANT or BEGIN that follows says which way. */
@@ -531,7 +595,7 @@ static void on_grant(const uint8_t *body, size_t size, int fd)
     p->board_slot = g.slot;
     p->node_number = g.node;
     struct submit_lease *l =
-        submit_on_grant(core.submit, g.ticket, g.lease, p, core.read_ns, &core.actions);
+        submit_on_grant(core.submit, g.ticket, g.lease, p, g.node, core.read_ns, &core.actions);
     if (l != NULL)
         p->n_leases++;
 }

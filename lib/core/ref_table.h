@@ -39,9 +39,10 @@ struct task {
     uint16_t n_args, attempt;
     uint16_t n_ref_args;
     uint8_t window_slot;
-    uint8_t spare;
+    uint8_t near_log2;  /* of the bytes of its arguments there */
     uint32_t error;     /* slot of the first argument that is an error; 0: none */
     uint32_t ref_bytes; /* of the values of arguments that are refs */
+    uint32_t node;      /* another one, which has most bytes of its arguments in its store; or 0 */
 };
 
 enum ref_flag {

@@ -3,8 +3,13 @@
  * How this works. A class has one queue and a ring of leases; those that may take a task are on its
  * second ring too, `open`, idle ones first. A task goes to an idle lease, else in turn to open ones
  * until each holds as many as run in a millisecond by the measured mean, one while nothing is
- * known. A queue is not empty only while no window has room, so a submission behind others is an
- * append, and a DONE touches one lease.
+ * known. A queue is not empty only while no window has room for it, so a submission behind others
+ * is an append, and a DONE touches one lease.
+ *
+ * A task whose large arguments lie on another node is near that one: it queues apart, leases are
+ * asked for there first, and a lease takes what is near it before others. All of them run on any
+ * lease of the class; but an idle worker elsewhere gets a near task only when its own node had as
+ * long a time as its bytes would need to move.
  *
  * Demand is what waits: queued tasks and those in windows behind the first. While it exceeds the
  * units asked for, more are asked for. Tickets are canceled when a class has no task at all, not
@@ -33,18 +38,32 @@
 #define MAX_TICKETS    16
 #define MAX_ENDED      4096 /* leases that end before they are granted; more is a worker gone mad */
 #define LEASES_A_BLOCK 16
+#define MAX_NEAR       16       /* nodes that a class tells apart */
+#define NEAR_TURN      8        /* so many near tasks pass an older one that may run anywhere */
+#define HUNGRY_NS      5000000u /* an idle lease is kept, while tasks of another class wait */
 
 struct ticket {
     uint64_t number;
     uint32_t remaining;
+    uint32_t node; /* near which; 0: none */
+};
+
+/* Tasks in order. */
+struct queue {
+    struct record *head, *tail;
+    uint64_t n;
+    uint64_t since_ns; /* near: nothing has left it since */
+    uint32_t node;     /* near which they should run; 0: anywhere */
 };
 
 struct class
 {
     struct list active; /* of those with tasks or unanswered units */
     uint32_t number;
-    struct record *head, *tail;
-    uint64_t n_queued;
+    struct queue anywhere;
+    struct queue *near; /* NULL until there is such a task */
+    unsigned n_near, near_turn;
+    uint64_t n_queued; /* in all of them */
     struct list leases, open;
     uint32_t n_leases, n_open;
     uint32_t limit; /* tasks in a window */
@@ -54,7 +73,7 @@ struct class
     struct ticket tickets[MAX_TICKETS];
     uint64_t run_ns; /* mean, 0 unknown */
     uint64_t pause_ns, pause_until_ns;
-    uint64_t linger_ns; /* no idle lease has to be returned before; UINT64_MAX: there is none */
+    uint64_t idle_ns; /* no idle lease has been so for longer; UINT64_MAX: there is none */
     bool canceling;
     bool refused;       /* some of the unanswered units were */
     bool pause_pending; /* begins with the next time that is told */
@@ -108,8 +127,10 @@ void submit_destroy(struct submit *s)
 {
     if (s == NULL)
         return;
-    for (uint32_t i = 0; i < s->n_classes; i++)
+    for (uint32_t i = 0; i < s->n_classes; i++) {
+        free(s->classes[i]->near);
         free(s->classes[i]);
+    }
     for (uint32_t i = 0; i < s->n_blocks; i++)
         free(s->blocks[i]);
     free(s->blocks);
@@ -131,44 +152,84 @@ uint32_t submit_add_class(struct submit *s)
     list_init(&c->open);
     list_init(&c->active);
     c->limit = 1;
-    c->linger_ns = UINT64_MAX;
+    c->idle_ns = UINT64_MAX;
     c->number = s->n_classes;
     s->classes = xrealloc(s->classes, (s->n_classes + 1) * sizeof *s->classes);
     s->classes[s->n_classes] = c;
     return s->n_classes++;
 }
 
-static void queue_back(struct class *c, struct record *r)
+static uint64_t units_near(const struct class *c, uint32_t node)
 {
-    r->u.task.next = NULL;
+    uint64_t n = 0;
+
+    for (int k = 0; k < MAX_TICKETS; k++)
+        n += c->tickets[k].node == node ? c->tickets[k].remaining : 0;
+    return n;
+}
+
+static struct queue *queue_of(struct class *c, uint32_t node)
+{
+    struct queue *unused = NULL;
+
+    if (node == 0)
+        return &c->anywhere;
+    for (unsigned i = 0; i < c->n_near; i++) {
+        if (c->near[i].node == node)
+            return &c->near[i];
+        if (c->near[i].n == 0)
+            unused = &c->near[i];
+    }
+    if (unused == NULL && c->n_near == MAX_NEAR)
+        return &c->anywhere;
+    if (c->near == NULL)
+        c->near = xcalloc(MAX_NEAR, sizeof *c->near);
+    if (unused == NULL)
+        unused = &c->near[c->n_near++];
+    *unused = (struct queue){.node = node};
+    return unused;
+}
+
+static void enqueue(struct class *c, struct record *r, bool in_front, uint64_t now_ns)
+{
+    struct queue *q = queue_of(c, r->u.task.node);
+
     r->u.task.lease = NULL;
-    if (c->tail == NULL)
-        c->head = r;
-    else
-        c->tail->u.task.next = r;
-    c->tail = r;
+    r->u.task.next = in_front ? q->head : NULL;
+    if (q->n == 0) {
+        q->head = q->tail = r;
+        q->since_ns = now_ns;
+    } else if (in_front) {
+        q->head = r;
+    } else {
+        q->tail->u.task.next = r;
+        q->tail = r;
+    }
+    q->n++;
     c->n_queued++;
 }
 
-static void queue_front(struct class *c, struct record *r)
+static struct record *dequeue(struct class *c, struct queue *q)
 {
-    r->u.task.next = c->head;
-    r->u.task.lease = NULL;
-    c->head = r;
-    if (c->tail == NULL)
-        c->tail = r;
-    c->n_queued++;
-}
+    struct record *r = q->head;
 
-static struct record *queue_pop(struct class *c)
-{
-    struct record *r = c->head;
-
-    c->head = r->u.task.next;
-    if (c->head == NULL)
-        c->tail = NULL;
+    q->head = r->u.task.next;
+    if (q->head == NULL)
+        q->tail = NULL;
+    q->n--;
     c->n_queued--;
     return r;
+}
+
+/* NULL: nothing is queued. */
+static struct record *dequeue_any(struct class *c)
+{
+    if (c->anywhere.n > 0)
+        return dequeue(c, &c->anywhere);
+    for (unsigned i = 0; i < c->n_near; i++)
+        if (c->near[i].n > 0)
+            return dequeue(c, &c->near[i]);
+    return NULL;
 }
 
 static uint32_t window_limit(const struct class *c)
@@ -210,22 +271,24 @@ static void place(struct class *c, struct submit_lease *l)
     c->n_open++;
 }
 
-static bool has_room(const struct class *c, const struct submit_lease *l)
+static bool has_room(const struct class *c, const struct submit_lease *l, const struct record *r)
 {
     return l->n_in_window == 0
            || (l->n_in_window < c->limit
-               && l->bytes_in_window + (uint64_t)weight(c->head) <= SUBMIT_WINDOW_BYTES);
+               && l->bytes_in_window + (uint64_t)weight(r) <= SUBMIT_WINDOW_BYTES);
 }
 
 /* The head of the queue goes into the window; place() is the caller's. */
 static void push(struct class *c,
+                 struct queue *q,
                  struct submit_lease *l,
                  uint64_t now_ns,
                  struct submit_actions *out)
 {
-    struct record *r = queue_pop(c);
+    struct record *r = dequeue(c, q);
     unsigned slot = (unsigned)__builtin_ctzll(~l->busy);
 
+    q->since_ns = now_ns;
     l->busy |= 1ull << slot;
     l->window[slot] = r;
     if (l->n_in_window++ == 0)
@@ -262,22 +325,108 @@ static struct submit_lease *first_open(const struct class *c)
     return list_entry(c->open.next, struct submit_lease, open);
 }
 
+/* --- near the arguments --- */
+
+/* Longer than this the first task of a near queue does not wait for its own node while a worker
+ * elsewhere is idle: as long as its bytes would take to get there (a byte a nanosecond), so that at
+ * worst it is twice as late as it had to be. */
+static uint64_t patient_until(const struct queue *q)
+{
+    return q->since_ns + (1ull << q->head->u.task.near_log2);
+}
+
+static bool has_lease_at(const struct class *c, uint32_t node)
+{
+    list_for_each(n, &c->leases)
+    {
+        const struct submit_lease *l = list_entry(n, struct submit_lease, node);
+        if (l->at == node && !l->ending)
+            return true;
+    }
+    return false;
+}
+
+/* Whose turn it is at this lease: those near it; then those that may run anywhere, but for older
+ * ones that have lost patience and have no worker near; then, if it is idle, any that have lost
+ * patience. NULL: nobody's. */
+static struct queue *pick(struct class *c, const struct submit_lease *l, uint64_t now_ns)
+{
+    struct queue *any = c->anywhere.n > 0 ? &c->anywhere : NULL, *best = any;
+
+    for (unsigned i = 0; i < c->n_near; i++) {
+        struct queue *q = &c->near[i];
+        bool is_older = best == NULL || (q->n > 0 && q->head->counter < best->head->counter);
+        if (q->n == 0)
+            continue;
+        if (q->node == l->at) {
+            if (any == NULL || q->head->counter < any->head->counter
+                || ++c->near_turn % NEAR_TURN != 0)
+                return q;
+            continue;
+        }
+        if (l->n_in_window == 0 && is_older && now_ns >= patient_until(q)
+            && (any == NULL || !has_lease_at(c, q->node)))
+            best = q;
+    }
+    return best;
+}
+
+/* The same as fill, while some tasks would rather run on this node than on that. */
+static void fill_near(struct class *c, uint64_t now_ns, struct submit_actions *out)
+{
+    for (int idle = 1; idle >= 0; idle--)
+        for (bool moved = true; moved;) {
+            moved = false;
+            list_for_each(n, &c->leases)
+            {
+                struct submit_lease *l = list_entry(n, struct submit_lease, node);
+                struct queue *q = NULL;
+                if (may_open(c, l) && (!idle || l->n_in_window == 0))
+                    q = pick(c, l, now_ns);
+                if (q == NULL || !has_room(c, l, q->head))
+                    continue;
+                push(c, q, l, now_ns, out);
+                place(c, l);
+                moved = true;
+            }
+        }
+}
+
+/* When a task that waits for its own node will take an idle worker elsewhere. */
+static uint64_t gives_up_at(const struct class *c)
+{
+    uint64_t at = UINT64_MAX;
+
+    if (c->n_queued == c->anywhere.n || c->n_open == 0 || first_open(c)->n_in_window > 0)
+        return at;
+    for (unsigned i = 0; i < c->n_near; i++)
+        if (c->near[i].n > 0 && patient_until(&c->near[i]) < at)
+            at = patient_until(&c->near[i]);
+    return at;
+}
+
 static void fill(struct class *c, uint64_t now_ns, struct submit_actions *out)
 {
+    struct queue *q = &c->anywhere;
+
+    if (c->n_queued > q->n) {
+        fill_near(c, now_ns, out);
+        return;
+    }
     /* one for each idle worker */
-    while (c->head != NULL && c->n_open > 0 && first_open(c)->n_in_window == 0) {
+    while (q->n > 0 && c->n_open > 0 && first_open(c)->n_in_window == 0) {
         struct submit_lease *l = first_open(c);
-        push(c, l, now_ns, out);
+        push(c, q, l, now_ns, out);
         place(c, l);
     }
     /* the rest in equal shares, as far as there is room */
-    for (bool moved = true; moved && c->head != NULL && c->n_open > 0;) {
-        uint64_t share = (c->n_queued + c->n_open - 1) / c->n_open;
+    for (bool moved = true; moved && q->n > 0 && c->n_open > 0;) {
+        uint64_t share = (q->n + c->n_open - 1) / c->n_open;
         moved = false;
-        for (uint32_t n = c->n_open; n > 0 && c->head != NULL; n--) {
+        for (uint32_t n = c->n_open; n > 0 && q->n > 0; n--) {
             struct submit_lease *l = first_open(c);
-            for (uint64_t k = 0; k < share && c->head != NULL && has_room(c, l); k++) {
-                push(c, l, now_ns, out);
+            for (uint64_t k = 0; k < share && q->n > 0 && has_room(c, l, q->head); k++) {
+                push(c, q, l, now_ns, out);
                 moved = true;
             }
             place(c, l);
@@ -309,6 +458,60 @@ static bool wants_more(const struct submit *s, const struct class *c)
     return !c->refused || c->n_units == 0 || has_usable_lease(c);
 }
 
+static void return_lease(struct class *c, struct submit_lease *l, struct submit_actions *out)
+{
+    l->ending = true; /* the raylet ends it through the worker */
+    place(c, l);
+    add(out, (struct submit_action){.kind = SUBMIT_RETURN, .ticket = l->id});
+}
+
+/* Up to k leases at this node that other classes do not use go back: what is asked for next may
+ * have their room. */
+static void make_room(const struct submit *s,
+                      const struct class *wants,
+                      uint32_t node,
+                      uint64_t k,
+                      struct submit_actions *out)
+{
+    for (uint32_t i = 0; i < s->n_classes && s->linger_ns > 0; i++) {
+        struct class *c = s->classes[i];
+        if (c == wants || c->n_queued > 0)
+            continue;
+        list_for_each(n, &c->leases)
+        {
+            struct submit_lease *l = list_entry(n, struct submit_lease, node);
+            if (k == 0)
+                return;
+            if (l->at != node || l->n_in_window > 0 || !may_open(c, l))
+                continue;
+            return_lease(c, l, out);
+            k--;
+        }
+    }
+}
+
+static void ask(struct submit *s,
+                struct class *c,
+                uint32_t node,
+                uint64_t n,
+                struct submit_actions *out)
+{
+    for (int i = 0; i < MAX_TICKETS; i++) {
+        struct ticket *t = &c->tickets[i];
+        if (t->remaining > 0)
+            continue;
+        *t = (struct ticket){.number = ++s->last_ticket, .remaining = (uint32_t)n, .node = node};
+        c->n_units += (uint32_t)n;
+        add(out,
+            (struct submit_action){.kind = SUBMIT_REQUEST,
+                                   .class = c->number,
+                                   .ticket = t->number,
+                                   .count = (uint32_t)n,
+                                   .node = node});
+        return;
+    }
+}
+
 static void request(struct submit *s, struct class *c, uint64_t now_ns, struct submit_actions *out)
 {
     if (c->pause_pending)
@@ -320,20 +523,19 @@ static void request(struct submit *s, struct class *c, uint64_t now_ns, struct s
     uint64_t n = c->n_queued + c->n_waiting - c->n_units;
     if (n > s->max_units - c->n_units)
         n = s->max_units - c->n_units;
-    for (int i = 0; i < MAX_TICKETS; i++) {
-        struct ticket *t = &c->tickets[i];
-        if (t->remaining > 0)
+    for (unsigned i = 0; i < c->n_near && n > 0; i++) {
+        const struct queue *q = &c->near[i];
+        uint64_t asked = q->n > 0 ? units_near(c, q->node) : 0;
+        uint64_t k = q->n > asked ? q->n - asked : 0;
+        k = k < n ? k : n;
+        if (k == 0)
             continue;
-        t->number = ++s->last_ticket;
-        t->remaining = (uint32_t)n;
-        c->n_units += (uint32_t)n;
-        add(out,
-            (struct submit_action){.kind = SUBMIT_REQUEST,
-                                   .class = c->number,
-                                   .ticket = t->number,
-                                   .count = (uint32_t)n});
-        return;
+        make_room(s, c, q->node, k, out);
+        ask(s, c, q->node, k, out);
+        n -= k;
     }
+    if (n > 0)
+        ask(s, c, 0, n, out);
 }
 
 static void fail(struct record *task, uint32_t code, uint32_t cause, struct submit_actions *out)
@@ -353,11 +555,11 @@ void submit_task(struct submit *s, struct record *task, uint64_t now_ns, struct 
     }
     if (list_empty(&c->active))
         list_append(&s->active, &c->active);
-    bool is_first = c->head == NULL;
-    queue_back(c, task);
-    if (is_first)
+    bool is_first = c->n_queued == 0;
+    enqueue(c, task, false, now_ns);
+    if (is_first || c->n_queued > c->anywhere.n)
         fill(c, now_ns, out);
-    if (c->n_units == 0)
+    if (c->n_units == 0 || task->u.task.node != 0)
         request(s, c, now_ns, out);
 }
 
@@ -365,7 +567,7 @@ bool submit_only_queues(const struct submit *s, uint32_t class)
 {
     const struct class *c = s->classes[class];
 
-    return c->head != NULL && c->n_units > 0;
+    return c->n_queued > 0 && c->n_queued == c->anywhere.n && c->n_units > 0;
 }
 
 void submit_on_argument(struct submit *s,
@@ -414,42 +616,63 @@ static uint64_t stalls_at(const struct class *c, const struct submit_lease *l)
     return l->progress_ns + patience;
 }
 
-static void return_lease(struct class *c, struct submit_lease *l, struct submit_actions *out)
-{
-    l->ending = true; /* the raylet ends it through the worker */
-    place(c, l);
-    add(out, (struct submit_action){.kind = SUBMIT_RETURN, .ticket = l->id});
-}
-
 /* The lease has nothing to do from now on, unless it gets something at once. */
 static void lingers(const struct submit *s, struct class *c, uint64_t now_ns)
 {
-    if (s->linger_ns > 0 && c->linger_ns > now_ns + s->linger_ns)
-        c->linger_ns = now_ns + s->linger_ns;
+    if (s->linger_ns > 0 && c->idle_ns > now_ns)
+        c->idle_ns = now_ns;
 }
 
-/* Leases that have been idle for too long go back. */
+/* Does a class wait for leases? */
+static bool is_hungry(const struct submit *s)
+{
+    list_for_each(n, &s->active)
+    {
+        const struct class *c = list_entry(n, struct class, active);
+        if (c->n_queued > 0 && c->n_units > 0)
+            return true;
+    }
+    return false;
+}
+
+/* When the first idle lease of the class is to go back: soon, if another class waits. */
+static uint64_t lingers_until(const struct submit *s, const struct class *c, bool hungry)
+{
+    if (c->idle_ns == UINT64_MAX)
+        return UINT64_MAX;
+    return c->idle_ns
+           + (hungry && c->n_queued == 0 && HUNGRY_NS < s->linger_ns ? HUNGRY_NS : s->linger_ns);
+}
+
+/* Leases that have been idle for so long go back. */
 static void end_linger(const struct submit *s,
                        struct class *c,
+                       bool hungry,
                        uint64_t now_ns,
                        struct submit_actions *out)
 {
-    if (now_ns < c->linger_ns)
+    uint64_t until_ns = lingers_until(s, c, hungry), linger_ns = until_ns - c->idle_ns;
+
+    if (now_ns < until_ns)
         return;
-    c->linger_ns = UINT64_MAX;
-    list_for_each_safe(n, &c->leases)
+    c->idle_ns = UINT64_MAX;
+    list_for_each(n, &c->leases)
     {
         struct submit_lease *l = list_entry(n, struct submit_lease, node);
-        if (l->n_in_window > 0 || l->ending || l->blocked)
+        if (l->n_in_window > 0 || l->ending)
             continue;
-        if (now_ns >= l->progress_ns + s->linger_ns)
+        if (now_ns >= l->progress_ns + linger_ns)
             return_lease(c, l, out);
-        else if (l->progress_ns + s->linger_ns < c->linger_ns)
-            c->linger_ns = l->progress_ns + s->linger_ns;
+        else if (l->progress_ns < c->idle_ns)
+            c->idle_ns = l->progress_ns;
     }
 }
 
-static void settle(struct submit *s, struct class *c, uint64_t now_ns, struct submit_actions *out)
+static void settle(struct submit *s,
+                   struct class *c,
+                   bool hungry,
+                   uint64_t now_ns,
+                   struct submit_actions *out)
 {
     uint32_t count;
 
@@ -463,11 +686,11 @@ static void settle(struct submit *s, struct class *c, uint64_t now_ns, struct su
             add(out, (struct submit_action){.kind = SUBMIT_TAKE_BACK, .lease = l, .count = count});
         }
     }
-    end_linger(s, c, now_ns, out);
+    end_linger(s, c, hungry, now_ns, out);
     if (c->n_queued + c->n_in_windows > 0)
         return;
     if (c->n_units == 0) {
-        if (c->linger_ns == UINT64_MAX)
+        if (c->idle_ns == UINT64_MAX)
             list_remove(&c->active);
         return;
     }
@@ -481,18 +704,25 @@ static void settle(struct submit *s, struct class *c, uint64_t now_ns, struct su
 
 void submit_settle(struct submit *s, uint64_t now_ns, struct submit_actions *out)
 {
-    list_for_each_safe(n, &s->active) settle(s, list_entry(n, struct class, active), now_ns, out);
+    bool hungry = s->linger_ns > 0 && is_hungry(s);
+
+    list_for_each_safe(n, &s->active)
+        settle(s, list_entry(n, struct class, active), hungry, now_ns, out);
 }
 
 uint64_t submit_next_deadline(const struct submit *s)
 {
     uint64_t at = UINT64_MAX;
     uint32_t count;
+    bool hungry = s->linger_ns > 0 && is_hungry(s);
 
     list_for_each(n, &s->active)
     {
         const struct class *c = list_entry(n, struct class, active);
-        at = c->linger_ns < at ? c->linger_ns : at;
+        if (lingers_until(s, c, hungry) < at)
+            at = lingers_until(s, c, hungry);
+        if (gives_up_at(c) < at)
+            at = gives_up_at(c);
         if (wants_more(s, c) && (c->pause_pending || c->pause_until_ns > 0)) {
             uint64_t t = c->pause_pending ? 0 : c->pause_until_ns;
             at = t < at ? t : at;
@@ -551,6 +781,7 @@ struct submit_lease *submit_on_grant(struct submit *s,
                                      uint64_t ticket,
                                      uint64_t lease,
                                      void *peer,
+                                     uint32_t node,
                                      uint64_t now_ns,
                                      struct submit_actions *out)
 {
@@ -573,6 +804,7 @@ struct submit_lease *submit_on_grant(struct submit *s,
     list_remove(&l->node);
     *l = (struct submit_lease){.id = lease,
                                .peer = peer,
+                               .at = node,
                                .class = c->number,
                                .phases = UINT64_MAX,
                                .progress_ns = now_ns};
@@ -626,8 +858,8 @@ size_t submit_on_refused(struct submit *s,
     if (c->n_units > 0)
         return 0;
     c->refused = false;
-    for (; c->head != NULL; n++)
-        fail(queue_pop(c), CORE_ECRASH, 0, out);
+    for (struct record *r; (r = dequeue_any(c)) != NULL; n++)
+        fail(r, CORE_ECRASH, 0, out);
     return n;
 }
 
@@ -723,7 +955,7 @@ void submit_refill(struct submit *s, uint32_t class, uint64_t now_ns, struct sub
 }
 
 /* Put these slots of the window back in front of the queue, oldest first. */
-static void back_to_queue(struct class *c, struct submit_lease *l, uint64_t mask)
+static void back_to_queue(struct class *c, struct submit_lease *l, uint64_t mask, uint64_t now_ns)
 {
     struct record *v[SUBMIT_WINDOW];
     int n = 0;
@@ -736,7 +968,7 @@ static void back_to_queue(struct class *c, struct submit_lease *l, uint64_t mask
         v[k] = r;
     }
     while (n > 0)
-        queue_front(c, v[--n]);
+        enqueue(c, v[--n], true, now_ns);
     place(c, l);
 }
 
@@ -751,7 +983,7 @@ void submit_on_returned(struct submit *s,
 
     if (!asked)
         l->blocked = true;
-    back_to_queue(c, l, mask);
+    back_to_queue(c, l, mask, now_ns);
     l->progress_ns = now_ns;
     if (asked) {
         fill(c, now_ns, out); /* first to others: taking_back is still set */
@@ -776,7 +1008,7 @@ void submit_on_bounced(struct submit *s,
     if (slot >= SUBMIT_WINDOW)
         return;
     l->ending |= over;
-    back_to_queue(c, l, 1ull << slot);
+    back_to_queue(c, l, 1ull << slot, now_ns);
     fill(c, now_ns, out);
     request(s, c, now_ns, out);
     if (l->n_in_window == 0)
@@ -800,7 +1032,7 @@ void submit_on_lease_ended(struct submit *s,
 {
     struct class *c = s->classes[l->class];
 
-    back_to_queue(c, l, l->busy);
+    back_to_queue(c, l, l->busy, now_ns);
     end_lease(c, l, out);
     fill(c, now_ns, out);
     request(s, c, now_ns, out);
@@ -852,15 +1084,15 @@ void submit_on_raylet_lost(struct submit *s, struct submit_actions *out)
         list_for_each_safe(n, &c->leases)
         {
             struct submit_lease *l = list_entry(n, struct submit_lease, node);
-            back_to_queue(c, l, l->busy);
+            back_to_queue(c, l, l->busy, 0);
             end_lease(c, l, out);
         }
-        while (c->head != NULL)
-            fail(queue_pop(c), CORE_ELINK, 0, out);
+        for (struct record *r; (r = dequeue_any(c)) != NULL;)
+            fail(r, CORE_ELINK, 0, out);
         memset(c->tickets, 0, sizeof c->tickets);
         c->n_units = 0;
         c->canceling = c->refused = c->pause_pending = false;
-        c->linger_ns = UINT64_MAX;
+        c->idle_ns = UINT64_MAX;
         list_remove(&c->active);
     }
 }
@@ -885,17 +1117,31 @@ void submit_get_stats(const struct submit *s, struct submit_stats *out)
     }
 }
 
+static uint64_t check_queue(const struct queue *q)
+{
+    uint64_t n = 0;
+
+    for (const struct record *r = q->head; r != NULL; r = r->u.task.next) {
+        n++;
+        ASSERT(r->u.task.lease == NULL);
+        ASSERT(r->u.task.next != NULL || r == q->tail);
+        ASSERT(q->node == 0 || r->u.task.node == q->node);
+    }
+    ASSERT(n == q->n);
+    return n;
+}
+
 void submit_selfcheck(const struct submit *s)
 {
     for (uint32_t i = 0; i < s->n_classes; i++) {
         const struct class *c = s->classes[i];
-        uint64_t queued = 0, waiting = 0, in_windows = 0;
+        uint64_t queued = check_queue(&c->anywhere), waiting = 0, in_windows = 0;
         uint32_t units = 0, leases = 0, open = 0;
         bool past_idle = false;
-        for (const struct record *r = c->head; r != NULL; r = r->u.task.next) {
-            queued++;
-            ASSERT(r->u.task.lease == NULL);
-            ASSERT(r->u.task.next != NULL || r == c->tail);
+        for (unsigned k = 0; k < c->n_near; k++) {
+            queued += check_queue(&c->near[k]);
+            for (unsigned m = 0; m < k; m++)
+                ASSERT(c->near[m].node != c->near[k].node);
         }
         list_for_each(n, &c->leases)
         {
@@ -929,6 +1175,6 @@ void submit_selfcheck(const struct submit *s)
         ASSERT(in_windows == c->n_in_windows && c->limit == window_limit(c));
         ASSERT(units <= s->max_units);
         ASSERT(queued + in_windows + units == 0 || !list_empty(&c->active));
-        ASSERT(c->linger_ns == UINT64_MAX || !list_empty(&c->active));
+        ASSERT(c->idle_ns == UINT64_MAX || !list_empty(&c->active));
     }
 }

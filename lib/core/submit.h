@@ -33,6 +33,7 @@ struct submit_lease {
     uint64_t id;
     void *peer; /* the caller's */
     uint32_t class;
+    uint32_t at;     /* node; 0: it has no number */
     uint64_t busy;   /* slots in use */
     uint64_t phases; /* what the started bit of each slot will be for the next task in it */
     uint32_t n_in_window, bytes_in_window;
@@ -44,7 +45,7 @@ struct submit_lease {
 
 enum submit_kind {
     SUBMIT_PUSH,      /* task to lease, in task->u.task.window_slot with phase count */
-    SUBMIT_REQUEST,   /* count units of class as ticket */
+    SUBMIT_REQUEST,   /* count units of class as ticket; at node, if it can be (0: any) */
     SUBMIT_CANCEL,    /* ticket */
     SUBMIT_TAKE_BACK, /* count tasks from lease */
     SUBMIT_RETURN,    /* lease id: nobody needs it */
@@ -54,7 +55,7 @@ enum submit_kind {
 
 struct submit_action {
     enum submit_kind kind;
-    uint32_t class, count;
+    uint32_t class, count, node;
     uint64_t ticket; /* or lease id of RETURN */
     struct submit_lease *lease;
     struct record *task;
@@ -83,13 +84,15 @@ void submit_set_linger(struct submit *s, uint64_t ns);
 /* A new class; numbers count from 0. */
 uint32_t submit_add_class(struct submit *s);
 
-/* The task has its arguments. It is pushed if a lease has room, else queued; FAILs if one of its
- * arguments was an error, or when the raylet is lost. */
+/* The task has its arguments; node says near which it is to run, if that is not all the same. It is
+ * pushed if a lease has room, else queued; FAILs if one of its arguments was an error, or when the
+ * raylet is lost. */
 void submit_task(struct submit *s,
                  struct record *task,
                  uint64_t now_ns,
                  struct submit_actions *out);
-/* Whether a task of the class would only join the queue: then submit_task needs no time. */
+/* Whether a task of the class that is near no node would only join the queue: then submit_task
+ * needs no time. */
 bool submit_only_queues(const struct submit *s, uint32_t class);
 /* One of the task's n_deps arguments is ready; the last one does what submit_task does. An error
  * among them fails the task only then, since others may still point to it. */
@@ -104,11 +107,13 @@ void submit_settle(struct submit *s, uint64_t now_ns, struct submit_actions *out
 /* When submit_settle has something to do without an event; UINT64_MAX never. */
 uint64_t submit_next_deadline(const struct submit *s);
 
-/* NULL: an unknown ticket, RETURN was appended; or the lease has ended before. */
+/* The lease is at that node. NULL: an unknown ticket, RETURN was appended; or the lease has ended
+ * before. */
 struct submit_lease *submit_on_grant(struct submit *s,
                                      uint64_t ticket,
                                      uint64_t lease,
                                      void *peer,
+                                     uint32_t node,
                                      uint64_t now_ns,
                                      struct submit_actions *out);
 void submit_on_canceled(struct submit *s,

@@ -256,6 +256,8 @@ struct wire_lease_request {
     uint32_t count;
     uint32_t depth;
     uint32_t n_resources;
+    uint32_t node; /* number of the one that is to be asked first: most bytes of their tasks'
+                    * arguments lie there; 0: none */
 } __attribute__((packed));
 struct wire_lease_cancel {
     uint64_t ticket;

@@ -219,6 +219,22 @@ def test_arguments_go_where_the_task_is(two, size):
     leave(program)
 
 
+def test_tasks_run_where_their_arguments_lie(two):
+    """As long as there is room, though the leases of who made them are still there; else they run elsewhere."""
+    program = two.nodes[0].driver()
+    size = 50000000
+    there, other = ask(program, f"make {size} 3 b=1"), ask(program, f"make {size} 4 b=1")
+    total = ask(program, f"get {ask(program, f'put {size} 3')}", r"sum (\d+)")
+    ask(program, f"get {other}", r"sum (\d+)", timeout=60)  # both leases are idle from now on
+    for _ in range(3):
+        assert ask(program, f"pass {there} 0", r"sum ([0-9a-f]{8} \d+)") == f"{two.nodes[1].id} {total}"
+    ask(program, "hold 2 0 b=1")
+    for _ in range(2):
+        program.expect(rf"\) held \d+ {two.nodes[1].id}")
+    assert ask(program, f"pass {there} 0", r"sum ([0-9a-f]{8} \d+)") == f"{two.nodes[0].id} {total}"
+    program.kill()
+
+
 def test_a_worker_elsewhere_that_is_killed_is_noticed(two):
     program = two.nodes[0].driver()
     held = ask(program, "hold 1 0 b=1")

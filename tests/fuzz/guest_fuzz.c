@@ -131,7 +131,7 @@ static void say_spill(struct node *n, struct peer *from, struct input *in)
         struct peer_spill w;
         struct request q;
     } __attribute__((packed))
-    m = {.w = {.job = any_job(n, b), .home = any_node(n, b >> 4), .pid = 7, .now = b >> 7},
+    m = {.w = {.job = any_job(n, b), .home = any_node(n, b >> 4), .pid = 7, .when = b >> 6},
          .q = make_request(in)};
     struct peer_header h = {.from = FIRST_GUEST + owner, .type = PEER_SPILL, .job = m.w.job};
 

@@ -406,6 +406,7 @@ static void handle(struct process *p, const struct sim_event *e)
                         e->mask,
                         e->id,
                         peer_of(e->peer, e->peer_serial),
+                        0,
                         sim.now,
                         &actions);
         break;

@@ -254,6 +254,32 @@ START_TEST(inv_37_a_node_that_rejects_knows_better_than_the_view)
 }
 END_TEST
 
+static bool may_ask(uint32_t number, int cpus)
+{
+    struct res_amount need = cpu(cpus);
+
+    return cluster_view_may_ask(v, number, &need, 1, now);
+}
+
+START_TEST(a_node_is_asked_for_what_is_near_it_until_it_refuses)
+{
+    use_self(4);
+    tell(3, 4, 0, 0, 0);
+    ck_assert(may_ask(3, 1)); /* what is taken may be free by then */
+    ck_assert(!may_ask(3, 5) && !may_ask(10, 1) && !may_ask(99, 1));
+    struct res_amount odd = {"odd", U};
+    ck_assert(!cluster_view_may_ask(v, 3, &odd, 1, now));
+    rejected(3, 1, 0);
+    ck_assert(!may_ask(3, 1));
+    tell(3, 4, 0, 0, 0);
+    ck_assert(may_ask(3, 1));
+    rejected(3, 1, 0);
+    now += VIEW_DEBIT_MS;
+    ck_assert(may_ask(3, 1));
+    cluster_view_selfcheck(v);
+}
+END_TEST
+
 START_TEST(a_draining_node_takes_nothing_and_a_dead_one_is_forgotten)
 {
     struct node_view n = {.number = 3, .is_alive = true, .is_draining = true};
@@ -641,6 +667,7 @@ int main(void)
     tcase_add_test(c, what_was_sent_counts_as_taken_until_the_next_report_or_three_seconds);
     tcase_add_test(c, debits_of_one_node_do_not_prolong_those_of_another);
     tcase_add_test(c, inv_37_a_node_that_rejects_knows_better_than_the_view);
+    tcase_add_test(c, a_node_is_asked_for_what_is_near_it_until_it_refuses);
     tcase_add_test(c, a_draining_node_takes_nothing_and_a_dead_one_is_forgotten);
     tcase_add_test(c, the_dice_choose_among_the_best_fifth_and_the_same_seed_throws_the_same);
     tcase_add_test(c, a_name_that_few_have_and_one_that_all_have_are_both_looked_at);

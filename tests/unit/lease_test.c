@@ -256,6 +256,36 @@ START_TEST(inv_18_now_or_not_starts_what_fits_and_rejects_the_rest)
 }
 END_TEST
 
+START_TEST(inv_18_soon_or_not_waits_for_what_makes_way_and_rejects_the_rest)
+{
+    struct res_set one = need_of(1, 0);
+    struct lease_stats stats;
+
+    have_two();
+    lease_request_soon(t, 1, A, 2, 2, &one, "g", now, &out);
+    ck_assert_str_eq(seen(), "rejected 10/2 x2"); /* nobody is revoked for it */
+    lease_return(t, A, 1, &out);
+    lease_request_soon(t, 1, A, 3, 2, &one, "g", now, &out);
+    ck_assert_str_eq(seen(), "revoke 1 worker 1 in 0, rejected 10/3 x1");
+    lease_request_soon(t, 1, B, 4, 1, &one, "g", now, &out); /* that room is promised */
+    lease_request_now(t, 1, B, 5, 1, &one, "g", now, &out);
+    ck_assert_str_eq(seen(), "rejected 11/4 x1, rejected 11/5 x1");
+    ck_assert_str_eq(take(9, 8), ""); /* it stays */
+    ended(1, 1);
+    ck_assert_str_eq(seen(), "release 1, start");
+    lease_get_stats(t, 0, &stats);
+    ck_assert_uint_eq(stats.n_queued, 0);
+    lease_return(t, A, 2, &out);
+    request(B, 6, 1, "f"); /* waits for that room */
+    lease_request_soon(t, 1, A, 7, 1, &one, "g", now, &out);
+    lease_cancel(t, B, 6, now, &out);
+    lease_request_soon(t, 1, A, 8, 1, &one, "g", now, &out);
+    ck_assert_str_eq(seen(), "revoke 2 worker 2 in 0, rejected 10/7 x1, canceled 11/6 x1");
+    lease_cancel(t, A, 8, now, &out);
+    ck_assert_str_eq(seen(), "canceled 10/8 x1");
+}
+END_TEST
+
 START_TEST(waiting_units_leave_in_the_order_of_turns_and_promised_ones_stay)
 {
     struct lease_class c;
@@ -1190,16 +1220,17 @@ static void ask(struct world *w, uint32_t owner)
     w->owed[k] = 1 + dice(w, 4);
     struct res_set need = need_of(cpu, dice(w, 4) == 0);
     w->need[k] = need;
-    if (dice(w, 6) == 0)
-        lease_request_now(t,
-                          1,
-                          owner,
-                          k,
-                          (uint32_t)w->owed[k],
-                          &need,
-                          names[dice(w, 2)],
-                          now,
-                          &out);
+    unsigned how = dice(w, 6);
+    if (how < 2)
+        (how == 0 ? lease_request_now : lease_request_soon)(t,
+                                                            1,
+                                                            owner,
+                                                            k,
+                                                            (uint32_t)w->owed[k],
+                                                            &need,
+                                                            names[dice(w, 2)],
+                                                            now,
+                                                            &out);
     else
         request_set(owner, k, (uint32_t)w->owed[k], names[dice(w, 2)], need);
 }
@@ -1468,6 +1499,7 @@ int main(void)
     tcase_add_test(c, inv_16_resources_are_taken_before_a_worker_is_asked_for);
     tcase_add_test(c, inv_18_each_unit_of_a_ticket_is_answered_once);
     tcase_add_test(c, inv_18_now_or_not_starts_what_fits_and_rejects_the_rest);
+    tcase_add_test(c, inv_18_soon_or_not_waits_for_what_makes_way_and_rejects_the_rest);
     tcase_add_test(c, waiting_units_leave_in_the_order_of_turns_and_promised_ones_stay);
     tcase_add_test(c, what_is_kept_for_a_promise_is_not_for_what_is_to_start_now);
     tcase_add_test(c, owners_share_what_goes_elsewhere_and_take_turns);

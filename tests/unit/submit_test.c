@@ -93,7 +93,7 @@ static unsigned count(enum submit_kind kind, struct submit_action *last)
 
 static struct submit_lease *grant(uint64_t ticket, uint64_t lease)
 {
-    struct submit_lease *l = submit_on_grant(s, ticket, lease, NULL, now, &out);
+    struct submit_lease *l = submit_on_grant(s, ticket, lease, NULL, 0, now, &out);
 
     submit_selfcheck(s);
     return l;
@@ -420,6 +420,175 @@ START_TEST(an_idle_lease_lingers_and_goes_back)
 }
 END_TEST
 
+/* --- near their arguments --- */
+
+static struct record *submit_near(uint32_t node, uint8_t log2)
+{
+    struct record *r = task_of(class, 3, 32);
+
+    r->u.task.node = node;
+    r->u.task.near_log2 = log2;
+    submit_task(s, r, now, &out);
+    submit_selfcheck(s);
+    return r;
+}
+
+static struct submit_lease *grant_at(uint32_t node, uint64_t ticket, uint64_t lease)
+{
+    struct submit_lease *l = submit_on_grant(s, ticket, lease, NULL, node, now, &out);
+
+    submit_selfcheck(s);
+    return l;
+}
+
+/* The task that was pushed last, or NULL; the actions are forgotten. */
+static const struct record *pushed(void)
+{
+    struct submit_action a;
+    const struct record *r = count(SUBMIT_PUSH, &a) > 0 ? a.task : NULL;
+
+    clear();
+    return r;
+}
+
+START_TEST(leases_are_asked_for_where_the_arguments_lie)
+{
+    struct submit_action a;
+
+    submit_near(7, 23);
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+    ck_assert_uint_eq(a.node, 7);
+    clear();
+    submit_near(7, 23);
+    submit_near(8, 23);
+    submit_near(8, 23);
+    submit_one();
+    settle();
+    unsigned n_near[9] = {0};
+    for (size_t i = 0; i < out.n; i++)
+        if (out.v[i].kind == SUBMIT_REQUEST)
+            n_near[out.v[i].node] += out.v[i].count;
+    ck_assert_uint_eq(n_near[7], 1);
+    ck_assert_uint_eq(n_near[8], 2);
+    ck_assert_uint_eq(n_near[0], 1);
+    clear();
+    settle(); /* for all of them */
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, NULL), 0);
+}
+END_TEST
+
+START_TEST(a_lease_takes_what_is_near_it_first)
+{
+    struct submit_action a;
+
+    submit_one();
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+    struct record *near = submit_near(7, 23);
+    clear();
+    ck_assert_ptr_nonnull(grant_at(7, a.ticket, 1));
+    ck_assert_ptr_eq(pushed(), near);
+}
+END_TEST
+
+START_TEST(those_near_one_node_do_not_keep_others_waiting_for_ever)
+{
+    struct submit_action a;
+    struct record *old = submit_one();
+    unsigned n = 0;
+
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+    for (int i = 0; i < 30; i++)
+        submit_near(7, 23);
+    clear();
+    struct submit_lease *l = grant_at(7, a.ticket, 1);
+    for (const struct record *r = pushed(); r != old; r = pushed(), n++) {
+        ck_assert_uint_lt(n, 30);
+        done(l, r, 10 * MS);
+    }
+    ck_assert_uint_gt(n, 2);
+}
+END_TEST
+
+START_TEST(an_idle_worker_elsewhere_gets_it_when_its_bytes_could_have_come)
+{
+    struct submit_action a;
+    struct record *near = submit_near(7, 23);
+
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+    clear();
+    ck_assert_ptr_nonnull(grant_at(1, a.ticket, 1));
+    ck_assert_ptr_null(pushed());
+    ck_assert_uint_eq(submit_next_deadline(s), now + (1u << 23));
+    now += (1u << 23) - 1;
+    settle();
+    ck_assert_ptr_null(pushed());
+    now++;
+    settle();
+    ck_assert_ptr_eq(pushed(), near);
+}
+END_TEST
+
+START_TEST(what_waits_long_enough_without_a_worker_near_passes_younger_ones)
+{
+    struct submit_action a;
+    struct record *near = submit_near(7, 10);
+
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+    now += MS;
+    submit_one();
+    clear();
+    ck_assert_ptr_nonnull(grant_at(1, a.ticket, 1));
+    ck_assert_ptr_eq(pushed(), near);
+}
+END_TEST
+
+START_TEST(idle_leases_of_other_classes_make_room_near)
+{
+    struct submit_action a, back;
+    uint32_t first = class;
+
+    submit_set_linger(s, 500 * MS);
+    for (uint64_t i = 1; i <= 3; i++) { /* two at node 7, one at 8 */
+        struct record *r = submit_one();
+        ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+        clear();
+        struct submit_lease *l = grant_at(i < 3 ? 7 : 8, a.ticket, i);
+        if (i < 3)
+            continue;
+        clear();
+        done(l, r, 10 * MS);
+    }
+    class = submit_add_class(s);
+    clear();
+    submit_near(8, 23);
+    ck_assert_uint_eq(count(SUBMIT_RETURN, &back), 1);
+    ck_assert_uint_eq(back.ticket, 3);
+    ck_assert_int_eq(out.v[0].kind, SUBMIT_RETURN); /* before what it is for */
+    ck_assert_uint_eq(count(SUBMIT_REQUEST, &a), 1);
+    clear();
+    submit_near(7, 23); /* those there are busy */
+    ck_assert_uint_eq(count(SUBMIT_RETURN, NULL), 0);
+    class = first;
+}
+END_TEST
+
+START_TEST(idle_leases_go_back_sooner_while_another_class_waits)
+{
+    struct submit_action a;
+
+    submit_set_linger(s, 500 * MS);
+    struct submit_lease *l = idle_lease(1, 10 * MS);
+    class = submit_add_class(s);
+    submit_one();
+    clear();
+    ck_assert_uint_lt(submit_next_deadline(s), now + 10 * MS);
+    now += 10 * MS;
+    settle();
+    ck_assert_uint_eq(count(SUBMIT_RETURN, &a), 1);
+    ck_assert_uint_eq(a.ticket, l->id);
+}
+END_TEST
+
 START_TEST(a_task_behind_others_only_queues)
 {
     struct submit_action a;
@@ -473,7 +642,7 @@ START_TEST(inv_18_answers_to_unknown_tickets_change_nothing)
     clear();
     submit_on_canceled(s, a.ticket, 1000, now, &out); /* more than were asked for */
     submit_selfcheck(s);
-    ck_assert_ptr_null(submit_on_grant(s, a.ticket, 10, NULL, now, &out));
+    ck_assert_ptr_null(submit_on_grant(s, a.ticket, 10, NULL, 0, now, &out));
 }
 END_TEST
 
@@ -1159,7 +1328,8 @@ static void raylet_answers(int how)
     memset(x, 0, sizeof *x);
     /* the pushes come with the grant: the world must know the lease before it carries them out */
     w.granted++;
-    x->l = submit_on_grant(s, ticket, ++w.next_lease, NULL, now, &out);
+    uint32_t node = random() % 3 == 0 ? (uint32_t)random() % 20 : 1 + (uint32_t)random() % 3;
+    x->l = submit_on_grant(s, ticket, ++w.next_lease, NULL, node, now, &out);
     ck_assert_ptr_nonnull(x->l);
 }
 
@@ -1175,6 +1345,7 @@ START_TEST(ten_thousand_random_steps_lose_nothing_and_answer_everything_once)
     memset(&w, 0, sizeof w);
     submit_add_class(s);
     submit_add_class(s);
+    submit_set_linger(s, 20 * MS);
     for (step = 0; step < 10000; step++) {
         bool winding_down = step > 8000;
         struct world_lease *x = &w.w[random() % N_LEASES];
@@ -1187,6 +1358,10 @@ START_TEST(ten_thousand_random_steps_lose_nothing_and_answer_everything_once)
                     task_of((uint32_t)random() % 3,
                             retries,
                             8 + (uint32_t)random() % (random() % 9 == 0 ? 600000 : 99));
+                if (r->class == 2 && random() % 4 != 0) {
+                    r->u.task.node = 1 + (uint32_t)random() % 20; /* more than are told apart */
+                    r->u.task.near_log2 = (uint8_t)(random() % 24);
+                }
                 submitted = r->counter;
                 w.t[submitted] = (struct world_task){.r = r, .state = WAITING, .retries = retries};
                 submit_task(s, r, now, &out);
@@ -1324,6 +1499,13 @@ int main(void)
     tcase_add_test(c, new_work_after_a_cancel_asks_again_once_the_cancel_is_answered);
     tcase_add_test(c, inv_11_a_grant_nobody_needs_is_returned_and_ends_by_its_worker);
     tcase_add_test(c, an_idle_lease_lingers_and_goes_back);
+    tcase_add_test(c, leases_are_asked_for_where_the_arguments_lie);
+    tcase_add_test(c, a_lease_takes_what_is_near_it_first);
+    tcase_add_test(c, those_near_one_node_do_not_keep_others_waiting_for_ever);
+    tcase_add_test(c, an_idle_worker_elsewhere_gets_it_when_its_bytes_could_have_come);
+    tcase_add_test(c, what_waits_long_enough_without_a_worker_near_passes_younger_ones);
+    tcase_add_test(c, idle_leases_of_other_classes_make_room_near);
+    tcase_add_test(c, idle_leases_go_back_sooner_while_another_class_waits);
     tcase_add_test(c, a_task_behind_others_only_queues);
     tcase_add_test(c, leases_that_come_and_go_allocate_nothing);
     tcase_add_test(c, inv_18_answers_to_unknown_tickets_change_nothing);

@@ -6,8 +6,9 @@
  * (lease, resources, cluster_view, spill), joined by sessions that keep order and may pause for
  * seconds; a GCS whose word on nodes is late and sometimes wrong; drivers with tasks, whose leases
  * may be on any machine; deaths of workers, drivers and machines, and machines that come late or
- * drain. What the rest of the raylet does with the modules' actions is done here in the same order.
- * The owner's side is a plain one: a task at a time on a lease.
+ * drain; requests that name the machine that they would rather have. What the rest of the raylet
+ * does with the modules' actions is done here in the same order. The owner's side is a plain one: a
+ * task at a time on a lease.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -90,6 +91,7 @@ struct owner {
     size_t n_held, held_room;
     uint8_t *talked; /* by machine */
     bool alive, asks;
+    uint32_t makes_room;           /* the machine of the lease that was returned last, or 0 */
     uint8_t n_done[CLASSES * 512]; /* by task */
 };
 

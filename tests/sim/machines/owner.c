@@ -33,6 +33,8 @@ static void ask(struct owner *o, unsigned class)
     if (want <= o->n_owed[class] || o->n_tickets == TICKETS_MAX)
         return;
     e.count = want - o->n_owed[class];
+    if (sim_one_in(2)) /* near arguments; that machine may be dead or not have come */
+        e.task = sim_one_in(2) ? 1 + sim_below(cluster->n_machines) : o->makes_room;
     e.place = (uint8_t) class;
     *t = (struct ticket){.owed = e.count, .class = class};
     o->n_owed[class] += e.count;
@@ -65,6 +67,7 @@ static void turn(struct owner *o)
 static void use(struct owner *o, struct held *h)
 {
     if (o->n_queued[h->class] == 0) {
+        o->makes_room = h->machine;
         send_event(o->machine, to_raylet(o, M_RETURN, h->lease));
         return;
     }

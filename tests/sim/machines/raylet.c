@@ -9,6 +9,7 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
+#include "raylet/peer_frames.h"
 #include "tests/sim/machines/machines.h"
 
 #define SYNC_MS 1000 /* at most between two calls of the GCS */
@@ -79,7 +80,7 @@ static void send_units(struct machine *m,
                        unsigned class,
                        uint32_t count,
                        uint32_t to,
-                       bool now)
+                       enum peer_when when)
 {
     struct asked asked = {.class = class};
 
@@ -95,7 +96,7 @@ static void send_units(struct machine *m,
                                   .id = ticket,
                                   .count = count,
                                   .place = (uint8_t) class,
-                                  .phase = now});
+                                  .phase = when});
 }
 
 static void reject(struct machine *m,
@@ -162,11 +163,18 @@ static void request(struct machine *m, const struct sim_event *e)
 
     if (o == NULL)
         return;
+    struct res_amount rather[2];
+    unsigned n = list_need(e->place, rather);
+    if (cluster_view_may_ask(m->view, (uint32_t)e->task, rather, n, now_ms())) {
+        cluster_view_debit(m->view, (uint32_t)e->task, rather, n, e->count, now_ms());
+        send_units(m, o, e->id, e->place, e->count, (uint32_t)e->task, PEER_SOON);
+        return;
+    }
     cluster_view_set_self(m->view, &m->resources);
     for (uint32_t done = 0; done < e->count; done += k) {
         enum view_pick way = pick(m, e->place, e->count - done, &to, &k);
         if (is_elsewhere(way))
-            send_units(m, o, e->id, e->place, k, to, way == VIEW_THERE);
+            send_units(m, o, e->id, e->place, k, to, way == VIEW_THERE ? PEER_NOW : PEER_WAIT);
         else
             here += k;
     }
@@ -187,7 +195,7 @@ static void move(struct machine *m,
                  unsigned class,
                  uint32_t k,
                  uint32_t to,
-                 bool now)
+                 enum peer_when when)
 {
     struct lease_unit units[16];
     size_t n;
@@ -199,7 +207,7 @@ static void move(struct machine *m,
             if (o == NULL)
                 continue; /* its end is on its way */
             if (o->machine == m->number)
-                send_units(m, o, units[i].ticket, class, units[i].count, to, now);
+                send_units(m, o, units[i].ticket, class, units[i].count, to, when);
             else
                 reject(m, o->number, units[i].ticket, class, units[i].count);
         }
@@ -229,7 +237,7 @@ static void spill(struct machine *m)
             enum view_pick way = pick(m, class, left, &to, &k);
             if (!is_elsewhere(way))
                 break;
-            move(m, &c, class, k, to, way == VIEW_THERE);
+            move(m, &c, class, k, to, way == VIEW_THERE ? PEER_NOW : PEER_WAIT);
         }
     }
 }
@@ -282,16 +290,18 @@ static void on_spill(struct machine *m, const struct sim_event *e)
     if (m->draining)
         reject(m, e->peer, e->id, e->place, e->count);
     else
-        (e->phase ? lease_request_now : lease_request)(m->leases,
-                                                       e->peer,
-                                                       e->peer,
-                                                       e->id,
-                                                       e->count,
-                                                       &need,
-                                                       classes[e->place].name,
-                                                       now_ms(),
-                                                       &m->la);
-    m->spill_due |= !e->phase;
+        (e->phase == PEER_NOW    ? lease_request_now
+         : e->phase == PEER_SOON ? lease_request_soon
+                                 : lease_request)(m->leases,
+                                                  e->peer,
+                                                  e->peer,
+                                                  e->id,
+                                                  e->count,
+                                                  &need,
+                                                  classes[e->place].name,
+                                                  now_ms(),
+                                                  &m->la);
+    m->spill_due |= e->phase == PEER_WAIT;
 }
 
 static void on_rejected(struct machine *m, const struct sim_event *e)

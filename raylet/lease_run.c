@@ -24,7 +24,10 @@ static void send_dead(struct node *n,
                       const char *why)
 {
     uint8_t buf[sizeof(struct wire_worker_dead) + 512] = {0};
-    struct wire_worker_dead w = {.lease = lease, .pid = worker->pid, .wait_status = status};
+    struct wire_worker_dead w = {.lease = lease,
+                                 .pid = worker->pid,
+                                 .wait_status = status,
+                                 .node = n->id};
     char *text = (char *)buf + sizeof w;
     size_t size;
 
@@ -152,7 +155,10 @@ static void grant(struct node *n, const struct lease_action *a)
 static void refuse(struct process *p, uint64_t ticket, uint32_t count, const struct err *why)
 {
     uint8_t buf[sizeof(struct wire_lease_refused) + sizeof why->text];
-    struct wire_lease_refused w = {.ticket = ticket, .count = count, .code = why->code};
+    struct wire_lease_refused w = {.ticket = ticket,
+                                   .count = count,
+                                   .code = why->code,
+                                   .node = p->node->id};
     size_t len = strlen(why->text);
 
     memcpy(buf, &w, sizeof w);

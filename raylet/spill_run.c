@@ -402,7 +402,8 @@ void spill_run_on_node_lost(struct node *n, uint32_t at, const char *why)
         uint8_t buf[sizeof(struct wire_worker_dead) + 400];
         struct wire_worker_dead w = {.lease = g->lease,
                                      .mask_lease = WIRE_MASK_UNKNOWN,
-                                     .pid = g->pid};
+                                     .pid = g->pid,
+                                     .node = *peer_node(g->at)};
         memcpy(buf, &w, sizeof w);
         int len = snprintf((char *)buf + sizeof w,
                            sizeof buf - sizeof w,

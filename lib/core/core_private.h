@@ -146,6 +146,7 @@ struct core {
     struct peer *pushed;    /* last one a task went to */
     const char *death_text; /* while a death is carried out */
     int death_pid, death_signal;
+    const struct unique_id *death_node; /* NULL: this one */
     char death_log[320];
     uint8_t *scratch;
     size_t scratch_size;

@@ -306,6 +306,10 @@ static void fail(struct record *task, enum core_code code, const char *text, int
     size_t n =
         owner_failure(value, sizeof value, code, pid, sig, text, t->name, "", core.death_log);
 
+    if (core.death_node != NULL)
+        memcpy(value + offsetof(struct wire_failure, node),
+               core.death_node,
+               sizeof *core.death_node);
     complete_with(task, WIRE_META_ERROR, value, (uint32_t)n);
 }
 
@@ -750,6 +754,7 @@ static void on_worker_dead(const uint8_t *body, size_t size)
     core.death_text = text;
     core.death_pid = d.pid;
     core.death_signal = WIFSIGNALED(d.wait_status) ? WTERMSIG(d.wait_status) : 0;
+    core.death_node = &d.node;
     if (p->link != NULL)
         peer_end(p, &(struct err){.code = ERR_DIED});
     p->in_flight = 0;
@@ -758,6 +763,7 @@ static void on_worker_dead(const uint8_t *body, size_t size)
                : d.mask_lease == d.lease         ? d.started
                                                  : ~l->phases);
     core.death_text = NULL;
+    core.death_node = NULL;
     core.death_pid = core.death_signal = 0;
     core.death_log[0] = '\0';
 }
@@ -772,12 +778,14 @@ static void on_refused(const uint8_t *body, size_t size)
     memcpy(&r, body, sizeof r);
     snprintf(text, sizeof text, "%.*s", (int)(size - sizeof r), (const char *)body + sizeof r);
     core.death_text = text;
+    core.death_node = &r.node;
     if (r.code == ERR_FULL || r.code == ERR_TIMEOUT)
         submit_on_busy(core.submit, r.ticket, r.count, core.read_ns, &core.actions);
     else
         submit_on_refused(core.submit, r.ticket, r.count, &core.actions);
     owner_act();
     core.death_text = NULL;
+    core.death_node = NULL;
 }
 
 static void on_log(const uint8_t *body, size_t size)

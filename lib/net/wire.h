@@ -284,6 +284,7 @@ struct wire_lease_canceled {
 struct wire_lease_refused {
     uint64_t ticket;
     uint32_t count, code;
+    struct unique_id node; /* which refuses */
 } __attribute__((packed));
 
 /* R -> O, after waitpid: the lease is over. started: the worker's mask (see control_block.h), valid
@@ -292,6 +293,7 @@ struct wire_lease_refused {
 struct wire_worker_dead {
     uint64_t lease, mask_lease, started;
     int32_t pid, wait_status;
+    struct unique_id node; /* where it was */
 } __attribute__((packed));
 /* mask_lease: its node is lost, and nobody can say: all that was pushed counts as started. */
 #define WIRE_MASK_UNKNOWN UINT64_MAX

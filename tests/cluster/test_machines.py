@@ -241,7 +241,8 @@ def test_a_worker_elsewhere_that_is_killed_is_noticed(two):
     pid = int(program.expect(r"\) held (\d+) ").group(1))
     os.kill(pid, signal.SIGKILL)
     program.say(f"await {held}")
-    program.expect(r"^error \d+ .*killed by signal 9", timeout=20)
+    answer = program.expect(r"^error \d+ .*killed by signal 9.*; node ([0-9a-f]{8})$", timeout=20)
+    assert answer.group(1) == two.nodes[1].id
     leave(program)
 
 
@@ -261,11 +262,12 @@ def test_a_raylet_that_is_killed(two):
     held = ask(program, "hold 1 0 b=1")
     program.expect(r"\) held (\d+) ")
     program.say("where 100 50000")
+    node = two.nodes[1].id
     two.nodes[1].kill()
     answer = program.expect(r"^nodes (.*)$", timeout=40)
     assert sum(counts(answer.group(1)).values()) == 100
     program.say(f"await {held}")
-    program.expect(r"^error \d+ .*node", timeout=20)
+    program.expect(rf"^error \d+ .*node.*; node {node}$", timeout=20)
     leave(program)
     for node in two.nodes[1:]:
         two.cluster.announce("")

@@ -198,7 +198,7 @@ RAY_REMOTE(mark);
 
 static void failed(void)
 {
-    printf("error %d %s\n", ray_error()->code, ray_error()->text);
+    printf("error %d %s; node %.8s\n", ray_error()->code, ray_error()->text, ray_error()->node);
 }
 
 /* "node=count ..." of these refs, which are released. */

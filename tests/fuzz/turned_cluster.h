@@ -34,6 +34,7 @@ int kill(pid_t pid, int signal); /* ours: see below */
 
 struct peer {
     uint32_t number; /* 0: dead */
+    struct unique_id id;
     void *data;
     bool is_full;
 };
@@ -70,6 +71,11 @@ uint32_t peer_number(const struct peer *p)
 {
     ASSERT(p->number > 0);
     return p->number;
+}
+
+const struct unique_id *peer_node(const struct peer *p)
+{
+    return &p->id;
 }
 
 bool peer_has_room(const struct peer *p)
@@ -505,7 +511,7 @@ static void lose(struct node *n, struct peer *p)
         for (uint32_t i = 0; i < n->n_guests; i++)
             ASSERT(n->guests[i] == NULL || n->guests[i]->at != p);
     }
-    *p = (struct peer){.number = last};
+    *p = (struct peer){.number = last, .id = {{(uint8_t)last}}};
     snprintf(v.resources[0].name, sizeof v.resources[0].name, "CPU");
     v.resources[0].total = v.resources[0].available = 80000;
     cluster_view_set(n->view, &v);

@@ -646,7 +646,8 @@ START_TEST(only_the_raylet_says_who_died_and_who_lends)
 }
 END_TEST
 
-static void check_error(uint64_t ref, enum core_code code)
+/* The node of the failure. */
+static struct unique_id check_error(uint64_t ref, enum core_code code)
 {
     struct wire_failure f;
     struct core_value v;
@@ -656,7 +657,33 @@ static void check_error(uint64_t ref, enum core_code code)
     memcpy(&f, v.bytes, sizeof f);
     ck_assert_uint_eq(f.code, code);
     core_value_drop(&v);
+    return f.node;
 }
+
+START_TEST(a_failure_names_the_node_where_it_was)
+{
+    struct wire_worker_dead dead = {.lease = LEASE,
+                                    .mask_lease = LEASE,
+                                    .started = 1,
+                                    .node = {{'d'}}};
+    struct wire_lease_refused refused = {.count = 1, .code = ERR_START_FAILED, .node = {{'r'}}};
+    struct unique_id node;
+
+    join_as(false);
+    uint64_t ref = submit(1);
+    grant(LEASE, true);
+    say(&far[0], WIRE_WORKER_DEAD, &dead, sizeof dead, false);
+    arrive(&far[0]);
+    node = check_error(ref, CORE_ECRASH);
+    ck_assert(unique_id_eq(&node, &dead.node));
+    ref = submit(1);
+    refused.ticket = ticket;
+    say(&far[0], WIRE_LEASE_REFUSED, &refused, sizeof refused, false);
+    arrive(&far[0]);
+    node = check_error(ref, CORE_ECRASH);
+    ck_assert(unique_id_eq(&node, &refused.node));
+}
+END_TEST
 
 /* The worker may hold refs for what it tried to say (INV-9): it is told that nobody needs them. */
 START_TEST(a_malformed_answer_is_an_error_and_seen)
@@ -761,6 +788,7 @@ int main(void)
     tcase_add_test(t, an_owner_compares_and_is_corrected);
     tcase_add_loop_test(t, malformed_frames_about_borrows_end_the_channel, 0, 5);
     tcase_add_test(t, only_the_raylet_says_who_died_and_who_lends);
+    tcase_add_test(t, a_failure_names_the_node_where_it_was);
     tcase_add_test(t, a_malformed_answer_is_an_error_and_seen);
     tcase_add_test(t, a_malformed_value_is_lost);
     tcase_add_test(t, who_breaks_the_protocol_loses_its_leases);

@@ -25,8 +25,8 @@ struct gcs_client_config {
     struct unique_id cluster;       /* nil: the first that answers */
     struct unique_id node;
     uint64_t incarnation; /* of this raylet */
-    /* The jobs and process numbers held now: *held is borrowed until the next call; how many. */
-    size_t (*held)(void *arg, const struct held_job **held);
+    /* The jobs and process numbers held now, borrowed until the next call; *out is zero. */
+    void (*held)(void *arg, struct held *out);
     /* News of another node: as it is now, a dead one once. Comes when this node is registered. */
     void (*on_node)(void *arg, const struct node_view *v);
     /* Amounts, n_waiting and is_draining of this node, asked before each report. */

@@ -397,11 +397,11 @@ static void remote_run(struct gcs_client *c)
     (void)c; /* calls go out when they are made */
 }
 
-static size_t held(void *arg, const struct held_job **jobs)
+static void fill_held(void *arg, struct held *out)
 {
-    struct remote *r = arg;
+    const struct remote *r = arg;
 
-    return r->config.held(r->config.arg, jobs);
+    r->config.held(r->config.arg, out);
 }
 
 static void on_greeted(void *arg, const struct hello_reply *reply)
@@ -459,7 +459,7 @@ struct gcs_client *gcs_client_create(const struct gcs_client_config *config)
                                                         .cluster = config->cluster,
                                                         .node = config->node,
                                                         .incarnation = config->incarnation,
-                                                        .held = held,
+                                                        .held = fill_held,
                                                         .on_greeted = on_greeted,
                                                         .on_refused = on_refused,
                                                         .arg = r});

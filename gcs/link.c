@@ -232,7 +232,7 @@ static void say_hello(struct gcs_link *l)
     size_t size;
 
     if (l->config.held != NULL)
-        h.n_held = l->config.held(l->config.arg, &h.held);
+        l->config.held(l->config.arg, &h.held);
     void *bytes = hello_pack(&h, &size);
     l->is_greeting = true;
     rpc_client_call(l->client, "/ray.c.GcsLink/Hello", bytes, size, HELLO_MS, true, on_hello, l);

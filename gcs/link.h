@@ -19,8 +19,8 @@ struct gcs_link_config {
     struct unique_id cluster;       /* nil: the first that answers */
     struct unique_id node;
     uint64_t incarnation; /* of this daemon */
-    /* What it holds now: *held is borrowed until the next call; how many. May be NULL. */
-    size_t (*held)(void *arg, const struct held_job **held);
+    /* What it holds now, borrowed until the next call; *out is zero. May be NULL. */
+    void (*held)(void *arg, struct held *out);
     /* The GCS, or a new incarnation of it, knows us. May be NULL. */
     void (*on_greeted)(void *arg, const struct hello_reply *reply);
     /* It never will: another cluster or version, a wrong token. May be NULL. */

@@ -12,8 +12,11 @@ void *hello_pack(const struct hello *h, size_t *size)
     struct unique_id cluster = h->cluster,
                      node = h->node; /* messages point to what they could change */
     Ray__C__HelloRequest m = RAY__C__HELLO_REQUEST__INIT;
-    Ray__C__HeldJob *jobs = xcalloc(h->n_held + 1, sizeof *jobs);
-    Ray__C__HeldJob **list = xcalloc(h->n_held + 1, sizeof *list);
+    const struct held *held = &h->held;
+    Ray__C__HeldJob *jobs = xcalloc(held->n_jobs + 1, sizeof *jobs);
+    Ray__C__HeldJob **list = xcalloc(held->n_jobs + 1, sizeof *list);
+    Ray__C__ProcessBlock *blocks = xcalloc(held->n_blocks + 1, sizeof *blocks);
+    Ray__C__ProcessBlock **block_list = xcalloc(held->n_blocks + 1, sizeof *block_list);
 
     m.protocol = h->protocol;
     m.build = (char *)(uintptr_t)h->build;
@@ -21,16 +24,27 @@ void *hello_pack(const struct hello *h, size_t *size)
         m.cluster_id = (ProtobufCBinaryData){sizeof cluster.bytes, cluster.bytes};
     m.node_id = (ProtobufCBinaryData){sizeof node.bytes, node.bytes};
     m.incarnation = h->incarnation;
-    for (size_t i = 0; i < h->n_held; i++) {
+    for (size_t i = 0; i < held->n_jobs; i++) {
         ray__c__held_job__init(&jobs[i]);
-        jobs[i].job = h->held[i].job;
-        jobs[i].processes = h->held[i].processes;
+        jobs[i].job = held->jobs[i].job;
+        jobs[i].processes = held->jobs[i].processes;
         list[i] = &jobs[i];
     }
-    m.n_held = h->n_held;
+    m.n_held = held->n_jobs;
     m.held = list;
+    for (size_t i = 0; i < held->n_blocks; i++) {
+        ray__c__process_block__init(&blocks[i]);
+        blocks[i].first = held->blocks[i].first;
+        blocks[i].n = held->blocks[i].n;
+        blocks[i].node_number = held->node_number;
+        block_list[i] = &blocks[i];
+    }
+    m.n_blocks = held->n_blocks;
+    m.blocks = block_list;
     void *bytes = xmalloc(ray__c__hello_request__get_packed_size(&m) + 1);
     *size = ray__c__hello_request__pack(&m, bytes);
+    free(block_list);
+    free(blocks);
     free(list);
     free(jobs);
     return bytes;

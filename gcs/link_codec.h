@@ -14,14 +14,27 @@ struct held_job {
     uint32_t job, processes;
 };
 
+/* Process numbers that were given to this node, and may be of living processes. */
+struct held_block {
+    uint32_t first, n;
+};
+
+/* What a daemon has, whatever the GCS forgot. Borrowed. */
+struct held {
+    const struct held_job *jobs;
+    size_t n_jobs;
+    const struct held_block *blocks;
+    size_t n_blocks;
+    uint32_t node_number; /* of the daemon's node, if there are blocks */
+};
+
 struct hello {
     uint32_t protocol;
     const char *build;
     struct unique_id cluster; /* nil: not known yet */
     struct unique_id node;
     uint64_t incarnation;
-    const struct held_job *held;
-    size_t n_held;
+    struct held held;
 };
 
 struct hello_reply {

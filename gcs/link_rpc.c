@@ -12,7 +12,7 @@
 
 #define BUILD __DATE__ " " __TIME__
 
-/* Jobs that are held: the reply waits for all of them. */
+/* What is held: the reply waits for all of it. */
 struct greeting {
     struct asking asking;
     size_t n_open;
@@ -44,7 +44,13 @@ static void on_held(void *arg, enum err_code code)
         h->code = code;
     if (--h->n_open > 0)
         return;
-    if (h->code != ERR_NONE)
+    if (h->code == ERR_EXISTS)
+        rpc_call_fail(
+            h->asking.call,
+            ERR_EXISTS,
+            "process numbers of this node were given to another when the GCS did not know "
+            "of it: start it again, as a new one");
+    else if (h->code != ERR_NONE)
         gcs_fail(h->asking.server, h->asking.call, h->code, "say hello");
     else
         reply_hello(h->asking.server, h->asking.call);
@@ -59,6 +65,47 @@ static bool is_ours(const struct gcs_server *g, const ProtobufCBinaryData *id)
                && memcmp(id->data, g->cluster.bytes, id->len) == 0);
 }
 
+/* Blocks that could be of this node. */
+static bool are_blocks(const Ray__C__HelloRequest *m)
+{
+    if (m->n_blocks > 0 && m->node_id.len != ID_UNIQUE_SIZE)
+        return false;
+    for (size_t i = 0; i < m->n_blocks; i++)
+        if (m->blocks[i]->first == 0 || m->blocks[i]->n == 0 || m->blocks[i]->n > PROCESS_BLOCK_MAX
+            || m->blocks[i]->first >= JOB_PROCESSES_MAX
+            || m->blocks[i]->n > JOB_PROCESSES_MAX - m->blocks[i]->first)
+            return false;
+    return true;
+}
+
+/* Rows that are lost are written again, of nodes that live. */
+static void hold(struct gcs_server *g, struct rpc_call *call, const Ray__C__HelloRequest *m)
+{
+    struct process_block b = {.n = 0};
+    size_t n_blocks = m->n_blocks;
+
+    if (n_blocks > 0) {
+        memcpy(b.node.bytes, m->node_id.data, sizeof b.node.bytes);
+        const struct node_sync_row *row = node_sync_find(g->sync, &b.node);
+        if (row != NULL && row->state == NODE_SYNC_DEAD)
+            n_blocks = 0;
+    }
+    if (m->n_held + n_blocks == 0) {
+        reply_hello(g, call);
+        return;
+    }
+    struct greeting *h = xmalloc(sizeof *h);
+    *h = (struct greeting){.asking = {.server = g, .call = call}, .n_open = m->n_held + n_blocks};
+    for (size_t i = 0; i < m->n_held; i++)
+        job_table_hold(g->store, m->held[i]->job, m->held[i]->processes, on_held, h);
+    for (size_t i = 0; i < n_blocks; i++) {
+        b.first = m->blocks[i]->first;
+        b.n = m->blocks[i]->n;
+        b.node_number = m->blocks[i]->node_number;
+        process_table_hold(g->store, &b, on_held, h);
+    }
+}
+
 static void on_hello(void *arg, struct rpc_call *call)
 {
     struct gcs_server *g = arg;
@@ -66,7 +113,7 @@ static void on_hello(void *arg, struct rpc_call *call)
 
     if (m == NULL)
         return;
-    if (m->protocol != GCS_PROTOCOL) {
+    if (m->protocol != GCS_PROTOCOL)
         rpc_call_fail(
             call,
             ERR_VERSION,
@@ -74,16 +121,14 @@ static void on_hello(void *arg, struct rpc_call *call)
             GCS_PROTOCOL,
             m->build,
             m->protocol);
-    } else if (!is_ours(g, &m->cluster_id)) {
+    else if (!is_ours(g, &m->cluster_id))
         rpc_call_fail(call, ERR_DENIED, "this is another cluster than the caller's");
-    } else if (m->n_held == 0) {
-        reply_hello(g, call);
-    } else {
-        struct greeting *h = xmalloc(sizeof *h);
-        *h = (struct greeting){.asking = {.server = g, .call = call}, .n_open = m->n_held};
-        for (size_t i = 0; i < m->n_held; i++)
-            job_table_hold(g->store, m->held[i]->job, m->held[i]->processes, on_held, h);
-    }
+    else if (!are_blocks(m))
+        rpc_call_fail(call,
+                      ERR_INVALID,
+                      "a block is 1 to 65536 process numbers of 28 bits of a node");
+    else
+        hold(g, call, m);
     ray__c__hello_request__free_unpacked(m, NULL);
 }
 

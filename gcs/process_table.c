@@ -18,6 +18,21 @@ struct taking {
     void *arg;
 };
 
+static void write_row(struct store *store,
+                      const struct process_block *block,
+                      enum store_put how,
+                      store_done_f done,
+                      void *arg)
+{
+    char key[16];
+    size_t size;
+    void *bytes = process_block_pack(block, &size);
+
+    snprintf(key, sizeof key, "%08x", block->first);
+    store->ops->put(store, TABLE, key, bytes, size, how, done, arg);
+    free(bytes);
+}
+
 static void put(void *arg, enum err_code code)
 {
     struct taking *t = arg;
@@ -30,21 +45,15 @@ static void put(void *arg, enum err_code code)
 static void counted(void *arg, enum err_code code, uint32_t first, uint32_t n)
 {
     struct taking *t = arg;
-    char key[16];
-    size_t size;
 
     (void)n;
     t->block.first = first;
     if (t->block.node_number == 0)
         t->block.node_number = first;
-    if (code != ERR_NONE) {
+    if (code != ERR_NONE)
         put(t, code);
-        return;
-    }
-    void *bytes = process_block_pack(&t->block, &size);
-    snprintf(key, sizeof key, "%08x", first);
-    t->store->ops->put(t->store, TABLE, key, bytes, size, STORE_PUT_ANY, put, t);
-    free(bytes);
+    else
+        write_row(t->store, &t->block, STORE_PUT_ANY, put, t);
 }
 
 void process_table_take(struct store *store,
@@ -116,4 +125,52 @@ void process_table_locate(struct store *store, uint32_t process, process_block_f
     l->done = done;
     l->arg = arg;
     scan(l, process >> 16);
+}
+
+/* --- hold --- */
+
+struct holding {
+    struct store *store;
+    struct process_block block;
+    bool is_first_free;
+    store_done_f done;
+    void *arg;
+};
+
+static void end_holding(void *arg, enum err_code code)
+{
+    struct holding *h = arg;
+
+    if (h->done != NULL)
+        h->done(h->arg, code);
+    free(h);
+}
+
+/* Who has its first number, then its last. */
+static void on_holder(void *arg, enum err_code code, const struct process_block *found)
+{
+    struct holding *h = arg;
+    const struct process_block *b = &h->block;
+
+    if (code == ERR_NONE)
+        end_holding(h, unique_id_eq(&found->node, &b->node) ? ERR_NONE : ERR_EXISTS);
+    else if (code != ERR_NOT_FOUND)
+        end_holding(h, code);
+    else if (h->is_first_free)
+        write_row(h->store, b, STORE_PUT_NEW, end_holding, h);
+    else {
+        h->is_first_free = true;
+        process_table_locate(h->store, b->first + b->n - 1, on_holder, h);
+    }
+}
+
+void process_table_hold(struct store *store,
+                        const struct process_block *block,
+                        store_done_f done,
+                        void *arg)
+{
+    struct holding *h = xmalloc(sizeof *h);
+
+    *h = (struct holding){.store = store, .block = *block, .done = done, .arg = arg};
+    process_table_locate(store, block->first, on_holder, h);
 }

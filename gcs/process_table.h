@@ -25,6 +25,12 @@ void process_table_take(struct store *store,
                         uint32_t n,
                         job_block_f done,
                         void *arg);
+/* The node has this block, and its row may be lost: it is there again. ERR_EXISTS: some of it was
+ * given to another node. */
+void process_table_hold(struct store *store,
+                        const struct process_block *block,
+                        store_done_f done,
+                        void *arg);
 /* The block that has this number; ERR_NOT_FOUND: it was given to nobody. block NULL unless
  * ERR_NONE. */
 void process_table_locate(struct store *store, uint32_t process, process_block_f done, void *arg);

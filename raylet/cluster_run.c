@@ -173,7 +173,7 @@ void cluster_run_turn_end(struct node *n)
         gcs_client_changed(n->gcs);
 }
 
-static size_t fill_held(void *arg, const struct held_job **held)
+static void fill_held(void *arg, struct held *out)
 {
     struct cluster_run *c = arg;
     const struct node *n = c->node;
@@ -181,18 +181,20 @@ static size_t fill_held(void *arg, const struct held_job **held)
 
     list_for_each(m, &n->jobs) room++;
     c->held = xrealloc(c->held, room * sizeof c->held[0]);
-    if (n->number > 0)
-        c->held[k++].processes = n->last_process > 0 ? n->last_process : n->number;
-    if (k > 0)
-        c->held[0].job = 0; /* numbers that are unique in all jobs */
+    if (n->number > 0) /* numbers that are unique in all jobs */
+        c->held[k++] =
+            (struct held_job){.processes = n->last_process > 0 ? n->last_process : n->number};
     list_for_each(m, &n->jobs)
     {
         const struct job *j = list_entry(m, struct job, node);
         if (j->number > 0)
             c->held[k++] = (struct held_job){.job = j->number};
     }
-    *held = c->held;
-    return k;
+    *out = (struct held){.jobs = c->held,
+                         .n_jobs = k,
+                         .blocks = n->blocks,
+                         .n_blocks = n->n_blocks,
+                         .node_number = n->number};
 }
 
 void cluster_run_fill_row(const struct node *n, struct node_row *row)

@@ -694,6 +694,7 @@ void node_destroy(struct node *n)
     store_run_close(n);
     lease_table_destroy(n->leases);
     free(n->lease_actions.v);
+    free(n->blocks);
     word_map_fini(&n->by_number);
     free(n);
 }

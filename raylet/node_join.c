@@ -93,6 +93,29 @@ void node_join_welcome(struct node *n)
     gcs_client_take_processes(n->gcs, PROCESSES_BLOCK, on_processes, n);
 }
 
+/* Some of these numbers are, or will be, of a living process. */
+static bool is_in_use(const struct node *n, const struct held_block *b)
+{
+    if (n->number - b->first < b->n || (n->n_processes > 0 && n->next_process - b->first < b->n))
+        return true;
+    for (uint32_t s = 0; s < n->n_slots; s++)
+        if (n->processes[s] != NULL && n->processes[s]->number - b->first < b->n)
+            return true;
+    return false;
+}
+
+static void add_block(struct node *n, uint32_t first, uint32_t count)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n->n_blocks; i++)
+        if (is_in_use(n, &n->blocks[i]))
+            n->blocks[kept++] = n->blocks[i];
+    n->blocks = xrealloc(n->blocks, (kept + 1) * sizeof *n->blocks);
+    n->blocks[kept] = (struct held_block){.first = first, .n = count};
+    n->n_blocks = kept + 1;
+}
+
 static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count)
 {
     struct node *n = arg;
@@ -108,6 +131,7 @@ static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t
     n->spare_process = first;
     n->n_spare = count;
     n->last_process = first + count - 1;
+    add_block(n, first, count);
     node_join_welcome(n);
 }
 
@@ -127,6 +151,7 @@ static void on_registered_node(void *arg, enum err_code code, uint32_t number)
         return;
     }
     n->number = number;
+    add_block(n, number, 1);
     if (node_is_joined(n)) {
         cluster_run_on_registered(n);
         if (node_begin_listening(n, &err) != 0)

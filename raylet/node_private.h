@@ -211,6 +211,8 @@ struct node {
     uint32_t next_process, n_processes; /* numbers left of the block */
     uint32_t spare_process, n_spare;    /* the next block */
     uint32_t last_process;              /* the highest that was given to this node */
+    struct held_block *blocks;          /* those given, but for ones of which all have ended */
+    size_t n_blocks;
     bool asked_processes;
     int board_fd, index_fd, arena_fd, inotify_fd;
     struct loop_watch *inotify_watch, *signals[3];

@@ -547,6 +547,18 @@ def test_nodes_have_numbers_that_are_located(served):
         assert i == 0 or locate(at - 1) == (blocks[i - 1][0].id[0], blocks[i - 1][0].number)
         assert locate(node.number) == (node.id[0], node.number)
     assert blocks[-1][1] == max(at for _, at in blocks)
+    at = blocks[-1][1] + 1000
+
+    def hello(node, *held):
+        return LINK + "Hello", message((1, 1), (4, node.id), *((7, message((1, first), (2, n))) for first, n in held))
+    served.call(*hello(a, (a.number, 1), (blocks[0][1], 256), (at, 256)))  # the last one's row was lost
+    assert locate(at + 255)[0] == a.id[0]
+    for held in ((at, 256), (at + 255, 256), (at - 255, 256)):
+        code, text = served.error(*hello(b, held))
+        assert code == grpc.StatusCode.ALREADY_EXISTS and "given to another" in text
+    for held in ((0, 1), (1 << 28, 1), ((1 << 28) - 1, 2), (at, 0), (at, 65537)):
+        assert served.error(*hello(a, held))[0] == grpc.StatusCode.INVALID_ARGUMENT
+    blocks.append((a, at))
     assert served.error(LINK + "Locate", message((1, blocks[-1][1] + 256)))[0] == grpc.StatusCode.NOT_FOUND
     assert served.error(LINK + "Locate", message((1, 1 << 28)))[0] == grpc.StatusCode.INVALID_ARGUMENT
     assert served.error(LINK + "TakeProcesses", message((2, 1), (3, bytes(28))))[0] == grpc.StatusCode.NOT_FOUND

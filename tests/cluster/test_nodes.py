@@ -238,6 +238,8 @@ def test_numbers_that_redis_forgot_are_not_given_again(cluster, lasting):
     assert ask(late, "task") == "1042"
     b = Raylet(cluster, lasting)
     assert b.number > a.number + 256
+    for process in (a.number, a.number + 1, a.number + 256):  # their rows are back, too
+        assert first(lasting.call(LINK + "Locate", message((1, process))), 1).hex() == a.id
     see(old, 2, 4)
     assert {i: alive for i, (alive, _) in lasting.states().items()} == {a.id: True, b.id: True}
     leave(old)

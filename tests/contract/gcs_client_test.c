@@ -123,11 +123,10 @@ static void on_located(void *arg, enum err_code c, const struct unique_id *node,
         where = *node;
 }
 
-static size_t held(void *arg, const struct held_job **jobs)
+static void held(void *arg, struct held *out)
 {
     (void)arg;
-    *jobs = NULL;
-    return 0;
+    (void)out;
 }
 
 static void on_node(void *arg, const struct node_view *v)

@@ -62,11 +62,11 @@ static void start_gcs(void)
 
 /* --- the link --- */
 
-static size_t what_is_held(void *arg, const struct held_job **out)
+static void what_is_held(void *arg, struct held *out)
 {
     (void)arg;
-    *out = held;
-    return 1;
+    out->jobs = held;
+    out->n_jobs = 1;
 }
 
 static void on_greeted(void *arg, const struct hello_reply *reply)

@@ -265,6 +265,7 @@ void peers_remove(struct peers *ps, struct peer *p)
 static void tell_refusal(struct peers *ps,
                          struct peer *p,
                          const struct unique_id *id,
+                         const char *from,
                          const struct err *why)
 {
     char hex[ID_HEX_MAX], text[sizeof ps->refusal], *last = p != NULL ? p->refusal : ps->refusal;
@@ -277,8 +278,9 @@ static void tell_refusal(struct peers *ps,
         ps->refused = *id;
     log_warn("peer",
              "refused",
-             "node=%s msg=\"%s\"",
+             "node=%s from=%s msg=\"%s\"",
              id_hex(id->bytes, sizeof id->bytes, hex),
+             from,
              why->text);
     if (ps->config.on_refused != NULL)
         ps->config.on_refused(ps->config.arg, id, why);
@@ -388,7 +390,7 @@ static void on_end(void *arg, const struct err *why)
     wait_to_dial(p);
     enter(p);
     if (is_refusal)
-        tell_refusal(ps, p, &p->id, why);
+        tell_refusal(ps, p, &p->id, p->address, why);
     leave(p);
 }
 
@@ -475,7 +477,7 @@ static void take_answer(struct peer *p, const uint8_t *bytes, size_t size)
     }
     let_go(p, err.code, err.text);
     wait_to_dial(p);
-    tell_refusal(p->peers, p, &p->id, &err);
+    tell_refusal(p->peers, p, &p->id, p->address, &err);
 }
 
 /* Whom a hello is from; NULL: it is refused. */
@@ -531,6 +533,7 @@ static void stranger_on_message(void *arg, const uint8_t *bytes, size_t size)
     struct peers *ps = g->peers;
     struct peer *p = NULL;
     struct hello h = {.from = unique_id_nil()};
+    char from[64];
     struct err err;
 
     CHECK_MAGIC(g, STRANGER_MAGIC);
@@ -553,8 +556,9 @@ static void stranger_on_message(void *arg, const uint8_t *bytes, size_t size)
         }
     }
     ps->n_refused++;
+    rpc_stream_peer(stream, from, sizeof from);
     rpc_stream_close(stream, err.code, err.text);
-    tell_refusal(ps, p, &h.from, &err);
+    tell_refusal(ps, p, &h.from, from, &err);
 }
 
 static void stranger_on_room(void *arg)

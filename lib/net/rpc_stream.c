@@ -191,6 +191,14 @@ static void on_sent(struct rpc_tag *tag, bool ok)
     release(s);
 }
 
+void rpc_stream_peer(const struct rpc_stream *s, char *out, size_t size)
+{
+    char *peer = grpc.call_get_peer(s->call);
+
+    snprintf(out, size, "%s", peer != NULL ? peer : "?");
+    grpc.free(peer);
+}
+
 bool rpc_stream_has_room(const struct rpc_stream *s)
 {
     return !s->is_writing && !s->is_over && !s->is_closed;

@@ -43,6 +43,8 @@ struct rpc_stream *rpc_stream_dial(const struct rpc_dial *config,
                                    void *arg);
 /* From now on these are called. ops outlives the stream. */
 void rpc_stream_use(struct rpc_stream *s, const struct rpc_stream_ops *ops, void *arg);
+/* The address of the other end, as gRPC writes it; "?" if it is not known. */
+void rpc_stream_peer(const struct rpc_stream *s, char *out, size_t size);
 /* One message is under way at a time. */
 bool rpc_stream_has_room(const struct rpc_stream *s);
 /* One message, of these pieces; copied. Only with room. */

@@ -63,7 +63,7 @@ $(BUILD)/gen/proto/%.pb-c.c $(BUILD)/gen/proto/%.pb-c.h: proto/%.proto
 	@mkdir -p $(BUILD)/gen
 	protoc-c --c_out=$(BUILD)/gen $<
 .SECONDARY: $(protos:%=$(BUILD)/gen/%.pb-c.c)
-$(call objs,$(wildcard gcs/*_rpc.c gcs/*_codec.c)) $(BUILD)/tests/unit/message_test: | $(protos:%=$(BUILD)/gen/%.pb-c.h)
+$(call objs,$(wildcard gcs/*_rpc.c gcs/*_codec.c raylet/*_codec.c)) $(BUILD)/tests/unit/message_test: | $(protos:%=$(BUILD)/gen/%.pb-c.h)
 $(BUILD)/obj/proto/%.pb-c.o: $(BUILD)/gen/proto/%.pb-c.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 $(CFLAGS) $(SANFLAGS) -fPIC -w -I$(BUILD)/gen -c $< -o $@

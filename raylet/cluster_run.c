@@ -457,7 +457,20 @@ static void on_health(void *arg, struct rpc_call *call)
     rpc_call_reply(call, serving, sizeof serving);
 }
 
+/* `ray why` of any machine. */
+static void on_get_state(void *arg, struct rpc_call *call)
+{
+    const struct cluster_run *c = arg;
+    size_t size;
+
+    CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
+    void *bytes = why_run_tell(c->node, &size);
+    rpc_call_reply(call, bytes, size);
+    free(bytes);
+}
+
 static const struct rpc_method methods[] = {
+    {"/ray.c.NodeService/GetState", on_get_state},
     {"/grpc.health.v1.Health/Check", on_health},
     {NULL, NULL},
 };

@@ -248,7 +248,8 @@ static bool on_frame(struct command *c, struct frame *f)
         on_part(c, f);
     else if (!c->registered)
         command_run_refuse(c, ERR_PROTOCOL, "the first frame must be HELLO");
-    else if (!memory_run_on_command(c, f->h.type, f->body, f->body_size))
+    else if (!memory_run_on_command(c, f->h.type, f->body, f->body_size)
+             && !why_run_on_command(c, f->h.type))
         command_run_refuse(c, ERR_PROTOCOL, "a frame that no command sends");
     return false;
 }

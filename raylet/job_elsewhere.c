@@ -35,6 +35,7 @@
 struct held_spill {
     struct list node;
     uint32_t owner;
+    uint64_t since_ms;
     size_t size;
     uint8_t body[];
 };
@@ -254,11 +255,27 @@ bool job_elsewhere_hold(struct process *owner, const uint8_t *body, size_t size)
         return true;
     }
     s->owner = owner->number;
+    s->since_ms = loop_now_ms();
     s->size = size;
     memcpy(s->body, body, size);
     list_append(&j->held, &s->node);
     j->of->held_bytes += size;
     return true;
+}
+
+uint32_t job_elsewhere_count_held(const struct job *j, uint64_t *since_ms)
+{
+    uint32_t n = 0;
+
+    list_for_each(m, &j->held)
+    {
+        const struct held_spill *s = list_entry(m, struct held_spill, node);
+        struct wire_lease_request r;
+        memcpy(&r, s->body + sizeof(struct peer_spill), sizeof r);
+        n += r.count;
+        *since_ms = s->since_ms < *since_ms ? s->since_ms : *since_ms;
+    }
+    return n;
 }
 
 void job_elsewhere_cancel(struct process *owner, uint64_t ticket)

@@ -40,6 +40,7 @@ struct task_class {
     uint32_t n_queued, n_promised; /* of its requests */
     uint64_t no_fit_pass;          /* it does not fit in this pass of serve() */
     char text[256];                /* what is missing */
+    size_t use;                    /* in lease_list_uses: its row, from 1 */
 };
 
 /* One that has requests; in its job the one served longest ago is first. Freed with its last
@@ -60,6 +61,7 @@ struct request {
     uint32_t n_queued, n_promised; /* promised ones are among the queued */
     bool is_now;                   /* of lease_request_now or _soon, which has not returned yet */
     uint64_t promised_ms;          /* the first of them */
+    uint64_t asked_ms;
 };
 
 /* A unit that holds resources and waits for its worker. */
@@ -67,7 +69,7 @@ struct start {
     struct list node;
     struct task_class *class;
     uint32_t owner;
-    uint64_t ticket;
+    uint64_t ticket, since_ms;
 };
 
 struct lease {
@@ -241,6 +243,7 @@ static void start(struct lease_table *t, struct request *q, struct lease_actions
 {
     struct start *s = xcalloc(1, sizeof *s);
 
+    s->since_ms = t->now_ms;
     s->class = q->class;
     s->owner = q->owner->id;
     s->ticket = q->ticket;
@@ -465,7 +468,8 @@ static struct request *add_request(struct lease_table *t,
                                    uint64_t ticket,
                                    uint32_t count,
                                    const struct res_set *need,
-                                   const char *name)
+                                   const char *name,
+                                   uint64_t now_ms)
 {
     struct job *j = find_job(t, job);
     if (j == NULL) {
@@ -489,6 +493,7 @@ static struct request *add_request(struct lease_table *t,
     q->class = intern(t, j, need, name);
     q->ticket = ticket;
     q->n_queued = count;
+    q->asked_ms = now_ms;
     list_append(&o->requests, &q->node);
     q->class->n_queued += count;
     if (q->class->feasible)
@@ -517,7 +522,7 @@ void lease_request(struct lease_table *t,
 {
     if (count == 0)
         return;
-    warn(add_request(t, job, owner, ticket, count, need, name), out);
+    warn(add_request(t, job, owner, ticket, count, need, name, now_ms), out);
     pump(t, now_ms, out);
 }
 
@@ -595,7 +600,7 @@ void lease_request_now(struct lease_table *t,
 {
     if (count > 0)
         start_or_reject(t,
-                        add_request(t, job, owner, ticket, count, need, name),
+                        add_request(t, job, owner, ticket, count, need, name, now_ms),
                         false,
                         now_ms,
                         out);
@@ -613,7 +618,7 @@ void lease_request_soon(struct lease_table *t,
 {
     if (count > 0)
         start_or_reject(t,
-                        add_request(t, job, owner, ticket, count, need, name),
+                        add_request(t, job, owner, ticket, count, need, name, now_ms),
                         true,
                         now_ms,
                         out);
@@ -661,8 +666,9 @@ struct taking {
     size_t n, max;
 };
 
-static bool add_part(struct taking *taking, uint32_t owner, uint64_t ticket, uint32_t count)
+static bool add_part(struct taking *taking, uint32_t owner, const struct request *q, uint32_t count)
 {
+    uint64_t ticket = q->ticket;
     size_t i = 0;
 
     while (i < taking->n && (taking->out[i].owner != owner || taking->out[i].ticket != ticket))
@@ -670,8 +676,11 @@ static bool add_part(struct taking *taking, uint32_t owner, uint64_t ticket, uin
     if (i == taking->max)
         return false;
     if (i == taking->n)
-        taking->out[taking->n++] = (struct lease_unit){.owner = owner, .ticket = ticket};
+        taking->out[taking->n++] =
+            (struct lease_unit){.owner = owner, .ticket = ticket, .asked_ms = q->asked_ms};
     taking->out[i].count += count;
+    if (q->asked_ms < taking->out[i].asked_ms)
+        taking->out[i].asked_ms = q->asked_ms;
     return true;
 }
 
@@ -691,7 +700,7 @@ static uint32_t take_from(struct lease_table *t,
         next = m->next;
         if (some > k - n_taken)
             some = k - n_taken;
-        if (some > 0 && add_part(taking, id, q->ticket, some)) {
+        if (some > 0 && add_part(taking, id, q, some)) {
             leave_queue(t, q, some, 0);
             n_taken += some;
         }
@@ -744,11 +753,25 @@ void lease_put_back(struct lease_table *t,
 {
     if (count == 0)
         return;
-    struct request *q = add_request(t, job, owner, ticket, count, need, name);
+    struct request *q = add_request(t, job, owner, ticket, count, need, name, now_ms);
     list_remove(&q->node);
     list_push(&q->owner->requests, &q->node);
     warn(q, out);
     pump(t, now_ms, out);
+}
+
+void lease_asked_at(struct lease_table *t, uint32_t owner, uint64_t ticket, uint64_t asked_ms)
+{
+    struct owner *o = find_owner(t, owner);
+
+    if (o == NULL) /* all have started */
+        return;
+    list_for_each(n, &o->requests)
+    {
+        struct request *q = list_entry(n, struct request, node);
+        if (q->ticket == ticket && asked_ms < q->asked_ms)
+            q->asked_ms = asked_ms;
+    }
 }
 
 void lease_get_room(const struct lease_table *t, uint64_t now_ms, int64_t room[RESOURCES_MAX])
@@ -1115,6 +1138,98 @@ void lease_get_stats(const struct lease_table *t, uint32_t job, struct lease_sta
         out->n_leased++;
         out->n_blocked += l->blocked;
     }
+}
+
+/* The first resource that the class needs more of than that. */
+static const char *find_lacking(const struct lease_table *t,
+                                const struct res_set *need,
+                                const int64_t *have)
+{
+    if (need->n_foreign > 0)
+        return need->foreign[0].name;
+    for (unsigned i = 0; i < t->resources->n; i++)
+        if (need->units[i] > 0 && need->units[i] > have[i])
+            return t->resources->names[i];
+    return NULL;
+}
+
+struct listing {
+    struct lease_use *v;
+    size_t n, room;
+};
+
+static struct lease_use *use_of(const struct lease_table *t,
+                                struct listing *l,
+                                struct task_class *class)
+{
+    if (class->use > 0)
+        return &l->v[class->use - 1];
+    if (l->n == l->room) {
+        l->room = l->room == 0 ? 16 : 2 * l->room;
+        l->v = xrealloc(l->v, l->room * sizeof *l->v);
+    }
+    struct lease_use *u = &l->v[l->n++];
+    class->use = l->n;
+    *u = (struct lease_use){.job = class->job->id, .name = class->name};
+    u->n_need = res_set_list(&class->need, t->resources, u->need);
+    if (class->n_queued == 0)
+        return u;
+    u->lacking = find_lacking(t, &class->need, t->resources->total);
+    u->wait = LEASE_WAIT_NEVER;
+    if (u->lacking != NULL)
+        return u;
+    u->lacking = find_lacking(t, &class->need, t->resources->available);
+    u->wait = u->lacking != NULL ? LEASE_WAIT_TAKEN : LEASE_WAIT_PROMISED;
+    return u;
+}
+
+size_t lease_list_uses(struct lease_table *t, struct lease_use **out)
+{
+    struct listing l = {0};
+
+    list_for_each(j, &t->jobs) list_for_each(c, &list_entry(j, struct job, node)->classes)
+        list_entry(c, struct task_class, node)
+            ->use = 0;
+    list_for_each(j, &t->jobs) list_for_each(o, &list_entry(j, struct job, node)->owners)
+        list_for_each(m, &list_entry(o, struct owner, node)->requests)
+    {
+        const struct request *q = list_entry(m, struct request, node);
+        struct lease_use *u = use_of(t, &l, q->class);
+        u->asked_ms = u->n_queued == 0 || q->asked_ms < u->asked_ms ? q->asked_ms : u->asked_ms;
+        u->n_queued += q->n_queued;
+    }
+    list_for_each(m, &t->starts)
+    {
+        const struct start *s = list_entry(m, struct start, node);
+        struct lease_use *u = use_of(t, &l, s->class);
+        u->start_ms = u->n_starting == 0 ? s->since_ms : u->start_ms; /* in their order */
+        u->n_starting++;
+    }
+    list_for_each(m, &t->leases)
+    {
+        const struct lease *lease = list_entry(m, struct lease, node);
+        struct lease_use *u = use_of(t, &l, lease->class);
+        u->n_leased++;
+        u->n_blocked += lease->blocked;
+    }
+    *out = l.v;
+    return l.n;
+}
+
+bool lease_look_at(const struct lease_table *t, uint32_t worker, struct lease_held *out)
+{
+    list_for_each(n, &t->leases)
+    {
+        const struct lease *l = list_entry(n, struct lease, node);
+        if (l->worker != worker)
+            continue;
+        *out = (struct lease_held){.name = l->class->name,
+                                   .owner = l->owner,
+                                   .is_blocked = l->blocked,
+                                   .granted_ms = l->granted_ms};
+        return true;
+    }
+    return false;
 }
 
 static void check_classes(const struct job *j)

@@ -117,7 +117,7 @@ bool lease_next_waiting(const struct lease_table *t, struct lease_class *c);
  * Returns how many parts. */
 struct lease_unit {
     uint32_t owner, count;
-    uint64_t ticket;
+    uint64_t ticket, asked_ms; /* the oldest of them */
 };
 size_t lease_take(struct lease_table *t,
                   const struct lease_class *c,
@@ -135,6 +135,8 @@ void lease_put_back(struct lease_table *t,
                     const char *name,
                     uint64_t now_ms,
                     struct lease_actions *out);
+/* Units of this ticket that wait here have waited since then, elsewhere. */
+void lease_asked_at(struct lease_table *t, uint32_t owner, uint64_t ticket, uint64_t asked_ms);
 /* What a request that comes now could take, by the ledger's indices: what is available less what is
  * kept for promises. May be below zero. To be told to others, who else send what is rejected. */
 void lease_get_room(const struct lease_table *t, uint64_t now_ms, int64_t room[RESOURCES_MAX]);
@@ -198,6 +200,35 @@ void lease_on_time(struct lease_table *t,
 uint64_t lease_next_deadline(const struct lease_table *t, unsigned n_workers, unsigned n_cpus);
 /* Of one job; 0: of all. */
 void lease_get_stats(const struct lease_table *t, uint32_t job, struct lease_stats *out);
+
+/* Why the units of a class that are queued do not start, as of the last event. */
+enum lease_wait {
+    LEASE_WAIT_NOTHING,  /* none is queued */
+    LEASE_WAIT_NEVER,    /* this node has less of one resource than a unit needs, or none */
+    LEASE_WAIT_TAKEN,    /* too little of one resource is free */
+    LEASE_WAIT_PROMISED, /* it is free, and kept for those who have waited for long */
+};
+/* What a class wants and has. Names are the table's. */
+struct lease_use {
+    uint32_t job;
+    const char *name;
+    uint32_t n_queued, n_starting, n_leased, n_blocked; /* units; a blocked one is a leased one */
+    uint64_t asked_ms, start_ms; /* of the oldest that is queued, that waits for its worker */
+    enum lease_wait wait;
+    const char *lacking; /* of NEVER and TAKEN: which resource */
+    unsigned n_need;
+    struct res_amount need[RES_AMOUNTS_MAX];
+};
+/* All classes that have units or leases, to be freed; how many. */
+size_t lease_list_uses(struct lease_table *t, struct lease_use **out);
+/* The lease that this worker has; name: its class's, the table's. false: none. */
+struct lease_held {
+    const char *name;
+    uint32_t owner;
+    bool is_blocked;
+    uint64_t granted_ms;
+};
+bool lease_look_at(const struct lease_table *t, uint32_t worker, struct lease_held *out);
 /* Ledger against units and leases; one lease a worker; asserts. */
 void lease_selfcheck(const struct lease_table *t);
 

@@ -251,9 +251,13 @@ void lease_run_ask(struct process *p, const uint8_t *request, size_t size, unsig
                             : lease_request_now);
 }
 
-void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size)
+void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size, uint64_t asked_ms)
 {
+    struct wire_lease_request w = {.ticket = 0};
+
     ask(p, request, size, lease_put_back);
+    memcpy(&w, request, size < sizeof w ? 0 : sizeof w);
+    lease_asked_at(p->node->leases, p->slot, w.ticket, asked_ms);
 }
 
 void lease_run_on_request(struct process *p, const uint8_t *body, size_t size)

@@ -15,7 +15,6 @@
 #include "raylet/node_private.h"
 
 #define ASKED_MAX 64 /* of a process that does not answer */
-#define BOOKS_MAX 32 /* of one command */
 
 /* --- books --- */
 
@@ -231,7 +230,7 @@ bool memory_run_on_command(struct command *c, uint8_t type, const uint8_t *body,
 {
     struct wire_refs_ask ask;
 
-    if (type == WIRE_BOOKS_ASK && c->n_books++ < BOOKS_MAX) {
+    if (type == WIRE_BOOKS_ASK && c->n_books++ < COMMAND_BOOKS_MAX) {
         on_books_ask(c);
         return true;
     }

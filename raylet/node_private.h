@@ -14,6 +14,7 @@
  *   pull_run.c         objects that come from other machines, or go there
  *   command_run.c      the session's socket, for `ray` commands and drivers
  *   memory_run.c       what `ray memory` asks of it
+ *   why_run.c          and `ray why`, of this machine or another
  *   guest_run.c        processes of other machines
  *   spill_run.c        leases for owners elsewhere, and from elsewhere
  *   job_elsewhere.c    jobs whose driver is on another machine
@@ -148,6 +149,8 @@ struct process {
 struct dead_guest {
     uint32_t number, node;
 };
+
+#define COMMAND_BOOKS_MAX 32 /* BOOKS and WHYs of one command: each takes a descriptor */
 
 /* The link of a `ray` command, or of a driver until its HELLO. Owned by node.commands. */
 struct command {
@@ -360,6 +363,8 @@ void job_elsewhere_on_message(struct node *n,
 void job_elsewhere_tell_end(const struct job *j);
 void job_elsewhere_on_node_lost(struct node *n, uint32_t number);
 void job_elsewhere_fini(struct job *j);
+/* Units that wait for the job to run; the oldest since *since_ms, which stays if there are none. */
+uint32_t job_elsewhere_count_held(const struct job *j, uint64_t *since_ms);
 /* Executables that are kept for other jobs. */
 void job_elsewhere_forget_kept(struct node *n);
 
@@ -402,8 +407,8 @@ void machine_run_fini(struct node *n);
 void lease_run(struct node *n, int status, const struct process *dead);
 /* A LEASE_REQUEST of this process, which may be a guest. when: enum peer_when. */
 void lease_run_ask(struct process *p, const uint8_t *request, size_t size, unsigned when);
-/* Units that come back from another node: before what their owner asked for since. */
-void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size);
+/* Units that come back from another node: before what their owner asked for since then. */
+void lease_run_ask_again(struct process *p, const uint8_t *request, size_t size, uint64_t asked_ms);
 /* The same of a process of ours: units for which another node is better go there. */
 void lease_run_on_request(struct process *p, const uint8_t *body, size_t size);
 /* One end of a lease's channel was lost at that process's limit of descriptors (ROUTE without a
@@ -539,6 +544,12 @@ bool memory_run_on_command(struct command *c, uint8_t type, const uint8_t *body,
 void memory_run_on_refs(struct process *p, const uint8_t *body, size_t size);
 /* It will not answer any more. */
 void memory_run_on_gone(const struct process *p);
+
+/* --- why_run.c --- */
+/* What waits here and why, as why_state.h has it, in bytes to be freed. */
+void *why_run_tell(struct node *n, size_t *size);
+/* false: not a frame of `ray why`. */
+bool why_run_on_command(struct command *c, uint8_t type);
 
 /* --- log_forward.c --- */
 /* Watch the logs, by inotify if the user has an instance left, else by a tick. */

@@ -13,7 +13,7 @@
 struct out {
     struct list node;
     uint32_t owner, at, count;
-    uint64_t ticket;
+    uint64_t ticket, asked_ms, sent_ms;
     bool is_canceled; /* and its node told; what is sent later begins anew behind it */
     size_t size;
     uint8_t request[];
@@ -79,6 +79,7 @@ static void come_back(const struct out *o, uint32_t count, struct spill_actions 
                              .owner = o->owner,
                              .node = o->at,
                              .ticket = o->ticket,
+                             .asked_ms = o->asked_ms,
                              .count = count};
 
     if (count == 0)
@@ -142,36 +143,36 @@ static void grow(struct spill *s)
     free(old);
 }
 
-void spill_sent(struct spill *s,
-                uint32_t owner,
-                uint64_t ticket,
-                uint32_t node,
-                uint32_t count,
-                const void *request,
-                size_t size)
+void spill_sent(struct spill *s, const struct spill_units *u, const void *request, size_t size)
 {
     struct out *o = NULL;
 
-    if (count == 0)
+    if (u->count == 0)
         return;
-    list_for_each(p, bucket_of(s, owner, ticket))
+    list_for_each(p, bucket_of(s, u->owner, u->ticket))
     {
         struct out *it = list_entry(p, struct out, node);
-        if (is_of(it, owner, ticket) && it->at == node && !it->is_canceled
-            && it->count <= UINT32_MAX - count)
+        if (is_of(it, u->owner, u->ticket) && it->at == u->node && !it->is_canceled
+            && it->count <= UINT32_MAX - u->count)
             o = it;
     }
     if (o == NULL) {
         if (s->n == s->n_buckets)
             grow(s);
         o = xcalloc(1, sizeof *o + size);
-        *o = (struct out){.owner = owner, .ticket = ticket, .at = node, .size = size};
+        *o = (struct out){.owner = u->owner,
+                          .ticket = u->ticket,
+                          .at = u->node,
+                          .asked_ms = u->asked_ms,
+                          .size = size};
         memcpy(o->request, request, size);
-        list_append(bucket_of(s, owner, ticket), &o->node);
+        list_append(bucket_of(s, u->owner, u->ticket), &o->node);
         s->n++;
     }
-    o->count += count;
-    s->n_units += count;
+    o->asked_ms = u->asked_ms < o->asked_ms ? u->asked_ms : o->asked_ms;
+    o->sent_ms = u->sent_ms;
+    o->count += u->count;
+    s->n_units += u->count;
 }
 
 /* Up to count units leave, the oldest first, and come back if out is given; how many. */
@@ -266,6 +267,26 @@ void spill_node_died(struct spill *s, uint32_t node, struct spill_actions *out)
 }
 
 /* --- queries --- */
+
+void spill_each(const struct spill *s, spill_each_f each, void *arg)
+{
+    for (size_t i = 0; i < s->n_buckets; i++)
+        list_for_each(p, &s->buckets[i])
+        {
+            const struct out *o = list_entry(p, struct out, node);
+            if (o->is_canceled)
+                continue;
+            each(arg,
+                 &(struct spill_units){.owner = o->owner,
+                                       .node = o->at,
+                                       .count = o->count,
+                                       .ticket = o->ticket,
+                                       .asked_ms = o->asked_ms,
+                                       .sent_ms = o->sent_ms},
+                 o->request,
+                 o->size);
+        }
+}
 
 uint64_t spill_count(const struct spill *s, uint32_t node)
 {

@@ -43,6 +43,7 @@ static void remember(struct process *owner, uint32_t at)
 static bool send(struct process *owner,
                  uint32_t at,
                  uint32_t count,
+                 uint64_t asked_ms,
                  enum peer_when when,
                  const uint8_t *request,
                  size_t size)
@@ -62,7 +63,15 @@ static bool send(struct process *owner,
         return false;
     remember(owner, at);
     memcpy(&r, request, sizeof r);
-    spill_sent(n->spill, owner->number, r.ticket, at, count, request, size);
+    spill_sent(n->spill,
+               &(struct spill_units){.owner = owner->number,
+                                     .node = at,
+                                     .count = count,
+                                     .ticket = r.ticket,
+                                     .asked_ms = asked_ms,
+                                     .sent_ms = loop_now_ms()},
+               request,
+               size);
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, request, size);
     set_units(buf + sizeof w, r.ticket, count);
@@ -143,14 +152,14 @@ uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t 
         return r.count;
     unsigned n_need = read_need(request, names, need);
     if (cluster_view_may_ask(n->view, r.node, need, n_need, loop_now_ms())
-        && send(owner, r.node, r.count, PEER_SOON, request, size)) {
+        && send(owner, r.node, r.count, loop_now_ms(), PEER_SOON, request, size)) {
         cluster_view_debit(n->view, r.node, need, n_need, r.count, loop_now_ms());
         return 0;
     }
     cluster_view_set_self(n->view, &n->resources);
     for (uint32_t done = 0; done < r.count; done += k) {
         enum view_pick way = pick(n, need, n_need, r.count - done, &at, &k);
-        if (!is_elsewhere(way) || !send(owner, at, k, when_of(way), request, size))
+        if (!is_elsewhere(way) || !send(owner, at, k, loop_now_ms(), when_of(way), request, size))
             here += k;
     }
     return here;
@@ -198,8 +207,8 @@ static void take(struct node *n,
                 continue;
             if (owner->is_guest)
                 spill_run_reject(owner, request, size);
-            else if (!send(owner, at, units[i].count, when, request, size))
-                lease_run_ask_again(owner, request, size);
+            else if (!send(owner, at, units[i].count, units[i].asked_ms, when, request, size))
+                lease_run_ask_again(owner, request, size, units[i].asked_ms);
         }
     }
 }
@@ -237,7 +246,7 @@ static void carry_out(struct node *n, const struct spill_action *a)
     case SPILL_BACK:
         set_units(a->request, a->ticket, a->count);
         if (owner != NULL && !owner->is_guest && owner->job->state < JOB_ENDING)
-            lease_run_ask_again(owner, a->request, a->size);
+            lease_run_ask_again(owner, a->request, a->size, a->asked_ms);
         break;
     case SPILL_CANCELED: {
         struct wire_lease_canceled w = {.ticket = a->ticket, .count = a->count};

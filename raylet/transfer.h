@@ -145,6 +145,26 @@ uint64_t transfer_fetch_file(struct transfer *t,
                              transfer_fetched_f done,
                              void *arg);
 
+/* What is on its way here and what it waits for. */
+enum transfer_stage {
+    TRANSFER_ASKS,   /* a holder was asked for it, or cannot be reached */
+    TRANSFER_TURN,   /* that others before it are here: arguments may take a part of the store */
+    TRANSFER_MEMORY, /* of the store */
+    TRANSFER_MOVES,  /* its bytes */
+    TRANSFER_N_STAGES,
+};
+struct transfer_wait {
+    enum transfer_stage stage;
+    bool is_file;
+    uint32_t node, n;  /* they come from there; how many */
+    uint64_t bytes;    /* of those whose size is known */
+    uint64_t since_ms; /* nothing has happened since to one of them */
+    char why[200];     /* why the node could not be reached last; "" */
+};
+/* Of all pulls and fetches, those that wait for the same together; at most max rows are written,
+ * and returned how many. */
+size_t transfer_list_waits(const struct transfer *t, struct transfer_wait *out, size_t max);
+
 struct transfer_stats {
     uint32_t n_links, n_unproven, n_pulls, n_fetches;
     uint32_t n_parked;            /* ranges that others asked for and that have not come here yet */

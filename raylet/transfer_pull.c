@@ -767,3 +767,70 @@ uint64_t transfer_fetch_file(struct transfer *t,
     memcpy(what.hash, hash->bytes, sizeof what.hash);
     return pull(t, &what, node, TRANSFER_GET, NULL, done, arg);
 }
+
+/* --- who asks why --- */
+
+/* The one it comes from, or is to come from. */
+static const struct holder *first_holder(const struct pull *p)
+{
+    const struct holder *first = NULL;
+
+    list_for_each(n, &p->holders)
+    {
+        const struct holder *h = list_entry(n, struct holder, node);
+        if (h->state == HOLDER_HAS)
+            return h;
+        if (first == NULL || (first->state == HOLDER_GONE && h->state != HOLDER_GONE))
+            first = h;
+    }
+    return first;
+}
+
+static enum transfer_stage stage_of(const struct pull *p)
+{
+    switch (p->state) {
+    case PULL_ASKING:
+        return TRANSFER_ASKS;
+    case PULL_ADMIT:
+        return TRANSFER_TURN;
+    case PULL_LENDING:
+        return TRANSFER_MEMORY;
+    case PULL_MOVING:
+    case PULL_CHECKING:
+    case PULL_ENDING:
+        break;
+    }
+    return TRANSFER_MOVES;
+}
+
+size_t transfer_list_waits(const struct transfer *t, struct transfer_wait *out, size_t max)
+{
+    size_t n = 0, i;
+
+    list_for_each(m, &t->pulls)
+    {
+        const struct pull *p = list_entry(m, struct pull, node);
+        const struct holder *h = first_holder(p);
+        struct transfer_wait w = {.stage = stage_of(p),
+                                  .is_file = p->what.kind == TRANSFER_FILE,
+                                  .node = h != NULL ? h->peer->number : 0,
+                                  .since_ms = p->progress_ms};
+        if (p->state == PULL_ENDING)
+            continue;
+        for (i = 0; i < n; i++)
+            if (out[i].stage == w.stage && out[i].node == w.node && out[i].is_file == w.is_file)
+                break;
+        if (i == max)
+            continue;
+        if (i == n) {
+            if (h != NULL)
+                memcpy(w.why, h->peer->why, sizeof w.why);
+            out[n++] = w;
+        }
+        out[i].n++;
+        out[i].bytes += p->size;
+        if (w.since_ms < out[i].since_ms)
+            out[i].since_ms = w.since_ms;
+    }
+    return n;
+}

@@ -15,8 +15,10 @@ struct ask {
     struct loop *loop;
     struct rpc_bridge *bridge;
     struct rpc_client *client;
+    struct auth_token token;
     char address[300];
     int timeout_ms;
+    size_t n_open; /* calls of ask_nodes */
     /* the call under way */
     bool is_done;
     struct err err;
@@ -77,16 +79,15 @@ struct ask *ask_open(const struct config *c, int timeout_ms, struct err *err)
 {
     struct ask *a = xcalloc(1, sizeof *a);
     const char *named = config_text(c, CONFIG_ADDRESS);
-    struct auth_token token;
     char target[320];
     int rc;
 
     a->timeout_ms = timeout_ms;
     if (named[0] == '\0' || strcmp(named, "auto") == 0 || named[0] == '/') {
-        rc = find_local(c, a->address, sizeof a->address, &token, err);
+        rc = find_local(c, a->address, sizeof a->address, &a->token, err);
     } else {
         snprintf(a->address, sizeof a->address, "%s", named);
-        rc = auth_token_load(&token, err);
+        rc = auth_token_load(&a->token, err);
         if (rc != 0 && err->code == ERR_NOT_FOUND)
             err_prefix(err, "`ray get-auth-token` prints it on the head's machine");
     }
@@ -97,7 +98,7 @@ struct ask *ask_open(const struct config *c, int timeout_ms, struct err *err)
     if (a->bridge == NULL)
         goto fail;
     a->client = rpc_client_create(
-        &(struct rpc_client_config){.bridge = a->bridge, .address = target, .token = &token});
+        &(struct rpc_client_config){.bridge = a->bridge, .address = target, .token = &a->token});
     return a;
 fail:
     ask_close(a);
@@ -175,4 +176,83 @@ int ask_call(struct ask *a,
                        a->address,
                        a->timeout_ms);
     return err_set(err, a->err.code, "%s: %s", a->address, a->err.text);
+}
+
+/* --- calls to nodes --- */
+
+struct node_call {
+    struct ask *ask;
+    struct rpc_client *client;
+    struct ask_reply *reply;
+    int timeout_ms;
+};
+
+static void on_node_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
+{
+    struct node_call *c = arg;
+    struct ask_reply *r = c->reply;
+
+    if (err != NULL && err->code == ERR_TIMEOUT) {
+        err_set(&r->err,
+                ERR_TIMEOUT,
+                "nothing came within %d ms: it is stopped, has just died, or cannot be reached "
+                "from here",
+                c->timeout_ms);
+    } else if (err != NULL) {
+        r->err = *err;
+    } else {
+        r->bytes = xmalloc(size + 1);
+        r->size = size;
+        if (size > 0)
+            memcpy(r->bytes, bytes, size);
+    }
+    if (--c->ask->n_open == 0)
+        loop_stop(c->ask->loop);
+}
+
+static struct rpc_client *connect_to(struct ask *a, const struct ask_target *t)
+{
+    char target[320];
+    struct in6_addr ip;
+
+    if (inet_pton(AF_INET, t->host, &ip) == 1)
+        snprintf(target, sizeof target, "ipv4:%.250s:%d", t->host, t->port);
+    else if (inet_pton(AF_INET6, t->host, &ip) == 1)
+        snprintf(target, sizeof target, "ipv6:[%.250s]:%d", t->host, t->port);
+    else
+        snprintf(target, sizeof target, "dns:///%.250s:%d", t->host, t->port);
+    return rpc_client_create(
+        &(struct rpc_client_config){.bridge = a->bridge, .address = target, .token = &a->token});
+}
+
+void ask_nodes(struct ask *a,
+               const char *path,
+               const struct ask_target *targets,
+               size_t n,
+               int timeout_ms,
+               struct ask_reply *replies)
+{
+    struct node_call *calls = xcalloc(n + 1, sizeof *calls);
+
+    a->n_open = n;
+    for (size_t i = 0; i < n; i++) {
+        replies[i] = (struct ask_reply){.bytes = NULL};
+        calls[i] = (struct node_call){.ask = a,
+                                      .client = connect_to(a, &targets[i]),
+                                      .reply = &replies[i],
+                                      .timeout_ms = timeout_ms};
+        rpc_client_call(calls[i].client,
+                        path,
+                        "",
+                        0,
+                        (uint32_t)timeout_ms,
+                        true,
+                        on_node_reply,
+                        &calls[i]);
+    }
+    while (a->n_open > 0)
+        loop_run(a->loop, turn_end, NULL);
+    for (size_t i = 0; i < n; i++)
+        rpc_client_destroy(calls[i].client);
+    free(calls);
 }

@@ -28,4 +28,22 @@ int ask_call(struct ask *a,
              size_t *reply_size,
              struct err *err);
 
+/* A call without bytes to servers of the cluster's nodes, all at once. host: an IP address or a
+ * name, borrowed. */
+struct ask_target {
+    const char *host;
+    int port;
+};
+struct ask_reply {
+    struct err err; /* ERR_NONE, or why there are no bytes */
+    void *bytes;    /* to be freed; may be NULL */
+    size_t size;
+};
+void ask_nodes(struct ask *a,
+               const char *path,
+               const struct ask_target *targets,
+               size_t n,
+               int timeout_ms,
+               struct ask_reply *replies);
+
 #endif /* CMD_RAY_ASK_H */

@@ -11,6 +11,7 @@ int config_main(int argc, char **argv);
 int get_auth_token_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int list_main(int argc, char **argv);
+int why_main(int argc, char **argv);
 int health_check_main(int argc, char **argv);
 /* The supervisor's: its raylet died, and could not say so itself. */
 int unregister_main(int argc, char **argv);

@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "cmd/ray/ask.h"
 #include "cmd/ray/commands.h"
+#include "cmd/ray/nodes.h"
 #include "cmd/ray/query.h"
 #include "gcs/job_codec.h"
 #include "gcs/query_codec.h"
 #include "lib/base/flags.h"
 #include "lib/base/id.h"
-#include "raylet/client.h"
-#include "raylet/node_file.h"
 
 /* --- nodes --- */
 
@@ -86,7 +82,7 @@ json_t *nodes_as_json(const struct node_row *rows, size_t n)
     return list;
 }
 
-static json_t *list_nodes(const struct config *c, int timeout_ms, struct err *err)
+static json_t *list_nodes(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
 {
     struct ask *a = ask_open(c, timeout_ms, err);
     struct node_row *rows;
@@ -94,6 +90,7 @@ static json_t *list_nodes(const struct config *c, int timeout_ms, struct err *er
     void *reply;
     size_t size, n;
 
+    *is_whole = true; /* one answer has all */
     if (a != NULL && ask_call(a, QUERY_NODES, NULL, 0, &reply, &size, err) == 0) {
         if (query_nodes_of(reply, size, &rows, &n, err) == 0) {
             list = nodes_as_json(rows, n);
@@ -107,7 +104,7 @@ static json_t *list_nodes(const struct config *c, int timeout_ms, struct err *er
 
 /* --- jobs --- */
 
-static json_t *list_jobs(const struct config *c, int timeout_ms, struct err *err)
+static json_t *list_jobs(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
 {
     struct ask *a = ask_open(c, timeout_ms, err);
     struct query_job *rows;
@@ -115,6 +112,7 @@ static json_t *list_jobs(const struct config *c, int timeout_ms, struct err *err
     void *reply;
     size_t size, n;
 
+    *is_whole = true; /* one answer has all */
     if (a != NULL && ask_call(a, QUERY_JOBS, NULL, 0, &reply, &size, err) == 0) {
         if (query_jobs_of(reply, size, &rows, &n, err) == 0) {
             list = json_array();
@@ -148,96 +146,63 @@ static json_t *list_jobs(const struct config *c, int timeout_ms, struct err *err
     return list;
 }
 
-/* --- workers: of this machine's raylet --- */
+/* --- workers: of all nodes --- */
 
-static json_t *workers_of(struct raylet_client *link, int timeout_ms, struct err *err)
+static const char *const states[] = {[WHY_PROCESS_STARTING] = "starting",
+                                     [WHY_PROCESS_IDLE] = "idle",
+                                     [WHY_PROCESS_LEASED] = "leased",
+                                     [WHY_PROCESS_BLOCKED] = "blocked",
+                                     [WHY_PROCESS_DRIVER] = "driver"};
+
+static json_t *worker_as_json(const struct why_node *node, const struct why_process *p)
 {
-    struct wire_books books = {0};
-    struct frame f;
-    char node[ID_HEX_MAX];
-    int rc;
+    char id[ID_HEX_MAX], node_id[ID_HEX_MAX];
+    uint8_t bytes[4];
+    char job[ID_HEX_MAX];
 
-    if (raylet_client_send(link, WIRE_BOOKS_ASK, NULL, 0, err) != 0)
-        return NULL;
-    while ((rc = raylet_client_next(link, timeout_ms, &f, err)) == 1 && f.h.type != WIRE_BOOKS)
-        if (f.fd >= 0)
-            close(f.fd);
-    if (rc <= 0) {
-        if (rc == 0)
-            err_set(err, ERR_TIMEOUT, "the raylet did not answer within %d ms", timeout_ms);
-        return NULL;
-    }
-    memcpy(&books, f.body, f.body_size < sizeof books ? f.body_size : sizeof books);
-    size_t size = books.n_processes * sizeof(struct wire_books_process);
-    if (f.fd < 0 || !books.is_whole || lseek(f.fd, 0, SEEK_END) < (off_t)size) {
-        if (f.fd >= 0)
-            close(f.fd);
-        err_set(err,
-                ERR_PROTOCOL,
-                "the raylet's books are malformed, or it has no memory for them");
-        return NULL;
-    }
-    json_t *list = json_array();
-    const struct wire_books_process *p =
-        size > 0 ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, f.fd, 0) : NULL;
-    close(f.fd);
-    id_hex(raylet_client_welcome(link)->node.bytes, ID_UNIQUE_SIZE, node);
-    for (uint32_t i = 0; i < books.n_processes && p != MAP_FAILED; i++)
-        if (p[i].kind != 0) /* else it is of another node */
-            json_array_append_new(list,
-                                  json_pack("{s:i, s:i, s:s, s:s, s:b, s:i}",
-                                            "process",
-                                            (int)p[i].process,
-                                            "pid",
-                                            (int)p[i].pid,
-                                            "worker_type",
-                                            p[i].kind == WIRE_DRIVER ? "DRIVER" : "WORKER",
-                                            "node_id",
-                                            node,
-                                            "is_alive",
-                                            1,
-                                            "job",
-                                            (int)p[i].job));
-    if (size > 0 && p != MAP_FAILED)
-        munmap((void *)(uintptr_t)p, size);
-    return list;
+    job_id_bytes(p->job, bytes);
+    return json_pack("{s:i, s:i, s:s, s:s, s:i, s:s, s:s, s:o, s:o, s:s, s:o, s:I, s:b}",
+                     "process",
+                     (int)p->number,
+                     "pid",
+                     (int)p->pid,
+                     "worker_id",
+                     id_hex(p->id.bytes, sizeof p->id.bytes, id),
+                     "worker_type",
+                     p->kind == WIRE_DRIVER ? "DRIVER" : "WORKER",
+                     "job",
+                     (int)p->job,
+                     "job_id",
+                     id_hex(bytes, sizeof bytes, job),
+                     "node_id",
+                     id_hex(node->id.bytes, sizeof node->id.bytes, node_id),
+                     "node_name",
+                     text_as_json(node->name),
+                     "ip",
+                     text_as_json(node->address),
+                     "state",
+                     states[p->state],
+                     "function",
+                     text_as_json(p->name),
+                     "leased_ms",
+                     (json_int_t)p->leased_ms,
+                     "is_alive",
+                     1);
 }
 
-/* The newest session of this user here; with an address, that of a node of its cluster. */
-static int find_session(const struct config *c, char dir[RAYLET_CLIENT_PATH], struct err *err)
+static json_t *list_workers(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
 {
-    const char *address = config_text(c, CONFIG_ADDRESS), *temp = config_text(c, CONFIG_TEMP_DIR);
-    size_t n, i = 0;
-
-    if (strchr(address, ':') == NULL)
-        return raylet_client_find(temp, dir, NULL, err);
-    struct node_file *nodes = node_file_list(temp, &n);
-    while (i < n && strcmp(nodes[i].gcs_address, address) != 0)
-        i++;
-    if (i < n)
-        snprintf(dir, RAYLET_CLIENT_PATH, "%s", nodes[i].session_dir);
-    free(nodes);
-    if (i < n)
-        return 0;
-    return err_set(err,
-                   ERR_NOT_FOUND,
-                   "no node of yours of the cluster %.100s runs here (looked in %.100s): workers "
-                   "are listed on their machine",
-                   address,
-                   temp);
-}
-
-static json_t *list_workers(const struct config *c, int timeout_ms, struct err *err)
-{
-    char dir[RAYLET_CLIENT_PATH];
     json_t *list = NULL;
+    struct nodes all;
 
-    if (find_session(c, dir, err) != 0)
+    if (nodes_ask(c, timeout_ms, &all, err) != 0)
         return NULL;
-    struct raylet_client *link = raylet_client_open(dir, timeout_ms, err);
-    if (link != NULL)
-        list = workers_of(link, timeout_ms, err);
-    raylet_client_close(link);
+    list = json_array();
+    for (size_t i = 0; i < all.n; i++)
+        for (size_t k = 0; k < all.v[i].state.n_processes; k++)
+            json_array_append_new(list, worker_as_json(&all.v[i], &all.v[i].state.processes[k]));
+    *is_whole = nodes_report(&all, "ray list");
+    nodes_fini(&all);
     return list;
 }
 
@@ -245,7 +210,8 @@ static json_t *list_workers(const struct config *c, int timeout_ms, struct err *
 
 static const struct kind {
     const char *name;
-    json_t *(*list)(const struct config *c, int timeout_ms, struct err *err);
+    /* is_whole: nobody who was asked is silent; who is, is on stderr */
+    json_t *(*list)(const struct config *c, int timeout_ms, bool *is_whole, struct err *err);
     const char *columns[10];
 } kinds[] = {
     {"nodes",
@@ -258,7 +224,9 @@ static const struct kind {
       "resources_total",
       "labels",
       "state_message"}},
-    {"workers", list_workers, {"process", "pid", "worker_type", "job", "node_id"}},
+    {"workers",
+     list_workers,
+     {"node_name", "pid", "worker_id", "worker_type", "job", "state", "function"}},
     {"jobs", list_jobs, {"job_id", "status", "entrypoint", "driver_ip", "driver_pid"}},
 };
 #define N_KINDS (sizeof kinds / sizeof kinds[0])
@@ -266,7 +234,8 @@ static const struct kind {
 static int list(const struct kind *k, const struct config *c, const struct query_flags *q)
 {
     struct err err;
-    json_t *rows = k->list(c, q->timeout_ms, &err);
+    bool is_whole;
+    json_t *rows = k->list(c, q->timeout_ms, &is_whole, &err);
 
     if (rows == NULL) {
         fprintf(stderr, "ray list: %s\n", err.text);
@@ -279,7 +248,7 @@ static int list(const struct kind *k, const struct config *c, const struct query
         print_table(rows, k->columns);
     }
     json_decref(rows);
-    return 0;
+    return is_whole ? 0 : 1;
 }
 
 /* The kind is the first word; flags may stand before and behind it. */
@@ -288,8 +257,10 @@ int list_main(int argc, char **argv)
     struct query_flags q = {.timeout = "5"};
     const struct flag table[] = {QUERY_FLAGS(q), {.name = NULL}};
     const struct flags f = {.command = "ray list",
-                            .summary = "ray list nodes | workers | jobs; workers are those of this "
-                                       "machine's newest raylet of yours",
+                            .summary = "ray list nodes | workers | jobs",
+                            .notes =
+                                "Workers are told by their nodes, who have 2 s for it: one that "
+                                "does not answer is named, and the exit status is 1.",
                             .table = table};
     const char *word = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL, *near;
     struct config c;

@@ -22,7 +22,7 @@
  *   driver -> R  JOB_PART, HELLO, LEAVE     R -> driver  GOODBYE: all of its job has ended
  *   any process to any other: BORROW, BORROW_ACK, BORROW_DIGEST, BORROW_COMPARED, BORROW_LIST
  *   and also: SEEN, WANT, OBJECT, OBJECT_ACK
- *   C -> R    HELLO, BOOKS_ASK, REFS_ASK              R -> C  WELCOME, BOOKS, REFS
+ *   C -> R    HELLO, BOOKS_ASK, REFS_ASK, WHY_ASK     R -> C  WELCOME, BOOKS, REFS, WHY
  *   R -> O,W  REFS_ASK                                O,W -> R  REFS
  *             C: a `ray` command, over the session's socket (raylet/command_run.c)
  *
@@ -103,6 +103,8 @@ enum wire_type {
     WIRE_BOOKS = 105,
     WIRE_REFS_ASK = 106,
     WIRE_REFS = 107,
+    WIRE_WHY_ASK = 108,
+    WIRE_WHY = 109,
 
     WIRE_BORROW = 110,
     WIRE_BORROW_ACK = 111,
@@ -540,6 +542,13 @@ struct wire_object {
 /* Borrower -> owner: so much of what OBJECTs said was read. */
 struct wire_object_ack {
     uint64_t bytes;
+} __attribute__((packed));
+
+/* R -> C, answers the empty WHY_ASK; FRAME_HAS_FD: a memfd with so many bytes, GetStateReply of
+ * proto/node.proto. */
+struct wire_why {
+    uint64_t size;
+    uint32_t is_whole; /* 0: no memory for them */
 } __attribute__((packed));
 
 /* --- what `ray memory` asks --- */

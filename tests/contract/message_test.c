@@ -16,6 +16,7 @@
 #include "proto/gcs.pb-c.h"
 #include "proto/gcs_link.pb-c.h"
 #include "proto/health.pb-c.h"
+#include "proto/node.pb-c.h"
 
 struct row {
     const char *symbol;

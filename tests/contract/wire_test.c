@@ -128,6 +128,7 @@ static struct unique_id id_of(uint8_t first)
     N(process, 5) N(kind, WIRE_USE_HOLD) N(place, LEASE) N(offset, 8192) N(size, 65536) N(n, 9)    \
         N(is_allocated, 1)
 #define FIELDS_refs_ask(N, S, I) N(ticket, TICKET) N(from, LEASE) N(process, 5)
+#define FIELDS_why(N, S, I) N(size, 1048577) N(is_whole, 1)
 #define FIELDS_refs(N, S, I)                                                                       \
     N(ticket, TICKET) N(next, LEASE) N(process, 5) N(status, WIRE_REFS_BUSY) N(n, 1)
 #define FIELDS_refs_row(N, S, I)                                                                   \
@@ -181,7 +182,7 @@ PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(sto
 PART(record) PART(process_dead) PART(borrow) PART(borrow_digest)
 PART(borrow_compared) PART(borrow_list) PART(seen) PART(want) PART(object) PART(object_ack)
 PART(books) PART(books_process) PART(books_entry) PART(books_use) PART(refs_ask) PART(refs)
-PART(refs_row) PART(refs_item)
+PART(refs_row) PART(refs_item) PART(why)
 PART(store_pull) PART(store_pulled) PART(store_pull_failed) PART(store_pull_cancel)
 PART(store_free_at)
     /* clang-format on */
@@ -364,6 +365,11 @@ static const struct row rows[] = {
      "02000000671200000600000003000000887766554433221100200000000000000100100000000000"
      "2a00000000000000050000000200000003000000010100000700000002000201010500000002000000"
      "8877665544332211002000000000000000000100000000000900000001000000"},
+    {"WHY_ASK", WIRE_WHY_ASK, 0, {{0}},
+     "100000006c0000000d0c0b0afeffffff"},
+    {"WHY", WIRE_WHY, FRAME_HAS_FD, {P(why)},
+     "1c0000006d0100000d0c0b0afeffffff"
+     "010010000000000001000000"},
     {"REFS_ASK", WIRE_REFS_ASK, 0, {P(refs_ask)},
      "240000006a0000000d0c0b0afeffffff"
      "01ffeeddccbbaa99887766554433221105000000"},
@@ -475,6 +481,8 @@ static const char *name_of(enum wire_type type)
         NAME(PROCESS_DEAD)
         NAME(BOOKS_ASK)
         NAME(BOOKS)
+        NAME(WHY_ASK)
+        NAME(WHY)
         NAME(REFS_ASK)
         NAME(REFS)
         NAME(BORROW)
@@ -662,7 +670,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         {5, 0x8a86b14f768b6109u},
         {6, 0x46d1f4e36c61f0a0u},
         {7, 0xe1f9f5cf46d8229eu},
-        {8, 0x2513e8131744c83cu},
+        {8, 0x920064ed7463d5eau},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

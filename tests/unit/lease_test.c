@@ -418,6 +418,78 @@ START_TEST(classes_that_can_be_sent_are_shown_whole)
 }
 END_TEST
 
+/* The class with that name, of all that lease_list_uses tells. */
+static struct lease_use use_of(const char *name, size_t n)
+{
+    struct lease_use *uses, found = {0};
+
+    ck_assert_uint_eq(lease_list_uses(t, &uses), n);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(uses[i].name, name) == 0)
+            found = uses[i];
+    free(uses);
+    ck_assert_ptr_nonnull(found.name);
+    return found;
+}
+
+START_TEST(each_class_says_what_it_has_and_why_it_waits)
+{
+    struct res_set one = need_of(1, 0), two = need_of(2, 0), gpu = need_of(0, 1),
+                   tpu = need_of(0, 0);
+    struct lease_held held;
+
+    have_two(); /* A's, of both CPUs */
+    now += 10;
+    lease_request(t, 1, B, 1, 3, &one, "waits", now, &out);
+    now += 10;
+    lease_request(t, 1, C, 1, 2, &one, "waits", now, &out);
+    lease_request(t, 1, A, 7, 1, &gpu, "starts", now, &out);
+    ck_assert_int_eq(res_set_add(&tpu, &r, "TPU", 5, NULL), 0);
+    lease_request(t, 2, 20, 1, 1, &tpu, "never", now, &out);
+    two.units[0]++;
+    lease_request(t, 2, 20, 1, 1, &two, "large", now, &out);
+    struct lease_use u = use_of("waits", 5);
+    ck_assert(u.n_queued == 5 && u.n_starting == 0 && u.n_leased == 0 && u.job == 1);
+    ck_assert_int_eq(u.wait, LEASE_WAIT_TAKEN);
+    ck_assert_str_eq(u.lacking, "CPU");
+    ck_assert_uint_eq(u.asked_ms, now - 10);
+    ck_assert(u.n_need == 1 && u.need[0].units == RESOURCE_UNIT);
+    u = use_of("f", 5);
+    ck_assert(u.n_leased == 2 && u.n_blocked == 0 && u.wait == LEASE_WAIT_NOTHING);
+    u = use_of("starts", 5);
+    ck_assert(u.n_starting == 1 && u.start_ms == now && u.n_queued == 0);
+    u = use_of("never", 5);
+    ck_assert_int_eq(u.wait, LEASE_WAIT_NEVER);
+    ck_assert_str_eq(u.lacking, "TPU");
+    u = use_of("large", 5);
+    ck_assert_int_eq(u.wait, LEASE_WAIT_NEVER);
+    ck_assert_str_eq(u.lacking, "CPU");
+    ck_assert(lease_look_at(t, 1, &held) && strcmp(held.name, "f") == 0 && held.owner == A);
+    ck_assert(!held.is_blocked && !lease_look_at(t, 77, &held));
+    lease_asked_at(t, C, 1, 50);
+    lease_asked_at(t, C, 2, 10);
+    ck_assert_uint_eq(use_of("waits", 5).asked_ms, 50);
+    lease_blocked(t, 1, 1, now, &out);
+    ck_assert_uint_eq(use_of("f", 5).n_blocked, 1);
+    ck_assert(lease_look_at(t, 1, &held) && held.is_blocked);
+}
+END_TEST
+
+START_TEST(what_is_kept_for_another_is_said)
+{
+    struct res_set one = need_of(1, 0), both = need_of(2, 0);
+
+    have_two();
+    lease_request(t, 1, B, 1, 1, &both, "large", now, &out); /* promised both CPUs */
+    ended(1, 1);
+    lease_request(t, 1, C, 1, 1, &one, "small", now, &out);
+    struct lease_use u = use_of("small", 3);
+    ck_assert_int_eq(u.wait, LEASE_WAIT_PROMISED);
+    ck_assert_ptr_null(u.lacking);
+    ck_assert_int_eq(use_of("large", 3).wait, LEASE_WAIT_TAKEN);
+}
+END_TEST
+
 START_TEST(lease_numbers_begin_where_they_are_told_to)
 {
     lease_table_number(t, 5ull << 36);
@@ -1505,6 +1577,8 @@ int main(void)
     tcase_add_test(c, owners_share_what_goes_elsewhere_and_take_turns);
     tcase_add_test(c, what_is_put_back_comes_before_what_was_asked_for_later);
     tcase_add_test(c, classes_that_can_be_sent_are_shown_whole);
+    tcase_add_test(c, each_class_says_what_it_has_and_why_it_waits);
+    tcase_add_test(c, what_is_kept_for_another_is_said);
     tcase_add_test(c, lease_numbers_begin_where_they_are_told_to);
     tcase_add_test(c, inv_16_resources_are_freed_on_each_way_out);
     tcase_add_test(c, a_cancel_of_a_ticket_that_is_granted_or_unknown_is_owed_nothing);

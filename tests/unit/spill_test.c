@@ -59,10 +59,51 @@ static const char *seen(void)
     return text;
 }
 
+static void send_at(uint32_t node, uint32_t owner, uint64_t ticket, uint32_t count, uint64_t ms)
+{
+    struct spill_units u = {.owner = owner,
+                            .node = node,
+                            .count = count,
+                            .ticket = ticket,
+                            .asked_ms = ms / 2,
+                            .sent_ms = ms};
+
+    spill_sent(s, &u, "as asked", 8);
+}
+
 static void send_to(uint32_t node, uint32_t owner, uint64_t ticket, uint32_t count)
 {
-    spill_sent(s, owner, ticket, node, count, "as asked", 8);
+    send_at(node, owner, ticket, count, 0);
 }
+
+static struct spill_units looked_at[4];
+static unsigned n_seen;
+
+static void see(void *arg, const struct spill_units *units, const void *request, size_t size)
+{
+    (void)arg;
+    ck_assert_uint_eq(size, 8);
+    ck_assert_mem_eq(request, "as asked", 8);
+    ck_assert_uint_lt(n_seen, 4);
+    looked_at[n_seen++] = *units;
+}
+
+START_TEST(what_is_out_can_be_looked_at)
+{
+    send_at(3, A, 1, 4, 100);
+    send_at(3, A, 1, 1, 300); /* the oldest that asked, the newest that was sent */
+    send_at(4, B, 9, 2, 50);
+    spill_canceled(s, B, 9, &out);
+    spill_each(s, see, NULL);
+    ck_assert_uint_eq(n_seen, 1);
+    ck_assert(looked_at[0].owner == A && looked_at[0].node == 3 && looked_at[0].count == 5
+              && looked_at[0].ticket == 1);
+    ck_assert(looked_at[0].asked_ms == 50 && looked_at[0].sent_ms == 300);
+    spill_actions_clear(&out);
+    spill_rejected(s, A, 1, 3, 2, &out);
+    ck_assert_uint_eq(out.v[0].asked_ms, 50);
+}
+END_TEST
 
 START_TEST(inv_18_what_another_node_answers_is_counted_once)
 {
@@ -316,7 +357,11 @@ static void send_some(void)
     uint32_t count = 1 + dice(w.here[t]);
     uint64_t ticket = t;
     w.here[t] -= count;
-    spill_sent(s, w.owner[t], t, k + 1, count, &ticket, sizeof ticket);
+    spill_sent(
+        s,
+        &(struct spill_units){.owner = w.owner[t], .node = k + 1, .count = count, .ticket = t},
+        &ticket,
+        sizeof ticket);
     put(&w.to[k], (struct frame){REQUEST, w.owner[t], count, t});
 }
 
@@ -421,6 +466,7 @@ int main(void)
 
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_set_timeout(c, 60);
+    tcase_add_test(c, what_is_out_can_be_looked_at);
     tcase_add_test(c, inv_18_what_another_node_answers_is_counted_once);
     tcase_add_test(c, what_a_node_rejects_comes_back_with_its_request);
     tcase_add_test(c, a_cancel_is_told_once_to_each_node_and_what_comes_back_is_answered);

@@ -87,7 +87,11 @@ static void send_units(struct machine *m,
     cluster->n_moves += count;
     if (now_ms() < m->not_before[class][to])
         says("machine %u asks %u again for what it has just rejected", m->number, to);
-    spill_sent(m->spill, o->number, ticket, to, count, &asked, sizeof asked);
+    spill_sent(
+        m->spill,
+        &(struct spill_units){.owner = o->number, .node = to, .count = count, .ticket = ticket},
+        &asked,
+        sizeof asked);
     o->talked[to] = 1;
     send_event(m->number,
                (struct sim_event){.kind = (enum sim_kind)M_SPILL,

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CMD_RAY_NODES_H
+#define CMD_RAY_NODES_H
+/*
+ * What all nodes of a cluster say of themselves (raylet/why_state.h), asked at once: of the nodes
+ * that the GCS knows by their ports; if it does not answer, or the cluster is one program's own, of
+ * this machine's raylet by its socket.
+ */
+#include "cmd/ray/ask.h"
+#include "gcs/node_table.h"
+#include "raylet/why_view.h"
+
+#define NODES_WAIT_MS 2000 /* for a node's answer */
+
+struct nodes {
+    char address[300];     /* of the cluster, HOST:PORT; "": it is one program's own */
+    struct err gcs;        /* why the GCS did not answer; ERR_NONE: it did, or there is none */
+    struct node_row *rows; /* what the GCS tells, dead ones too */
+    size_t n_rows;
+    struct why_node *v; /* those that live */
+    size_t n, n_silent; /* silent: v[i].has_answered is false */
+};
+
+/* -1: there is no cluster, or nobody of it can be asked; err says why. */
+int nodes_ask(const struct config *c, int timeout_ms, struct nodes *out, struct err *err);
+void nodes_fini(struct nodes *n);
+/* A line on stderr for each that did not answer, the GCS too. Returns whether all did. */
+bool nodes_report(const struct nodes *n, const char *command);
+
+#endif /* CMD_RAY_NODES_H */

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd/ray/commands.h"
+#include "cmd/ray/nodes.h"
+#include "cmd/ray/query.h"
+
+static json_t *needs_as_json(const struct why_class *c)
+{
+    json_t *needs = json_object();
+
+    for (uint32_t i = 0; c != NULL && i < c->n_need; i++)
+        json_object_set_new(needs,
+                            c->need[i].name,
+                            json_real((double)c->need[i].units / RESOURCE_UNIT));
+    return needs;
+}
+
+static json_t *wait_as_json(const struct why_wait *w)
+{
+    char id[ID_HEX_MAX];
+
+    return json_pack("{s:s, s:s, s:o, s:o, s:I, s:I, s:f, s:s, s:o, s:o}",
+                     "reason",
+                     why_reason_name(w->reason),
+                     "what",
+                     w->of != NULL ? "class" : "other",
+                     "name",
+                     text_as_json(w->of != NULL ? w->of->name : w->what),
+                     "resources",
+                     needs_as_json(w->of),
+                     "job",
+                     (json_int_t)(w->of != NULL ? w->of->job : 0),
+                     "count",
+                     (json_int_t)w->n,
+                     "waiting_s",
+                     (double)w->since_ms / 1000,
+                     "node_id",
+                     id_hex(w->at->id.bytes, sizeof w->at->id.bytes, id),
+                     "node_name",
+                     text_as_json(w->at->name),
+                     "message",
+                     text_as_json(w->text));
+}
+
+static void print_json(const struct nodes *all, const struct why_waits *waits)
+{
+    json_t *list = json_array(), *silent = json_array();
+
+    for (size_t i = 0; i < waits->n; i++)
+        json_array_append_new(list, wait_as_json(&waits->v[i]));
+    for (size_t i = 0; i < all->n; i++)
+        if (!all->v[i].has_answered)
+            json_array_append_new(silent,
+                                  json_pack("{s:o, s:o}",
+                                            "node_name",
+                                            text_as_json(all->v[i].name),
+                                            "message",
+                                            text_as_json(all->v[i].err.text)));
+    json_t *j = json_pack("{s:s, s:b, s:o, s:o}",
+                          "gcs_address",
+                          all->address,
+                          "gcs_answers",
+                          all->gcs.code == ERR_NONE,
+                          "silent_nodes",
+                          silent,
+                          "waits",
+                          list);
+    json_dumpf(j, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(j);
+}
+
+static void print_wait(const struct why_wait *w)
+{
+    char number[64];
+
+    if (w->of == NULL) {
+        printf("%s at %s: for %.1f s\n", w->what, w->at->name, (double)w->since_ms / 1000);
+    } else {
+        printf("%s of job %u, each with", w->of->name, w->of->job);
+        for (uint32_t i = 0; i < w->of->n_need; i++) {
+            format_amount((double)w->of->need[i].units / RESOURCE_UNIT, number, sizeof number);
+            printf("%s %s %s", i > 0 ? "," : "", number, w->of->need[i].name);
+        }
+        printf("%s: %u worker%s wanted at %s, for up to %.1f s\n",
+               w->of->n_need == 0 ? " nothing" : "",
+               w->n,
+               w->n == 1 ? " is" : "s are",
+               w->at->name,
+               (double)w->since_ms / 1000);
+    }
+    printf("    %s\n", w->text);
+}
+
+static void print(const struct nodes *all, const struct why_waits *waits)
+{
+    unsigned n_more = 0;
+
+    for (size_t i = 0; i < waits->n; i++)
+        print_wait(&waits->v[i]);
+    for (size_t i = 0; i < all->n; i++)
+        n_more += all->v[i].state.n_more;
+    if (n_more > 0)
+        printf("and %u more kinds of tasks\n", n_more);
+    if (waits->n == 0)
+        puts("nothing waits");
+}
+
+int why_main(int argc, char **argv)
+{
+    struct query_flags q = {.timeout = "5"};
+    const struct flag table[] = {QUERY_FLAGS(q), {.name = NULL}};
+    const struct flags f = {
+        .command = "ray why",
+        .summary = "what waits in the cluster, and for what",
+        .notes = "Tasks are told by their function and what they need, as workers that are wanted "
+                 "for them: an owner\nof many tasks asks for some at a time. Nodes have 2 s for "
+                 "their answers. One that does not answer is\nnamed, and the exit status is 1.",
+        .table = table};
+    struct why_waits waits;
+    struct nodes all;
+    struct config c;
+    struct err err;
+    int rc = query_parse(&f, argc, argv, &c, &q);
+
+    if (rc != FLAGS_GO_ON)
+        return rc;
+    if (nodes_ask(&c, q.timeout_ms, &all, &err) != 0) {
+        fprintf(stderr, "ray why: %s\n", err.text);
+        return 1;
+    }
+    why_view_explain(all.v, all.n, all.address, &waits);
+    (q.is_json ? print_json : print)(&all, &waits);
+    fflush(stdout);
+    bool is_whole = nodes_report(&all, "ray why");
+    why_waits_fini(&waits);
+    nodes_fini(&all);
+    return is_whole ? 0 : 1;
+}

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ray why` and `ray list workers`: what waits, for what, on which node; and who does not answer."""
+import json
+import os
+import re
+import signal
+import subprocess
+
+from conftest import build_dir, slow, wait_until
+from test_jobs import ask
+from test_machines import TOKEN, leave, machines, two  # noqa: F401: fixtures
+
+
+def ray(machines, *args, status=0):
+    env = machines.cluster.env(RAY_AUTH_TOKEN=TOKEN)
+    env["ASAN_OPTIONS"] += ":detect_leaks=0"  # as in conftest's start
+    done = subprocess.run([build_dir() / "bin/ray", *args, f"--address=127.0.0.1:{machines.port}"], env=env,
+                          capture_output=True, text=True, timeout=60 * slow())
+    assert done.returncode == status, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def waits(machines, name, **options):
+    told = json.loads(ray(machines, "why", "--format=json", **options).stdout)
+    return [w for w in told["waits"] if w["name"] == name]
+
+
+def wait_for(machines, name, reason):
+    """The one wait of that class, once it has that reason."""
+    def look():
+        found = waits(machines, name)
+        return found if [w["reason"] for w in found] == [reason] else None
+    return wait_until(look, 20 * slow(), f"{name} waits: {reason}")[0]
+
+
+def job_of(machines, program):
+    jobs = json.loads(ray(machines, "list", "jobs", "--format=json").stdout)
+    return next(int.from_bytes(bytes.fromhex(j["job_id"]), "little") for j in jobs if j["driver_pid"] == program.pid)
+
+
+def workers(machines, **options):
+    return json.loads(ray(machines, "list", "workers", "--format=json", **options).stdout)
+
+
+def test_nothing_waits(two):
+    assert ray(two, "why").stdout == "nothing waits\n"
+
+
+def test_what_no_node_can_ever_run_names_the_resource_and_the_largest_node(two):
+    program = two.nodes[0].driver()
+    ask(program, "hold 3 0 b=200")
+    wait = wait_for(two, "hold", "infeasible")
+    assert wait["resources"] == {"CPU": 1, "b": 200} and wait["node_name"] == "a"
+    assert wait["job"] == job_of(two, program)
+    assert "needs 200 b, the largest node, b, has 100: no node can ever run it" in wait["message"]
+    assert f"ray start --address=127.0.0.1:{two.port}" in wait["message"]
+    ask(program, "hold 1 0 tpu=1")
+    wait_until(lambda: "needs 1 tpu, which no node has" in ray(two, "why").stdout or None, 20 * slow(), "tpu")
+    ask(program, "hold 1 0 a=1,b=1")
+    wait_until(lambda: "no node has all of 1 CPU, 1 a, 1 b" in ray(two, "why").stdout or None, 20 * slow(), "a and b")
+    leave(program)
+
+
+def test_a_full_cluster_says_who_has_its_cpus(two):
+    first, second = two.nodes[0].driver(), two.nodes[1].driver()
+    ask(first, "hold 3 0")
+    wait_until(lambda: sum(w["function"] == "hold" for w in workers(two)) == 3 or None, 20 * slow(), "three run")
+    second.say("where 2 30000000")  # one finds the last CPU
+    wait_until(lambda: sum(w["function"] == "where" for w in workers(two)) == 1 or None, 20 * slow(), "one runs")
+    wait = wait_for(two, "where", "resources")
+    assert wait["resources"] == {"CPU": 1} and wait["job"] == job_of(two, second)
+    assert "waits for CPU: all 4 of the 2 nodes that could run it, used by " \
+        f"hold of job {job_of(two, first)} (3), where of job {wait['job']} (1)" in wait["message"]
+    text = ray(two, "why").stdout
+    assert re.search(rf"^where of job {wait['job']}, each with 1 CPU: 1 worker is wanted at [ab], for up to \d", text, re.M), text
+    second.kill()
+    leave(first)
+
+
+def test_workers_of_all_nodes_and_one_that_is_stopped(two):
+    program = two.nodes[0].driver()
+    ask(program, "hold 1 0 a=1")
+    ask(program, "hold 1 0 b=1")
+
+    def both():
+        rows = [w for w in workers(two) if w["state"] == "leased"]
+        return rows if len(rows) == 2 else None
+
+    rows = wait_until(both, 20 * slow(), "both run")
+    held = {int(pid): node for pid, node in re.findall(r"held (\d+) ([0-9a-f]{8})", wait_until(
+        lambda: program.out if program.out.count("held") == 2 else None, 20 * slow(), "both print"))}
+    assert {w["pid"]: w["node_id"][:8] for w in rows} == held
+    assert sorted(w["node_name"] for w in rows) == ["a", "b"] and {w["function"] for w in rows} == {"hold"}
+    assert [w["pid"] for w in workers(two) if w["worker_type"] == "DRIVER"] == [program.pid]
+    stopped = two.nodes[1]
+    os.kill(stopped.pid, signal.SIGSTOP)
+    try:
+        done = ray(two, "list", "workers", "--format=json", status=1)
+        assert re.search(r"node b \(127\.0\.0\.1:\d+\) does not answer: nothing came within 2000 ms", done.stderr)
+        assert {w["node_name"] for w in json.loads(done.stdout)} == {"a"}
+    finally:
+        os.kill(stopped.pid, signal.SIGCONT)
+    leave(program)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/base/alloc.h"
+#include "lib/base/utf8.h"
 #include "proto/gcs.pb-c.h"
 
 #define COPY(to, from) snprintf(to, sizeof(to), "%s", (from) != NULL ? (from) : "")
@@ -50,6 +51,8 @@ void *job_row_pack(uint32_t job, const struct job_row *row, size_t *size)
     Ray__Rpc__JobTableData m = RAY__RPC__JOB_TABLE_DATA__INIT;
     uint8_t id[4];
 
+    utf8_clean(r.entry);
+    utf8_clean(r.driver_address);
     job_id_bytes(job, id);
     m.job_id = (ProtobufCBinaryData){sizeof id, id};
     m.is_dead = r.end_ms != 0;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/base/alloc.h"
+#include "lib/base/utf8.h"
 #include "proto/gcs.pb-c.h"
 
 #define LABELS_MAX     64
@@ -92,6 +93,11 @@ void *node_row_pack(const struct node_row *row, size_t *size)
     static char cpu[] = "CPU";
     bool has_cpu = false;
 
+    char *const texts[] = {r.name, r.address, r.hostname, r.socket, r.death, r.labels};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        utf8_clean(texts[i]);
+    for (uint32_t i = 0; i < r.n_resources; i++)
+        utf8_clean(r.resources[i].name);
     m.node_id = (ProtobufCBinaryData){sizeof r.id.bytes, r.id.bytes};
     m.state = r.state == NODE_ALIVE ? RAY__RPC__GCS_NODE_INFO__GCS_NODE_STATE__ALIVE
                                     : RAY__RPC__GCS_NODE_INFO__GCS_NODE_STATE__DEAD;

@@ -10,10 +10,23 @@
 #include "lib/base/alloc.h"
 #include "proto/gcs.pb-c.h"
 
-struct adding {
+/* A row that is on its way to the store. */
+struct writing {
     struct asking asking;
-    uint32_t job;
+    uint32_t job; /* 0: it is numbered by the store */
+    struct job_row row;
 };
+
+static struct writing *writing(struct gcs_server *g,
+                               struct rpc_call *call,
+                               uint32_t job,
+                               const struct job_row *row)
+{
+    struct writing *w = xmalloc(sizeof *w);
+
+    *w = (struct writing){.asking = {.server = g, .call = call}, .job = job, .row = *row};
+    return w;
+}
 
 static void reply_added(struct rpc_call *call, uint32_t job)
 {
@@ -29,24 +42,22 @@ static void reply_added(struct rpc_call *call, uint32_t job)
 
 static void on_numbered(void *arg, enum err_code code, uint32_t job)
 {
-    struct asking *a = arg;
+    struct writing *w = arg;
 
-    if (code != ERR_NONE)
-        gcs_fail(a->server, a->call, code, "add the job");
-    else
-        reply_added(a->call, job);
-    free(a);
+    if (code != ERR_NONE) {
+        gcs_fail(w->asking.server, w->asking.call, code, "add the job");
+    } else {
+        gcs_pubsub_tell_job(w->asking.server, job, &w->row);
+        reply_added(w->asking.call, job);
+    }
+    free(w);
 }
 
 static void on_put(void *arg, enum err_code code)
 {
-    struct adding *a = arg;
+    const struct writing *w = arg;
 
-    if (code != ERR_NONE)
-        gcs_fail(a->asking.server, a->asking.call, code, "add the job");
-    else
-        reply_added(a->asking.call, a->job);
-    free(a);
+    on_numbered(arg, code, w->job);
 }
 
 /* With a number it had from GetNextJobID, or without. */
@@ -65,12 +76,10 @@ static void on_add(void *arg, struct rpc_call *call)
         if (row.start_ms == 0)
             row.start_ms = gcs_wall_ms();
         if (job == 0) {
-            job_table_add(g->store, &row, on_numbered, asking(g, call));
+            job_table_add(g->store, &row, on_numbered, writing(g, call, 0, &row));
         } else {
-            struct adding *a = xmalloc(sizeof *a);
-            *a = (struct adding){.asking = {.server = g, .call = call}, .job = job};
             job_table_hold(g->store, job, 0, NULL, NULL);
-            job_table_put(g->store, job, &row, on_put, a);
+            job_table_put(g->store, job, &row, on_put, writing(g, call, job, &row));
         }
     }
     ray__rpc__add_job_request__free_unpacked(m, NULL);
@@ -92,6 +101,17 @@ static void on_finished(void *arg, enum err_code code)
     free(a);
 }
 
+static void on_ended(void *arg, enum err_code code)
+{
+    struct writing *w = arg;
+    struct asking *a = asking(w->asking.server, w->asking.call);
+
+    if (code == ERR_NONE)
+        gcs_pubsub_tell_job(a->server, w->job, &w->row);
+    free(w);
+    on_finished(a, code);
+}
+
 static void on_found(void *arg, enum err_code code, uint32_t job, const struct job_row *row)
 {
     struct asking *a = arg;
@@ -99,9 +119,10 @@ static void on_found(void *arg, enum err_code code, uint32_t job, const struct j
     if (code != ERR_NONE || row->end_ms != 0) {
         on_finished(a, code);
     } else {
-        struct job_row ended = *row;
-        ended.end_ms = gcs_wall_ms();
-        job_table_end(a->server->store, job, &ended, on_finished, a);
+        struct writing *w = writing(a->server, a->call, job, row);
+        w->row.end_ms = gcs_wall_ms();
+        free(a);
+        job_table_end(w->asking.server->store, job, &w->row, on_ended, w);
     }
 }
 

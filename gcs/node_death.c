@@ -33,7 +33,8 @@ static void on_dead(void *arg, enum err_code code)
                  id_hex(b->row.id.bytes, sizeof b->row.id.bytes, hex),
                  b->row.number,
                  b->row.death);
-        gcs_sync_set_dead(b->server, &b->row.id, b->row.death);
+        if (gcs_sync_set_dead(b->server, &b->row.id, b->row.death))
+            gcs_pubsub_tell_node(b->server, &b->row);
         gcs_end_jobs_of_dead(b->server);
     }
     end_burial(b, code);
@@ -55,6 +56,7 @@ static void on_found(void *arg, enum err_code code, const struct node_row *row)
     char why[sizeof row->death];
     snprintf(why, sizeof why, "%s", b->row.death);
     b->row = *row;
+    b->row.state = NODE_DEAD;
     b->row.end_ms = gcs_wall_ms();
     snprintf(b->row.death, sizeof b->row.death, "%s", why);
     node_table_set_dead(store, &b->row, on_dead, b);
@@ -77,26 +79,40 @@ void gcs_bury_node(struct gcs_server *g,
 
 /* --- jobs --- */
 
+struct job_end {
+    struct gcs_server *server;
+    uint32_t job;
+    struct job_row row;
+};
+
 static void on_job_ended(void *arg, enum err_code code)
 {
-    (void)arg;
-    if (code != ERR_NONE && code != ERR_CANCELED)
+    struct job_end *e = arg;
+
+    if (code == ERR_NONE)
+        gcs_pubsub_tell_job(e->server, e->job, &e->row);
+    else if (code != ERR_CANCELED)
         log_err("gcs", "job_not_ended", "code=%s", err_code_name(code));
+    free(e);
 }
 
 static void on_job(void *arg, enum err_code code, uint32_t job, const struct job_row *row)
 {
-    const struct gcs_server *g = arg;
+    struct gcs_server *g = arg;
 
     (void)code;
-    if (row == NULL || row->end_ms != 0 || row->node == 0 || g->store == NULL)
+    if (row == NULL || row->end_ms != 0 || g->store == NULL)
+        return;
+    gcs_pubsub_know_job(g, job);
+    if (row->node == 0)
         return;
     const struct node_sync_row *node = node_sync_find_number(g->sync, row->node);
     if (node == NULL || node->state != NODE_SYNC_DEAD)
         return;
-    struct job_row ended = *row;
-    ended.end_ms = gcs_wall_ms();
-    job_table_end(g->store, job, &ended, on_job_ended, NULL);
+    struct job_end *e = xmalloc(sizeof *e);
+    *e = (struct job_end){.server = g, .job = job, .row = *row};
+    e->row.end_ms = gcs_wall_ms();
+    job_table_end(g->store, job, &e->row, on_job_ended, e);
 }
 
 void gcs_end_jobs_of_dead(struct gcs_server *g)

@@ -48,6 +48,7 @@ static void end_registering(struct registering *r, enum err_code code)
         gcs_fail(r->asking.server, r->asking.call, code, "register the node");
     } else {
         gcs_sync_add(r->asking.server, &r->row);
+        gcs_pubsub_tell_node(r->asking.server, &r->row);
         reply_registered(r->asking.call, r->row.number);
     }
     free(r);

@@ -188,13 +188,13 @@ void gcs_sync_add(struct gcs_server *g, const struct node_row *row)
     arm(g, true);
 }
 
-void gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const char *why)
+bool gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const char *why)
 {
     struct node_sync_row *row = node_sync_find(g->sync, id);
     struct held_call *h = row != NULL ? row->arg : NULL;
 
     if (row == NULL || row->state == NODE_SYNC_DEAD)
-        return;
+        return false;
     node_sync_set_dead(g->sync, row, why);
     if (h != NULL) {
         reply_died(h->call, why);
@@ -203,6 +203,7 @@ void gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const c
         free(h);
     }
     arm(g, true);
+    return true;
 }
 
 void gcs_sync_start(struct gcs_server *g)

@@ -15,6 +15,7 @@
 #define GCS_SERVER_MAGIC 0x47435353u
 #define TOTAL_BYTES      (1u << 30) /* of all rows */
 #define MESSAGE_MAX      (8u << 20)
+#define CALLS_MAX        16384 /* half of them may be held polls of subscribers */
 
 static const char *const tables[] = {"NODE", "JOB", "PROCESS", KV_TABLE, STORE_COUNTERS, NULL};
 
@@ -147,7 +148,8 @@ struct gcs_server *gcs_server_create(const struct gcs_server_config *config, str
     g->rpc = rpc_server_create(&(struct rpc_server_config){.bridge = g->bridge,
                                                            .address = config->address,
                                                            .token = config->token,
-                                                           .max_message_bytes = MESSAGE_MAX},
+                                                           .max_message_bytes = MESSAGE_MAX,
+                                                           .max_calls = CALLS_MAX},
                                err);
     if (g->rpc == NULL)
         goto fail;
@@ -157,6 +159,8 @@ struct gcs_server *gcs_server_create(const struct gcs_server_config *config, str
     rpc_server_add(g->rpc, gcs_link_methods, g);
     rpc_server_add(g->rpc, gcs_sync_methods, g);
     rpc_server_add(g->rpc, gcs_resource_methods, g);
+    if (gcs_pubsub_init(g, err) != 0)
+        goto fail;
     g->store = create_store(g, err);
     if (g->store == NULL)
         goto fail;
@@ -181,6 +185,7 @@ void gcs_server_run(struct gcs_server *g)
         store_redis_run(g->store);
     else
         store_memory_run(g->store);
+    gcs_pubsub_flush(g);
 }
 
 /* The store first: what waits for it is answered by that. */
@@ -195,6 +200,7 @@ void gcs_server_destroy(struct gcs_server *g)
     if (store != NULL)
         store->ops->destroy(store);
     gcs_sync_fini(g);
+    gcs_pubsub_fini(g);
     rpc_server_destroy(g->rpc);
     rpc_bridge_destroy(g->bridge);
     g->magic = 0;

@@ -4,6 +4,7 @@
 /*
  * What the services (*_rpc.c) share: for them and server.c only.
  */
+#include "gcs/job_table.h"
 #include "gcs/node_sync.h"
 #include "gcs/node_table.h"
 #include "gcs/server.h"
@@ -23,6 +24,7 @@ struct gcs_server {
     struct list held; /* NodeSync calls that wait for news, the oldest first */
     struct loop_timer *tick, *flush;
     uint64_t flushed_ms, next_flush_ms;
+    struct gcs_pubsub *pubsub; /* pubsub_rpc.c */
 };
 
 /* A call that waits for the store. */
@@ -47,8 +49,21 @@ void gcs_sync_fini(struct gcs_server *g);
 void gcs_sync_start(struct gcs_server *g);
 /* A node's row, durable: found at the start, or registered, which is news. */
 void gcs_sync_add(struct gcs_server *g, const struct node_row *row);
-/* Its death is durable: others are told, and it. */
-void gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const char *why);
+/* Its death is durable: others are told, and it. False: they were. */
+bool gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const char *why);
+
+/* --- pubsub_rpc.c --- */
+/* Its methods too. -1: no random bytes for the publisher's id. */
+int gcs_pubsub_init(struct gcs_server *g, struct err *err);
+/* Held polls fail. Fine without gcs_pubsub_init. */
+void gcs_pubsub_fini(struct gcs_server *g);
+/* At each turn's end: what was published in it is told. */
+void gcs_pubsub_flush(struct gcs_server *g);
+/* Rows that are durable (INV-36), each to be told once; a job's twice, as it begins and ends. */
+void gcs_pubsub_tell_node(struct gcs_server *g, const struct node_row *row);
+void gcs_pubsub_tell_job(struct gcs_server *g, uint32_t job, const struct job_row *row);
+/* It runs, and that was told, by a former GCS. */
+void gcs_pubsub_know_job(struct gcs_server *g, uint32_t job);
 
 /* --- node_death.c --- */
 /* The node dies, for good: durable first, then told to the others, and jobs whose driver was there

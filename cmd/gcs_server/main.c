@@ -34,6 +34,9 @@ static void usage(FILE *out)
           "  --patience-ms=N       when no other machine is heard of, nodes are declared dead so "
           "much\n"
           "                        later: it may be this one that is cut off (60000)\n"
+          "  --subscriber-bytes=N  news that may wait for one subscriber, then the oldest go "
+          "(16777216)\n"
+          "  --subscriber-timeout-ms=N  without a poll a subscriber is forgotten (300000)\n"
           "  --ready-fd=N          say there when it serves: \"ready PORT CLUSTER INCARNATION\"\n"
           "  --version, --help\n"
           "The token is RAY_AUTH_TOKEN, or in the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.\n",
@@ -51,6 +54,8 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         {"memory", no_argument, NULL, 'm'},
         {"held-bytes", required_argument, NULL, 'b'},
         {"patience-ms", required_argument, NULL, 'p'},
+        {"subscriber-bytes", required_argument, NULL, 's'},
+        {"subscriber-timeout-ms", required_argument, NULL, 't'},
         {"ready-fd", required_argument, NULL, 'f'},
         {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},
@@ -83,6 +88,12 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         case 'p':
             c->patience_ms = strtoull(optarg, &end, 10);
             break;
+        case 's':
+            c->subscriber_bytes = strtoull(optarg, &end, 10);
+            break;
+        case 't':
+            c->subscriber_timeout_ms = strtoul(optarg, &end, 10);
+            break;
         case 'f':
             *ready_fd = (int)strtol(optarg, &end, 10);
             break;
@@ -100,6 +111,13 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
             fprintf(stderr, "gcs_server: a number is wanted, not \"%s\"\n", optarg);
             return 2;
         }
+    }
+    if (c->subscriber_bytes == 0 || c->subscriber_timeout_ms < 100
+        || c->subscriber_timeout_ms > 86400000) {
+        fprintf(stderr,
+                "gcs_server: --subscriber-bytes is at least 1, --subscriber-timeout-ms 100 to "
+                "86400000\n");
+        return 2;
     }
     if (optind < argc || in_memory == (c->redis != NULL)) {
         fprintf(stderr, "gcs_server: say either --redis=ADDRESS or --memory; see --help\n");
@@ -152,6 +170,8 @@ int main(int argc, char **argv)
                                        .ns = "default",
                                        .held_bytes = 64u << 20,
                                        .patience_ms = 60000,
+                                       .subscriber_bytes = 16u << 20,
+                                       .subscriber_timeout_ms = 300000,
                                        .redis_password = getenv("RAY_REDIS_PASSWORD"),
                                        .on_ready = on_ready,
                                        .on_end = on_end,

@@ -161,6 +161,8 @@ static void add_gcs_words(const struct supervisor *s, struct words *w)
         words_add(w, "--namespace=%s", config_text(c, CONFIG_NAMESPACE));
     words_add(w, "--held-bytes=%s", config_text(c, CONFIG_HELD_BYTES));
     words_add(w, "--patience-ms=%s", config_text(c, CONFIG_PATIENCE));
+    words_add(w, "--subscriber-bytes=%s", config_text(c, CONFIG_SUBSCRIBER_BYTES));
+    words_add(w, "--subscriber-timeout-ms=%s", config_text(c, CONFIG_SUBSCRIBER_TIMEOUT));
     words_add(w, "--ready-fd=%d", DAEMON_READY_FD);
 }
 

@@ -65,6 +65,11 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "changes that may wait in the GCS for a Redis that is away")                                 \
     X(PATIENCE, "", "RAY_gcs_patience_ms", NUMBER, "60000", 0, 86400000, "ms",                     \
       "when the GCS hears of no other machine, it declares nodes dead so much later, for a head")  \
+    X(SUBSCRIBER_BYTES, "", "RAY_gcs_subscriber_bytes",                                            \
+      NUMBER, "16777216", 1 << 10, CONFIG_BYTES_MAX, "bytes",                                      \
+      "news that may wait in the GCS for one subscriber; then the oldest go")                      \
+    X(SUBSCRIBER_TIMEOUT, "", "RAY_subscriber_timeout_ms", NUMBER, "300000", 100, 86400000, "ms",  \
+      "a subscriber that has not polled the GCS for so long is forgotten")                         \
     X(TEMP_DIR, "temp-dir", "RAY_TMPDIR", TEXT, "/tmp/ray", 0, 0, "DIR",                           \
       "session folders are made here")                                                             \
     X(START_TIMEOUT, "", "RAY_start_timeout_ms", NUMBER, "30000", 100, 3600000, "ms",              \

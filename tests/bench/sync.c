@@ -37,13 +37,6 @@ static size_t view_size;
 static pid_t gcs;
 static double bytes_per_s, news_per_s, cpu;
 
-static size_t held(void *arg, const struct held_job **jobs)
-{
-    (void)arg;
-    *jobs = NULL;
-    return 0;
-}
-
 static void on_node(void *arg, const struct node_view *v)
 {
     ((struct sync_node *)arg)->n_news++;
@@ -208,7 +201,6 @@ void bench_sync(bool quick)
                                                                         .cluster = unique_id_nil(),
                                                                         .node = row.id,
                                                                         .incarnation = 1,
-                                                                        .held = held,
                                                                         .on_node = on_node,
                                                                         .fill_self = fill_self,
                                                                         .on_refused = on_refused,

@@ -37,6 +37,12 @@ static size_t view_size;
 static pid_t gcs;
 static double bytes_per_s, news_per_s, cpu;
 
+static void hold_nothing(void *arg, struct held *out)
+{
+    (void)arg;
+    (void)out;
+}
+
 static void on_node(void *arg, const struct node_view *v)
 {
     ((struct sync_node *)arg)->n_news++;
@@ -201,6 +207,7 @@ void bench_sync(bool quick)
                                                                         .cluster = unique_id_nil(),
                                                                         .node = row.id,
                                                                         .incarnation = 1,
+                                                                        .held = hold_nothing,
                                                                         .on_node = on_node,
                                                                         .fill_self = fill_self,
                                                                         .on_refused = on_refused,

@@ -40,7 +40,7 @@ struct gcs_client_config {
 /* number: the node's, a process number of its own. */
 typedef void (*gcs_number_f)(void *arg, enum err_code code, uint32_t number);
 /* Of a process: its node's. ERR_NOT_FOUND: nobody was given this number. ERR_DIED: its node is
- * dead; node and number are set. */
+ * dead; node and number are set, or nil and 0 if it was forgotten. */
 typedef void (*gcs_located_f)(void *arg,
                               enum err_code code,
                               const struct unique_id *node,

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "gcs/job_codec.h"
 #include "lib/base/alloc.h"
@@ -184,6 +185,35 @@ void job_table_take_processes(struct store *store,
     *k = (struct taking){.n = n, .done = done, .arg = arg};
     processes_of(job, name);
     store->ops->count(store, name, n, taken, k);
+}
+
+struct looking {
+    job_process_f done;
+    void *arg;
+};
+
+/* Counters are decimal. */
+static void looked(void *arg, enum err_code code, const void *value, size_t size)
+{
+    struct looking *l = arg;
+    char text[24] = "";
+
+    if (code == ERR_NONE && size < sizeof text)
+        memcpy(text, value, size);
+    if (code == ERR_NOT_FOUND)
+        code = ERR_NONE;
+    l->done(l->arg, code, (uint32_t)strtoul(text, NULL, 10));
+    free(l);
+}
+
+void job_table_last_process(struct store *store, uint32_t job, job_process_f done, void *arg)
+{
+    struct looking *l = xmalloc(sizeof *l);
+    char name[32];
+
+    *l = (struct looking){.done = done, .arg = arg};
+    processes_of(job, name);
+    store->ops->get(store, STORE_COUNTERS, name, looked, l);
 }
 
 struct holding {

@@ -46,6 +46,9 @@ void job_table_take_processes(struct store *store,
                               uint32_t n,
                               job_block_f done,
                               void *arg);
+/* The highest that was given, as last is told; 0: none. */
+typedef void (*job_process_f)(void *arg, enum err_code code, uint32_t last);
+void job_table_last_process(struct store *store, uint32_t job, job_process_f done, void *arg);
 /* Somebody holds this job, and processes of it up to a number: neither is given again. */
 void job_table_hold(struct store *store,
                     uint32_t job,

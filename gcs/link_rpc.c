@@ -78,7 +78,7 @@ static bool are_blocks(const Ray__C__HelloRequest *m)
     return true;
 }
 
-/* Rows that are lost are written again, of nodes that live. */
+/* Rows that are lost are written again, unless the node is dead or was forgotten. */
 static void hold(struct gcs_server *g, struct rpc_call *call, const Ray__C__HelloRequest *m)
 {
     struct process_block b = {.n = 0};
@@ -87,7 +87,7 @@ static void hold(struct gcs_server *g, struct rpc_call *call, const Ray__C__Hell
     if (n_blocks > 0) {
         memcpy(b.node.bytes, m->node_id.data, sizeof b.node.bytes);
         const struct node_sync_row *row = node_sync_find(g->sync, &b.node);
-        if (row != NULL && row->state == NODE_SYNC_DEAD)
+        if (row != NULL ? row->state == NODE_SYNC_DEAD : !gcs_may_return(g))
             n_blocks = 0;
     }
     if (m->n_held + n_blocks == 0) {

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a node dies: its row first, then the news, then the jobs whose driver was there. */
+/*
+ * How a node dies: its row first, then the news, then the jobs whose driver was there. How it is
+ * forgotten: blocks of its process numbers first, then its row, then what is in memory; a GCS that
+ * ends in between leaves a dead node, which the next one forgets. Numbers are never given again, so
+ * one that was given and has no row is of a dead node.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "gcs/job_table.h"
+#include "gcs/process_table.h"
 #include "gcs/server_private.h"
 #include "lib/base/alloc.h"
 #include "lib/base/log.h"
@@ -119,4 +125,65 @@ void gcs_end_jobs_of_dead(struct gcs_server *g)
 {
     if (g->store != NULL)
         job_table_scan(g->store, on_job, g);
+}
+
+/* --- forgetting --- */
+
+struct oblivion {
+    struct gcs_server *server;
+    struct unique_id id;
+};
+
+static void end_oblivion(struct oblivion *o, enum err_code code)
+{
+    struct gcs_server *g = o->server;
+    struct node_sync_row *row = code == ERR_NONE ? node_sync_find(g->sync, &o->id) : NULL;
+
+    g->is_forgetting = false;
+    if (row != NULL) {
+        log_info("gcs", "node_forgotten", "number=%u why=\"%s\"", row->number, row->death);
+        node_sync_forget(g->sync, row);
+        gcs_forget_nodes(g);
+    } else if (code != ERR_CANCELED) { /* the next tick tries again */
+        log_debug("gcs", "not_forgotten", "code=%s", err_code_name(code));
+    }
+    free(o);
+}
+
+static void on_row_removed(void *arg, enum err_code code)
+{
+    end_oblivion(arg, code == ERR_NOT_FOUND ? ERR_NONE : code);
+}
+
+static void on_blocks_removed(void *arg, enum err_code code)
+{
+    struct oblivion *o = arg;
+
+    if (code == ERR_NONE && o->server->store == NULL)
+        code = ERR_CANCELED;
+    if (code == ERR_NONE)
+        node_table_remove(o->server->store, &o->id, on_row_removed, o);
+    else
+        end_oblivion(o, code);
+}
+
+void gcs_forget_nodes(struct gcs_server *g)
+{
+    const struct node_sync_row *row = g->is_forgetting || g->store == NULL
+                                          ? NULL
+                                          : node_sync_find_surplus(g->sync, g->config.dead_nodes);
+
+    if (row == NULL)
+        return;
+    struct oblivion *o = xmalloc(sizeof *o);
+    *o = (struct oblivion){.server = g, .id = row->id};
+    g->is_forgetting = true;
+    process_table_remove(g->store, &row->id, on_blocks_removed, o);
+}
+
+/* A first GCS has lost nothing. */
+bool gcs_may_return(const struct gcs_server *g)
+{
+    return g->is_redis && g->incarnation > 1
+           && node_sync_listened_ms(g->sync) <= NODE_SYNC_RETURN_MS;
 }

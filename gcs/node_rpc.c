@@ -101,6 +101,12 @@ static void number_node(struct registering *r)
 
     if (r->row.number == 0) {
         process_table_take(g->store, &r->row.id, 0, 1, on_node_numbered, r);
+    } else if (!gcs_may_return(g)) {
+        rpc_call_fail(r->asking.call,
+                      ERR_EXISTS,
+                      "the GCS does not know this node, or has forgotten it after its death: start "
+                      "it again, as a new one");
+        free(r);
     } else if (node_sync_find_number(g->sync, r->row.number) == NULL) {
         job_table_hold(g->store, 0, r->row.number, on_number_held, r);
     } else {

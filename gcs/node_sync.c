@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/base/alloc.h"
+#include "lib/base/assert.h"
 
 #define BUCKETS 1024
 
@@ -16,6 +17,7 @@ struct node_sync {
     uint64_t forgiven_ms;          /* silence before that does not count */
     uint64_t patience_ms, waited_ms;
     bool is_waiting;
+    size_t n_dead;
 };
 
 /* From when on its silence counts. */
@@ -42,18 +44,20 @@ struct node_sync *node_sync_create(void)
     return s;
 }
 
+static void free_row(struct node_sync_row *row)
+{
+    free(row->view);
+    free(row->death);
+    free(row->packed);
+    free(row);
+}
+
 void node_sync_destroy(struct node_sync *s)
 {
     if (s == NULL)
         return;
     list_for_each_safe(at, &s->by_version)
-    {
-        struct node_sync_row *row = list_entry(at, struct node_sync_row, by_version);
-        free(row->view);
-        free(row->death);
-        free(row->packed);
-        free(row);
-    }
+        free_row(list_entry(at, struct node_sync_row, by_version));
     free(s);
 }
 
@@ -178,6 +182,7 @@ void node_sync_set_dead(struct node_sync *s, struct node_sync_row *row, const ch
     if (row->state == NODE_SYNC_DEAD)
         return;
     row->state = NODE_SYNC_DEAD;
+    s->n_dead++;
     row->death = xstrdup(why);
     list_remove(&row->by_heard);
     v->is_alive = false;
@@ -196,6 +201,50 @@ void node_sync_shrink(struct node_sync_row *row)
         return;
     free(row->view);
     row->view = NULL;
+}
+
+static bool is_known_to_all(const struct node_sync *s, uint64_t version)
+{
+    list_for_each(at, &s->by_version)
+    {
+        const struct node_sync_row *row = list_entry(at, struct node_sync_row, by_version);
+        if (row->state != NODE_SYNC_DEAD && row->knows < version)
+            return false;
+    }
+    return true;
+}
+
+struct node_sync_row *node_sync_find_surplus(const struct node_sync *s, size_t keep)
+{
+    struct node_sync_row *oldest = NULL;
+
+    if (s->n_dead <= keep)
+        return NULL;
+    list_for_each(at, &s->by_version)
+    {
+        struct node_sync_row *row = list_entry(at, struct node_sync_row, by_version);
+        if (row->state == NODE_SYNC_DEAD && (oldest == NULL || row->died_ms < oldest->died_ms))
+            oldest = row;
+    }
+    return is_known_to_all(s, oldest->version) ? oldest : NULL;
+}
+
+void node_sync_forget(struct node_sync *s, struct node_sync_row *row)
+{
+    struct node_sync_row **at = &s->buckets[bucket_of(&row->id)];
+
+    ASSERT(row->state == NODE_SYNC_DEAD && row->arg == NULL);
+    while (*at != row)
+        at = &(*at)->next;
+    *at = row->next;
+    s->n_dead--;
+    list_remove(&row->by_version);
+    free_row(row);
+}
+
+uint64_t node_sync_listened_ms(const struct node_sync *s)
+{
+    return s->listened_ms;
 }
 
 void node_sync_set_patience(struct node_sync *s, uint64_t ms)

@@ -16,6 +16,9 @@
 #define NODE_SYNC_TICK_MS    250  /* node_sync_on_time is called this often */
 #define NODE_SYNC_SILENCE_MS 6000 /* a node that says nothing so long is dead */
 #define NODE_SYNC_ALONE_MS   3000 /* nobody is heard for so long: the GCS may be cut off */
+/* In so much time that counts, from the start, a node whose row was lost has come, and said what it
+ * has; who comes later is not known. As long as other nodes wait for it (gcs/client_sync.c). */
+#define NODE_SYNC_RETURN_MS 15000
 
 struct node_sync;
 
@@ -34,6 +37,8 @@ struct node_sync_row {
     uint32_t number;
     enum node_sync_state state;
     uint64_t version, heard_ms, report;
+    uint64_t knows;         /* it has been told of all changes up to this version */
+    uint64_t died_ms;       /* the caller's: of a dead one, by which the oldest is found */
     struct node_view *view; /* a dead one's too, until it is packed */
     char *death;            /* why; NULL: it lives */
     void *packed;
@@ -67,12 +72,19 @@ void node_sync_revive(struct node_sync *s, struct node_sync_row *row);
 void node_sync_set_dead(struct node_sync *s, struct node_sync_row *row, const char *why);
 /* What packed was made of is not needed any more: of a dead row. */
 void node_sync_shrink(struct node_sync_row *row);
+/* The one that died first, if there are more than keep dead ones and all that live have been told
+ * of its death; NULL: there is none to be forgotten now. */
+struct node_sync_row *node_sync_find_surplus(const struct node_sync *s, size_t keep);
+/* A dead one, as if it had never been; its arg is NULL. */
+void node_sync_forget(struct node_sync *s, struct node_sync_row *row);
 
 /* Each NODE_SYNC_TICK_MS; one that comes late adds no more than two of them to any silence. */
 void node_sync_on_time(struct node_sync *s, uint64_t now_ms);
 /* It seems to be cut off: no silence grows. When somebody is heard again all silence begins anew.
  */
 bool node_sync_is_waiting(const struct node_sync *s);
+/* Time that counted, from the start. */
+uint64_t node_sync_listened_ms(const struct node_sync *s);
 /* A living node that is silent for too long; NULL: there is none. */
 struct node_sync_row *node_sync_find_silent(const struct node_sync *s);
 

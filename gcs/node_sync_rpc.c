@@ -175,6 +175,7 @@ static void on_tick(void *arg)
         snprintf(why, sizeof why, "it said nothing for %d s", NODE_SYNC_SILENCE_MS / 1000);
         gcs_bury_node(g, &row->id, why, on_written, d);
     }
+    gcs_forget_nodes(g);
 }
 
 /* --- what others tell --- */
@@ -184,7 +185,7 @@ void gcs_sync_add(struct gcs_server *g, const struct node_row *row)
     struct node_view v;
 
     node_view_of_row(row, &v);
-    node_sync_add(g->sync, &v);
+    node_sync_add(g->sync, &v)->died_ms = row->end_ms;
     arm(g, true);
 }
 
@@ -196,6 +197,7 @@ bool gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const c
     if (row == NULL || row->state == NODE_SYNC_DEAD)
         return false;
     node_sync_set_dead(g->sync, row, why);
+    row->died_ms = gcs_wall_ms();
     if (h != NULL) {
         reply_died(h->call, why);
         row->arg = NULL;
@@ -251,6 +253,7 @@ static void hold(struct gcs_server *g,
                             .since = is_known ? m->version : 0,
                             .since_ms = loop_now_ms(),
                             .knows_nobody = m->incarnation == 0};
+    row->knows = h->since;
     row->arg = h;
     list_append(&g->held, &h->list);
 }
@@ -285,10 +288,20 @@ static void on_sync(void *arg, struct rpc_call *call)
 
 static void on_located(void *arg, enum err_code code, const struct process_block *block)
 {
+    static char died[] = "its node is dead, and was forgotten";
+    struct unique_id nil = unique_id_nil();
     struct asking *a = arg;
     Ray__C__LocateReply reply = RAY__C__LOCATE_REPLY__INIT;
 
-    if (code != ERR_NONE) {
+    if ((code == ERR_NOT_FOUND || code == ERR_DIED) && gcs_may_return(a->server)) {
+        rpc_call_fail(a->call,
+                      ERR_AWAY,
+                      "find the process: not each node has said yet which ones it has");
+    } else if (code == ERR_DIED) {
+        reply.node_id = (ProtobufCBinaryData){sizeof nil.bytes, nil.bytes};
+        reply.death = died;
+        message_reply(a->call, &reply.base);
+    } else if (code != ERR_NONE) {
         gcs_fail(a->server, a->call, code, "find the process");
     } else {
         struct process_block b = *block;

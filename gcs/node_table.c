@@ -48,6 +48,17 @@ void node_table_set_dead(struct store *store,
     put(store, &dead, STORE_PUT_ANY, done, arg);
 }
 
+void node_table_remove(struct store *store,
+                       const struct unique_id *id,
+                       store_done_f done,
+                       void *arg)
+{
+    char key[ID_HEX_MAX];
+
+    id_hex(id->bytes, sizeof id->bytes, key);
+    store->ops->remove(store, TABLE, key, done, arg);
+}
+
 static void got(void *arg, enum err_code code, const void *value, size_t size)
 {
     struct getting *g = arg;

@@ -50,6 +50,11 @@ void node_table_set_dead(struct store *store,
                          const struct node_row *row,
                          store_done_f done,
                          void *arg);
+/* ERR_NOT_FOUND: there is none. */
+void node_table_remove(struct store *store,
+                       const struct unique_id *id,
+                       store_done_f done,
+                       void *arg);
 /* row NULL unless ERR_NONE. ERR_PROTOCOL: what stands there is no row of ours. */
 void node_table_get(struct store *store, const struct unique_id *id, node_row_f done, void *arg);
 /* Each that can be read, in the order of their ids, then row NULL with the code of the end. */

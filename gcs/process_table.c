@@ -86,6 +86,22 @@ struct locating {
 
 static void scan(struct locating *l, uint32_t high);
 
+static void end_locating(struct locating *l, enum err_code code)
+{
+    l->done(l->arg, code, code == ERR_NONE ? &l->found : NULL);
+    free(l);
+}
+
+/* A number without a row: was it ever given? */
+static void on_last(void *arg, enum err_code code, uint32_t last)
+{
+    struct locating *l = arg;
+
+    if (code == ERR_NONE)
+        code = l->process <= last ? ERR_DIED : ERR_NOT_FOUND;
+    end_locating(l, code);
+}
+
 static void scanned(void *arg, enum err_code code, const char *key, const void *value, size_t size)
 {
     struct locating *l = arg;
@@ -102,9 +118,9 @@ static void scanned(void *arg, enum err_code code, const char *key, const void *
         return;
     }
     if (code == ERR_NONE && l->found.n == 0)
-        code = ERR_NOT_FOUND;
-    l->done(l->arg, code, code == ERR_NONE ? &l->found : NULL);
-    free(l);
+        job_table_last_process(l->store, 0, on_last, l);
+    else
+        end_locating(l, code);
 }
 
 static void scan(struct locating *l, uint32_t high)
@@ -154,7 +170,7 @@ static void on_holder(void *arg, enum err_code code, const struct process_block 
 
     if (code == ERR_NONE)
         end_holding(h, unique_id_eq(&found->node, &b->node) ? ERR_NONE : ERR_EXISTS);
-    else if (code != ERR_NOT_FOUND)
+    else if (code != ERR_NOT_FOUND && code != ERR_DIED)
         end_holding(h, code);
     else if (h->is_first_free)
         write_row(h->store, b, STORE_PUT_NEW, end_holding, h);
@@ -173,4 +189,51 @@ void process_table_hold(struct store *store,
 
     *h = (struct holding){.store = store, .block = *block, .done = done, .arg = arg};
     process_table_locate(store, block->first, on_holder, h);
+}
+
+/* --- remove --- */
+
+struct removing {
+    struct store *store;
+    struct unique_id node;
+    size_t n_open; /* removals, and the scan */
+    enum err_code code;
+    store_done_f done;
+    void *arg;
+};
+
+static void removed(void *arg, enum err_code code)
+{
+    struct removing *r = arg;
+
+    if (code != ERR_NONE && code != ERR_NOT_FOUND)
+        r->code = code;
+    if (--r->n_open > 0)
+        return;
+    r->done(r->arg, r->code);
+    free(r);
+}
+
+static void on_block(void *arg, enum err_code code, const char *key, const void *value, size_t size)
+{
+    struct removing *r = arg;
+    struct process_block b;
+
+    if (key == NULL) {
+        removed(r, code);
+    } else if (process_block_unpack(value, size, &b) == 0 && unique_id_eq(&b.node, &r->node)) {
+        r->n_open++;
+        r->store->ops->remove(r->store, TABLE, key, removed, r);
+    }
+}
+
+void process_table_remove(struct store *store,
+                          const struct unique_id *node,
+                          store_done_f done,
+                          void *arg)
+{
+    struct removing *r = xmalloc(sizeof *r);
+
+    *r = (struct removing){.store = store, .node = *node, .n_open = 1, .done = done, .arg = arg};
+    store->ops->scan(store, TABLE, "", on_block, r);
 }

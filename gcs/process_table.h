@@ -31,8 +31,13 @@ void process_table_hold(struct store *store,
                         const struct process_block *block,
                         store_done_f done,
                         void *arg);
-/* The block that has this number; ERR_NOT_FOUND: it was given to nobody. block NULL unless
- * ERR_NONE. */
+/* All blocks of this node, which is dead. */
+void process_table_remove(struct store *store,
+                          const struct unique_id *node,
+                          store_done_f done,
+                          void *arg);
+/* The block that has this number; ERR_NOT_FOUND: it was given to nobody; ERR_DIED: to a node whose
+ * blocks were removed. block NULL unless ERR_NONE. */
 void process_table_locate(struct store *store, uint32_t process, process_block_f done, void *arg);
 
 #endif /* GCS_PROCESS_TABLE_H */

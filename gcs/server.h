@@ -24,6 +24,7 @@ struct gcs_server_config {
     uint64_t patience_ms;           /* node_sync_set_patience */
     size_t subscriber_bytes;        /* news that wait for one subscriber, at most; 0: 16 MiB */
     uint64_t subscriber_timeout_ms; /* without a poll it is forgotten; 0: 300000, as Ray's */
+    size_t dead_nodes;              /* rows of so many are kept */
     /* It serves: port, cluster id in hex, incarnation. */
     void (*on_ready)(void *arg, int port, const char *cluster, uint64_t incarnation);
     /* It never will, or another GCS took over: a sentence. */

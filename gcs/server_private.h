@@ -17,6 +17,7 @@ struct gcs_server {
     struct rpc_server *rpc;
     struct store *store;
     bool is_ready, is_loading, is_redis;
+    bool is_forgetting; /* node_death.c: a dead node's rows are being removed */
     struct unique_id cluster;
     uint64_t incarnation;
     /* node_sync_rpc.c */
@@ -73,6 +74,10 @@ void gcs_bury_node(struct gcs_server *g,
                    const char *why,
                    store_done_f done,
                    void *arg);
+/* Dead ones beyond config.dead_nodes are forgotten, the oldest first, one after the other. */
+void gcs_forget_nodes(struct gcs_server *g);
+/* A node without a row here may be one whose row is lost. */
+bool gcs_may_return(const struct gcs_server *g);
 /* Jobs that a former GCS did not come to end: their driver's node is dead. */
 void gcs_end_jobs_of_dead(struct gcs_server *g);
 

@@ -37,6 +37,7 @@ static void usage(FILE *out)
           "  --subscriber-bytes=N  news that may wait for one subscriber, then the oldest go "
           "(16777216)\n"
           "  --subscriber-timeout-ms=N  without a poll a subscriber is forgotten (300000)\n"
+          "  --dead-nodes=N        so many are remembered, older ones are forgotten (1000)\n"
           "  --ready-fd=N          say there when it serves: \"ready PORT CLUSTER INCARNATION\"\n"
           "  --version, --help\n"
           "The token is RAY_AUTH_TOKEN, or in the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.\n",
@@ -56,6 +57,7 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         {"patience-ms", required_argument, NULL, 'p'},
         {"subscriber-bytes", required_argument, NULL, 's'},
         {"subscriber-timeout-ms", required_argument, NULL, 't'},
+        {"dead-nodes", required_argument, NULL, 'd'},
         {"ready-fd", required_argument, NULL, 'f'},
         {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},
@@ -93,6 +95,9 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
             break;
         case 't':
             c->subscriber_timeout_ms = strtoul(optarg, &end, 10);
+            break;
+        case 'd':
+            c->dead_nodes = strtoull(optarg, &end, 10);
             break;
         case 'f':
             *ready_fd = (int)strtol(optarg, &end, 10);
@@ -172,6 +177,7 @@ int main(int argc, char **argv)
                                        .patience_ms = 60000,
                                        .subscriber_bytes = 16u << 20,
                                        .subscriber_timeout_ms = 300000,
+                                       .dead_nodes = 1000,
                                        .redis_password = getenv("RAY_REDIS_PASSWORD"),
                                        .on_ready = on_ready,
                                        .on_end = on_end,

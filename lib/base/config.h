@@ -70,6 +70,8 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "news that may wait in the GCS for one subscriber; then the oldest go")                      \
     X(SUBSCRIBER_TIMEOUT, "", "RAY_subscriber_timeout_ms", NUMBER, "300000", 100, 86400000, "ms",  \
       "a subscriber that has not polled the GCS for so long is forgotten")                         \
+    X(DEAD_NODES, "", "RAY_maximum_gcs_dead_node_cached_count", NUMBER, "1000", 0, 1000000, "",    \
+      "so many dead nodes are remembered, for a head; older ones are forgotten")                   \
     X(TEMP_DIR, "temp-dir", "RAY_TMPDIR", TEXT, "/tmp/ray", 0, 0, "DIR",                           \
       "session folders are made here")                                                             \
     X(START_TIMEOUT, "", "RAY_start_timeout_ms", NUMBER, "30000", 100, 3600000, "ms",              \

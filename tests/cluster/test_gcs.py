@@ -249,6 +249,10 @@ class Node:
         return self.views.get(other.number, (None, None, None))
 
 
+def redis_cli(gcs, *words):
+    return subprocess.run(["redis-cli", "-s", gcs.redis_path, *words], stdout=subprocess.PIPE, check=False).stdout
+
+
 @pytest.fixture
 def gcs():
     g = Gcs()
@@ -539,8 +543,12 @@ def test_nodes_have_numbers_that_are_located(served):
         reply = served.call(LINK + "Locate", message((1, process)))
         return first(reply, 1)[0], first(reply, 2)
     blocks = [(a, take(a, 256)), (b, take(b, 65536)), (a, take(a, 65536)), (b, take(b, 1))]
+    nobodys = LINK + "Locate", message((1, blocks[-1][1] + 256 + 2000))
+    assert served.error(*nobodys)[0] == grpc.StatusCode.NOT_FOUND
     served.kill(served.server)
     served.start()
+    code, text = served.error(*nobodys)  # its row may be lost, and its node on the way
+    assert code == grpc.StatusCode.UNAVAILABLE and "not each node has said" in text
     blocks.append((b, take(b, 256)))
     for i, (node, at) in enumerate(blocks):
         assert locate(at) == (node.id[0], node.number)
@@ -559,7 +567,6 @@ def test_nodes_have_numbers_that_are_located(served):
     for held in ((0, 1), (1 << 28, 1), ((1 << 28) - 1, 2), (at, 0), (at, 65537)):
         assert served.error(*hello(a, held))[0] == grpc.StatusCode.INVALID_ARGUMENT
     blocks.append((a, at))
-    assert served.error(LINK + "Locate", message((1, blocks[-1][1] + 256)))[0] == grpc.StatusCode.NOT_FOUND
     assert served.error(LINK + "Locate", message((1, 1 << 28)))[0] == grpc.StatusCode.INVALID_ARGUMENT
     assert served.error(LINK + "TakeProcesses", message((2, 1), (3, bytes(28))))[0] == grpc.StatusCode.NOT_FOUND
     assert served.error(LINK + "TakeProcesses", message((2, 1)))[0] == grpc.StatusCode.INVALID_ARGUMENT
@@ -657,9 +664,7 @@ def test_a_gcs_that_was_away_kills_no_node(served):
 def test_a_node_whose_row_was_lost_registers_again_with_its_number(served):
     a = Node(served, 1, start=False)
     served.kill(served.server)
-    served.kill(served.redis)
-    shutil.rmtree(served.dir / "appendonlydir")
-    served.start_redis()
+    redis_cli(served, "DEL", *(f"RAYdefault@{table}" for table in ("NODE", "PROCESS", "COUNTER")))
     served.start()
     assert first(a.ask(), 6) == 1
     info = message((1, a.id), (2, "10.0.0.1"), (5, 1001), (23, 5), (102, a.number + 1000))
@@ -669,6 +674,32 @@ def test_a_node_whose_row_was_lost_registers_again_with_its_number(served):
     info = message((1, bytes([3] * 28)), (2, "10.0.0.1"), (5, 1003), (23, 5), (102, b.number))
     code, text = served.error(NODE + "RegisterNode", message((1, info)))
     assert code == grpc.StatusCode.ALREADY_EXISTS and "given to another" in text
+
+
+def test_dead_nodes_are_forgotten(gcs):
+    """All but the last ones; their numbers are never those of a living process, and they never come back."""
+    gcs.start_redis()
+    gcs.start("--dead-nodes=1")
+    a = Node(gcs, 1)
+    dead = [Node(gcs, mark, start=False) for mark in (2, 3, 4)]
+    blocks = [first(gcs.call(LINK + "TakeProcesses", message((2, 256), (3, node.id))), 1) for node in dead]
+    wait_until(lambda: alive(a) and all(a.sees(node)[0] for node in dead), 10 * slow())
+    for node in dead:
+        gcs.call(NODE + "UnregisterNode", message((1, node.id)))
+    wait_until(lambda: gcs.nodes() == {1: True, 4: False}, 20 * slow())
+    assert all(a.sees(node)[0] is False for node in dead)  # it was told before
+    wait_until(lambda: len(redis_cli(gcs, "HKEYS", "RAYdefault@PROCESS").split()) == 3, 10 * slow())
+    for at in (dead[0].number, blocks[0], blocks[1] + 255):
+        assert "forgotten" in first(gcs.call(LINK + "Locate", message((1, at))), 3).decode()
+    assert "good-bye" in first(gcs.call(LINK + "Locate", message((1, blocks[2]))), 3).decode()
+    assert gcs.error(LINK + "Locate", message((1, blocks[2] + 256)))[0] == grpc.StatusCode.NOT_FOUND
+    assert first(dead[0].ask(), 6) == 1
+    info = message((1, dead[0].id), (2, "10.0.0.1"), (5, 1002), (23, 5), (102, dead[0].number))
+    code, text = gcs.error(NODE + "RegisterNode", message((1, info)))
+    assert code == grpc.StatusCode.ALREADY_EXISTS and "forgotten" in text
+    gcs.kill(gcs.server)
+    gcs.start("--dead-nodes=0")
+    wait_until(lambda: gcs.nodes() == {1: True}, 20 * slow())
 
 
 def test_a_death_is_told_when_redis_has_it(served):

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from conftest import build_dir, slow, wait_until
-from test_gcs import JOB, LINK, NODE, TOKEN, Gcs, first, message, parse
+from test_gcs import JOB, LINK, NODE, TOKEN, Gcs, first, message, parse, redis_cli
 from test_idle import tell_the_machine
 from test_jobs import ask, facts, leave
 
@@ -92,10 +92,6 @@ def seen(driver):
 def see(driver, *expected):
     """Nodes, CPUs, and perhaps free ones: a driver keeps idle leases."""
     wait_until(lambda: seen(driver)[:len(expected)] == expected, 20 * slow(), f"{expected} is seen")
-
-
-def redis_cli(gcs, *words):
-    return subprocess.run(["redis-cli", "-s", gcs.redis_path, *words], stdout=subprocess.PIPE, check=False).stdout
 
 
 def stop_all(cluster, *raylets):

@@ -7,6 +7,7 @@
 
 #include "gcs/job_table.h"
 #include "gcs/node_table.h"
+#include "gcs/process_table.h"
 #include "gcs/store_memory.h"
 #include "gcs/store_redis.h"
 #include "lib/base/log.h"
@@ -370,6 +371,76 @@ START_TEST(test_process_numbers_come_in_blocks)
 }
 END_TEST
 
+static struct process_block at;
+
+static void on_located(void *arg, enum err_code code, const struct process_block *block)
+{
+    done(arg, code);
+    at = block != NULL ? *block : (struct process_block){.n = 0};
+}
+
+static enum err_code locate(uint32_t process)
+{
+    process_table_locate(s, process, on_located, NULL);
+    run();
+    return codes[(n_done - 1) % 16];
+}
+
+static enum err_code hold(const struct unique_id *node, uint32_t from, uint32_t n)
+{
+    struct process_block b = {.first = from, .n = n, .node = *node, .node_number = 9};
+
+    process_table_hold(s, &b, done, NULL);
+    run();
+    return codes[(n_done - 1) % 16];
+}
+
+/* One that was given and is nobody's any more is told from one that nobody had. */
+START_TEST(test_blocks_of_dead_nodes_are_removed)
+{
+    struct unique_id a = {{1}}, b = {{2}};
+
+    process_table_take(s, &a, 0, 1, on_block, NULL);
+    process_table_take(s, &a, 1, 256, on_block, NULL);
+    process_table_take(s, &b, 0, 1, on_block, NULL);
+    process_table_take(s, &a, 1, 65536, on_block, NULL);
+    run();
+    ck_assert_int_eq(locate(65794), ERR_NONE);
+    ck_assert(unique_id_eq(&at.node, &a));
+    process_table_remove(s, &a, done, NULL);
+    run();
+    ck_assert_int_eq(codes[(n_done - 1) % 16], ERR_NONE);
+    ck_assert_int_eq(locate(1), ERR_DIED);
+    ck_assert_int_eq(locate(257), ERR_DIED);
+    ck_assert_int_eq(locate(65794), ERR_DIED);
+    ck_assert_int_eq(locate(65795), ERR_NOT_FOUND);
+    ck_assert_int_eq(locate(258), ERR_NONE);
+    ck_assert(unique_id_eq(&at.node, &b));
+    process_table_remove(s, &a, done, NULL); /* it has none */
+    run();
+    ck_assert_int_eq(codes[(n_done - 1) % 16], ERR_NONE);
+}
+END_TEST
+
+START_TEST(test_blocks_whose_rows_were_lost_are_held)
+{
+    struct unique_id a = {{1}}, b = {{2}};
+
+    ck_assert_int_eq(locate(300), ERR_NOT_FOUND);
+    ck_assert_int_eq(hold(&a, 257, 256), ERR_NONE);
+    ck_assert_int_eq(hold(&a, 257, 256), ERR_NONE);
+    ck_assert_int_eq(locate(512), ERR_NONE);
+    ck_assert(unique_id_eq(&at.node, &a));
+    ck_assert_uint_eq(at.node_number, 9);
+    ck_assert_int_eq(hold(&b, 257, 256), ERR_EXISTS);
+    ck_assert_int_eq(hold(&b, 512, 256), ERR_EXISTS);
+    ck_assert_int_eq(hold(&b, 2, 256), ERR_EXISTS);
+    ck_assert_int_eq(hold(&b, 1, 256), ERR_NONE);
+    ck_assert_int_eq(locate(256), ERR_NONE);
+    ck_assert(unique_id_eq(&at.node, &b));
+}
+END_TEST
+
 static struct node_row found;
 
 static void on_node(void *arg, enum err_code code, const struct node_row *given)
@@ -519,6 +590,8 @@ int main(void)
         tcase_add_test(t, test_destroy_cancels_what_is_open);
         tcase_add_test(t, test_job_numbers_are_never_given_twice);
         tcase_add_test(t, test_process_numbers_come_in_blocks);
+        tcase_add_test(t, test_blocks_of_dead_nodes_are_removed);
+        tcase_add_test(t, test_blocks_whose_rows_were_lost_are_held);
         tcase_add_test(t, test_a_dead_node_does_not_register_again);
         tcase_add_test(t, test_rows_of_nodes_and_jobs);
         tcase_add_test(t, test_what_somebody_holds_is_not_given_again);

@@ -285,6 +285,47 @@ START_TEST(test_many_nodes_are_found)
 }
 END_TEST
 
+/* The number of the one to be forgotten; 0: none. */
+static uint32_t surplus(size_t keep)
+{
+    const struct node_sync_row *row = node_sync_find_surplus(s, keep);
+
+    return row != NULL ? row->number : 0;
+}
+
+START_TEST(test_the_oldest_dead_is_forgotten_when_all_know)
+{
+    struct node_sync_row *row[6];
+
+    for (uint8_t i = 1; i < 6; i++)
+        row[i] = add(i);
+    for (int i = 3; i < 6; i++) {
+        node_sync_set_dead(s, row[i], "");
+        row[i]->died_ms = 100 - (uint64_t)i; /* the last of them died first */
+    }
+    ck_assert_uint_eq(surplus(3), 0);
+    ck_assert_uint_eq(surplus(2), 0); /* nobody knows yet */
+    row[1]->knows = node_sync_version(s);
+    row[2]->knows = row[5]->version - 1;
+    ck_assert_uint_eq(surplus(2), 0);
+    ck_assert(node_sync_set_dying(row[2])); /* it may come back */
+    ck_assert_uint_eq(surplus(2), 0);
+    row[2]->knows = row[5]->version;
+    ck_assert_uint_eq(surplus(2), 5);
+    node_sync_forget(s, row[5]);
+    ck_assert_uint_eq(surplus(2), 0);
+    ck_assert_uint_eq(surplus(0), 4);
+    ck_assert_ptr_null(node_sync_find_number(s, 5));
+    struct unique_id id = {.bytes = {5}};
+    ck_assert_ptr_null(node_sync_find(s, &id));
+    ck_assert_str_eq(changed_after(0), "1 2 3 4 ");
+    node_sync_set_dead(s, row[2], "");
+    node_sync_set_dead(s, row[1], "");
+    ck_assert_uint_eq(surplus(5), 0);
+    ck_assert_uint_eq(surplus(0), 2);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("node_sync");
@@ -302,6 +343,7 @@ int main(void)
     tcase_add_test(t, test_inv_6_the_dead_stay_dead);
     tcase_add_test(t, test_a_death_that_was_not_written_is_none);
     tcase_add_test(t, test_many_nodes_are_found);
+    tcase_add_test(t, test_the_oldest_dead_is_forgotten_when_all_know);
     suite_add_tcase(suite, t);
     SRunner *r = srunner_create(suite);
     srunner_run_all(r, CK_NORMAL);

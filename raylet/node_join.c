@@ -43,7 +43,8 @@ static void welcome(struct process *p)
                              .node = n->id,
                              .worker = p->id,
                              .slot = p->slot,
-                             .node_number = n->number};
+                             .node_number = n->number,
+                             .in_cluster = n->peers != NULL};
     size_t size = sizeof w;
     const char *strings[] = {n->session.dir,
                              n->config.node_name != NULL ? n->config.node_name : "head",

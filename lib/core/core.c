@@ -156,7 +156,7 @@ void core_on_welcome(const uint8_t *body, size_t size, int fd)
             core.board = NULL;
         close(fd);
     }
-    if (w->node_number != 0)
+    if (w->in_cluster)
         submit_set_linger(core.submit, SUBMIT_LINGER_NS);
     core.spin_ns = 2 * (w->wake_ns > 0 ? w->wake_ns : DEFAULT_WAKE_NS);
     core.borrow = borrow_create(core.refs, w->process);

@@ -190,7 +190,7 @@ void owner_locate(struct task *t)
     uint64_t most = 0;
 
     t->node = 0;
-    if (t->n_ref_args == 0 || core.welcome.node_number == 0)
+    if (t->n_ref_args == 0 || !core.welcome.in_cluster)
         return;
     owner_for_each_held(t, locate, &l);
     for (unsigned i = 0; i < l.n; i++)

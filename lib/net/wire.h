@@ -226,7 +226,8 @@ struct wire_welcome {
     struct unique_id cluster, node, worker;
     char build[32];
     uint32_t slot;        /* of this process on the board */
-    uint32_t node_number; /* of this node in the cluster (D14); 0: it has none, being alone */
+    uint32_t node_number; /* of this node in the cluster (D14) */
+    uint8_t in_cluster;   /* 1: of several nodes, now or later */
 } __attribute__((packed));
 
 /* any -> any: typed refusal; followed by the sentence (not terminated). The sender closes the link.

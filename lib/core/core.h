@@ -229,8 +229,9 @@ int core_get_object(uint64_t ref, struct core_object *out);
  * does. What is in other nodes' stores is asked for then, since it is to be read. CORE_OK, whatever
  * ended it; CORE_ESTALE; CORE_ENOMEM: it did not wait. */
 int core_await_all(const uint64_t *refs, size_t n, int64_t timeout_ms, size_t *error);
-/* ready[i] for the first num_returns ready refs in input order. CORE_OK, CORE_ETIMEOUT when fewer
- * (flags are set all the same), CORE_EARG (0, too many, duplicates), CORE_ESTALE. */
+/* ready[i] for the first num_returns refs in input order that are ready and on this machine: those
+ * elsewhere are asked for, all of them, and go on coming when it returns. CORE_OK, CORE_ETIMEOUT
+ * when fewer (flags are set all the same), CORE_EARG (0, too many, duplicates), CORE_ESTALE. */
 int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready);
 int core_retain(uint64_t ref);
 int core_release(uint64_t ref);

@@ -480,6 +480,13 @@ int pull_bring(const struct wire_stored *s,
 /* Those of these refs that are elsewhere will be read, one after the other: ask for the first of
  * them at once, as much as a part of the store. */
 void pull_ahead(const uint64_t *refs, size_t n);
+/* Nobody need wait for this ready value any more: it is on this machine, or a get will say why it
+ * cannot be. */
+bool pull_is_here(const struct record *r);
+/* Those of these refs that are ready and not here are waited for: as many are asked for as a part
+ * of the store holds, one always; owner_tell is called for each that comes, or cannot. It stays
+ * wanted when the wait is over. false: not all are asked for yet. */
+bool pull_for_wait(const uint64_t *refs, size_t n);
 /* This record does not want it any more. */
 void pull_end_record(const struct wire_key *key, uint64_t word);
 /* A task has come, with these arguments: those that are elsewhere are asked for. */

@@ -362,13 +362,12 @@ int core_get_object(uint64_t ref, struct core_object *out)
     return r != NULL ? CORE_OK : CORE_ESTALE;
 }
 
-/* How many of them are ready; a code if one is stale, or there twice. */
-static int count_ready(const uint64_t *refs, size_t n, size_t *n_ready)
+/* A code if one is stale, or there twice. Each is held otherwise. */
+static int hold_distinct(const uint64_t *refs, size_t n)
 {
     int code = CORE_OK;
     size_t n_marked = 0;
 
-    *n_ready = 0;
     for (; n_marked < n; n_marked++) {
         struct record *r = ref_table_find(core.refs, refs[n_marked]);
         if (r == NULL || (r->flags & REF_MARKED) != 0) {
@@ -376,14 +375,35 @@ static int count_ready(const uint64_t *refs, size_t n, size_t *n_ready)
             break;
         }
         r->flags |= REF_MARKED;
-        *n_ready += r->state == REF_READY;
     }
-    while (n_marked-- > 0)
-        ref_table_at(core.refs, (uint32_t)refs[n_marked])->flags &= (uint16_t)~REF_MARKED;
+    while (n_marked-- > 0) {
+        struct record *r = ref_table_at(core.refs, (uint32_t)refs[n_marked]);
+        r->flags &= (uint16_t) ~(REF_MARKED | REF_CAME);
+        r->held += code == CORE_OK;
+    }
     return code;
 }
 
+/* How many are ready and on this machine; and ready elsewhere. */
+static size_t count_here(const uint64_t *refs, size_t n, size_t *n_elsewhere)
+{
+    size_t n_here = 0;
+
+    *n_elsewhere = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
+        if (r->state != REF_READY)
+            continue;
+        if (pull_is_here(r))
+            n_here++;
+        else
+            ++*n_elsewhere;
+    }
+    return n_here;
+}
+
 #define SPARE_MAX 16384
+#define LOOKS     64 /* at all refs, of one wait for them */
 
 /* What waiting for many needs, kept for the next time: a warm program does not allocate. */
 static struct ref_waiter *spare;
@@ -411,42 +431,47 @@ static void give_waiters(struct ref_waiter *v, size_t n)
     spare_n = n;
 }
 
-/* Until n_missing more of them are ready, or one that carries an error. CORE_OK: it holds them. */
+/* Until n_missing more of them, which the caller holds, are ready, or one that carries an error;
+ * or, with fetch, for those that are ready something has come. CORE_OK or CORE_ETIMEOUT. */
 static int await_some(const uint64_t *refs,
                       size_t n,
                       size_t n_missing,
                       bool ends_at_error,
-                      int64_t timeout_ms)
+                      bool fetch,
+                      uint64_t deadline)
 {
-    struct waiter w = {.n_missing = (unsigned)n_missing, .ends_at_error = ends_at_error};
+    struct waiter w = {.ends_at_error = ends_at_error};
     size_t n_rws = n;
     struct ref_waiter *rws = take_waiters(&n_rws);
     const struct record *last = NULL;
+    bool is_late = false, is_coming = false;
 
     if (rws == NULL)
         return CORE_ENOMEM;
     list_init(&w.node);
-    uint64_t deadline = core_deadline(timeout_ms);
     for (size_t i = 0; i < n; i++) {
         struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
-        r->held++;
         rws[i] = (struct ref_waiter){.kind = REF_WAITER_THREAD, .u.thread = &w};
-        if (r->state != REF_PENDING)
+        if (r->state != REF_PENDING && (!fetch || pull_is_here(r)))
             continue;
         owner_ref_add_waiter(r, &rws[i]);
-        last = r;
+        if (r->state == REF_PENDING)
+            last = r;
+        else
+            is_coming = true;
+        w.n_missing++;
     }
-    if (timeout_ms != 0) {
-        while (w.n_missing > 0 && wait_round(&w, deadline, last))
-            continue;
-    } else {
+    if (w.n_missing > n_missing)
+        w.n_missing = (unsigned)n_missing;
+    if (deadline == 0)
         poller_poll();
-    }
+    while (w.n_missing > 0 && !is_late && (!is_coming || core.raylet->link != NULL))
+        is_late = deadline == 0 || !wait_round(&w, deadline, last);
     worker_unblock();
     for (size_t i = 0; i < n; i++)
         owner_ref_remove_waiter(&rws[i]);
     give_waiters(rws, n_rws);
-    return CORE_OK;
+    return is_late ? CORE_ETIMEOUT : CORE_OK;
 }
 
 static void end_await(const uint64_t *refs, size_t n)
@@ -489,11 +514,13 @@ int core_await_all(const uint64_t *refs, size_t n, int64_t timeout_ms, size_t *e
     core_enter();
     int code = core.connected ? find_error(refs, n, &n_pending, &n_elsewhere, error) : CORE_ESTALE;
     if (code == CORE_OK && n_pending > 0 && *error == n) {
-        code = await_some(refs, n, n_pending, true, timeout_ms);
-        if (code == CORE_OK) {
+        for (size_t i = 0; i < n; i++)
+            ref_table_at(core.refs, (uint32_t)refs[i])->held++;
+        uint64_t deadline = timeout_ms != 0 ? core_deadline(timeout_ms) : 0;
+        code = await_some(refs, n, n_pending, true, false, deadline);
+        if (code != CORE_ENOMEM)
             code = find_error(refs, n, &n_pending, &n_elsewhere, error);
-            end_await(refs, n);
-        }
+        end_await(refs, n);
     }
     if (code == CORE_OK && n_elsewhere > 0 && *error == n)
         pull_ahead(refs, n);
@@ -502,9 +529,19 @@ int core_await_all(const uint64_t *refs, size_t n, int64_t timeout_ms, size_t *e
     return code;
 }
 
+/* After how many more events who misses so many looks again: what became ready elsewhere is to be
+ * asked for then, while others are waited for; but a look at all of them takes its time. */
+static size_t next_look(size_t n_missing, bool all_asked)
+{
+    if (!core.welcome.in_cluster)
+        return n_missing;
+    return all_asked ? (n_missing - 1) / LOOKS + 1 : 1;
+}
+
 int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready)
 {
-    size_t n_ready = 0;
+    uint64_t deadline = 0; /* the clock is not looked at for what is there */
+    size_t n_ready = 0, n_elsewhere;
 
     if (core_is_forked())
         return CORE_EFORKED;
@@ -514,23 +551,34 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
         return CORE_EARG;
     core_lock();
     core_enter();
-    int code = core.connected ? count_ready(refs, n, &n_ready) : CORE_ESTALE;
-    bool must_wait = code == CORE_OK && n_ready < num_returns;
-    if (must_wait) {
-        code = await_some(refs, n, num_returns - n_ready, false, timeout_ms);
-        must_wait = code == CORE_OK; /* it holds them */
+    int code = core.connected ? hold_distinct(refs, n) : CORE_ESTALE;
+    bool is_held = code == CORE_OK;
+    while (code == CORE_OK) {
+        bool all_asked = true;
+        n_ready = count_here(refs, n, &n_elsewhere);
+        if (n_elsewhere > 0) {
+            all_asked = pull_for_wait(refs, n);
+            peer_flush(core.raylet); /* who has the role may be asleep */
+            n_ready = count_here(refs, n, &n_elsewhere);
+        }
+        if (n_ready >= num_returns)
+            break;
+        if (deadline == 0 && timeout_ms != 0)
+            deadline = core_deadline(timeout_ms);
+        size_t n_events = next_look(num_returns - n_ready, all_asked);
+        code = await_some(refs, n, n_events, false, true, deadline);
     }
     n_ready = 0;
-    for (size_t i = 0; i < n && code == CORE_OK; i++) {
+    for (size_t i = 0; i < n && is_held && code != CORE_ENOMEM; i++) {
         const struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
-        ready[i] = n_ready < num_returns && r->state == REF_READY;
+        ready[i] = n_ready < num_returns && r->state == REF_READY && pull_is_here(r);
         n_ready += ready[i];
     }
-    if (must_wait)
+    if (is_held)
         end_await(refs, n);
     core_leave();
     core_unlock();
-    return code == CORE_OK && n_ready < num_returns ? CORE_ETIMEOUT : code;
+    return code == CORE_ETIMEOUT && n_ready >= num_returns ? CORE_OK : code;
 }
 
 int core_retain(uint64_t ref)

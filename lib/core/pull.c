@@ -150,6 +150,16 @@ static void request(struct pull *p, const struct wire_stored *s, enum wire_pull 
 
 /* --- answers --- */
 
+/* What the record's program wanted is there, or cannot be had. */
+static void came(struct record *r, uint64_t place)
+{
+    if (place != 0 && r->u.stored.pin == REF_NO_PIN)
+        r->u.stored.copy = place;
+    r->flags |= REF_CAME;
+    if (r->waiters != NULL)
+        owner_tell(r);
+}
+
 static void tell(struct pull *p, const struct err *why)
 {
     while (!list_empty(&p->waiters)) {
@@ -176,10 +186,10 @@ static void on_pulled(const uint8_t *body, size_t size)
         return; /* it was canceled */
     p->ticket = 0;
     p->place = w.place;
-    struct record *r = p->word != 0 ? ref_table_at(core.refs, (uint32_t)p->word) : NULL;
-    if (r != NULL && r->u.stored.pin == REF_NO_PIN) /* its end would have been told */
-        r->u.stored.copy = w.place;
+    uint64_t word = p->word;
     p->word = 0;
+    if (word != 0) /* it is there: its end would have been told */
+        came(ref_table_at(core.refs, (uint32_t)word), w.place);
     tell(p, NULL);
     end_if_unused(p);
 }
@@ -200,7 +210,10 @@ static void on_failed(const uint8_t *body, size_t size)
             "%.*s",
             (int)(size - sizeof w),
             (const char *)body + sizeof w);
+    uint64_t word = p->word;
     p->ticket = p->word = 0;
+    if (word != 0)
+        came(ref_table_at(core.refs, (uint32_t)word), 0);
     tell(p, &why); /* who has not begun to wait asks once more, and is told then */
     end_if_unused(p);
 }
@@ -373,6 +386,36 @@ void pull_ahead(const uint64_t *refs, size_t n)
         if (p->ticket != 0)
             p->word = refs[i];
     }
+}
+
+bool pull_is_here(const struct record *r)
+{
+    return (r->flags & REF_STORED) == 0 || (r->flags & (REF_FREED | REF_CAME)) != 0
+           || core.store == NULL || core.raylet->link == NULL || may_be_here(&r->u.stored);
+}
+
+bool pull_for_wait(const uint64_t *refs, size_t n)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
+        if (r->state != REF_READY || pull_is_here(r))
+            continue;
+        const struct wire_stored s = refs_stored(r, NODE_UNKNOWN);
+        bytes += s.size;
+        if (bytes > s.size && bytes > most_ahead())
+            return false;
+        struct pull *p = find_or_make(&s.key);
+        if (p == NULL || p->place != 0) { /* a get says so; it came for a task */
+            came(r, p != NULL ? p->place : 0);
+            continue;
+        }
+        if (p->ticket == 0 || p->priority > WIRE_PULL_WAIT)
+            request(p, &s, WIRE_PULL_WAIT);
+        p->word = refs[i];
+    }
+    return true;
 }
 
 void pull_end_record(const struct wire_key *key, uint64_t word)

@@ -54,6 +54,7 @@ enum ref_flag {
     REF_DYING = 32,    /* on its way to the free list */
     REF_ARGUMENT = 64, /* inside an argument of the body that runs here */
     REF_MARKED = 128,  /* seen by whoever looks through many of them, under one lock */
+    REF_CAME = 256, /* a copy of it has come here, or cannot: not asked for again while waiting */
 };
 
 /* A value in the object store of this node or another. */

@@ -205,6 +205,18 @@ def test_the_books_of_each_node_agree(two):
     leave(program)
 
 
+def test_what_is_waited_for_is_here(two):
+    """So the end of the node that made it changes nothing."""
+    program = two.nodes[0].driver()
+    there = ask(program, "make 20000000 7 b=1")
+    assert ask(program, f"bring {there}", timeout=60) == "1"
+    here = ask(program, "put 20000000 7")
+    two.nodes[1].program.kill(signal.SIGTERM)
+    wait_until(lambda: int(ask(program, "cluster", r"cluster (\d+) [\d.]+")) == 1 or None, 20 * slow(), "it is noticed")
+    assert ask(program, f"get {there}", r"sum (\d+)") == ask(program, f"get {here}", r"sum (\d+)")
+    leave(program)
+
+
 @pytest.mark.parametrize("size", [200_000, 20_000_000])
 def test_arguments_go_where_the_task_is(two, size):
     program = two.nodes[0].driver()

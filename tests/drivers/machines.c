@@ -402,6 +402,9 @@ static void obey(const char *line)
         printf("ok %d\n", n_kept - 1);
     } else if (strcmp(what, "get") == 0) {
         print_sum(kept[a]);
+    } else if (strcmp(what, "bring") == 0) {
+        bool ready;
+        printf("ok %d\n", ray_wait(&kept[a], 1, 1, RAY_FOREVER, &ready) == RAY_OK && ready);
     } else if (strcmp(what, "pass") == 0) { /* as an argument to where text is */
         print_text(ray_submit(&ray_fn_check_sum,
                               RAY_OPTIONS(.resources = text),

@@ -52,6 +52,7 @@ int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, st
     static const char strings[] = "/nowhere\0head\0/nowhere/log";
     uint8_t body[sizeof(struct wire_welcome) + sizeof strings];
     struct wire_welcome w = {.protocol = WIRE_PROTOCOL,
+                             .in_cluster = 1,
                              .job = 1,
                              .process = ME,
                              .n_cpus = 2,
@@ -436,6 +437,79 @@ START_TEST(a_value_elsewhere_is_brought_once_for_all_who_read_it)
     ck_assert_uint_eq(f.is_abort, 0);
     ck_assert(!is_first_freed());
     ck_assert_uint_eq(count(WIRE_STORE_PULL_CANCEL), 0);
+}
+END_TEST
+
+static struct waiting {
+    pthread_t thread;
+    uint64_t refs[3];
+    size_t num_returns;
+    bool ready[3];
+    int code;
+} waiting;
+
+static void *wait_for_them(void *arg)
+{
+    struct waiting *w = arg;
+
+    w->code = core_wait(w->refs, 3, w->num_returns, -1, w->ready);
+    return NULL;
+}
+
+static void start_wait(size_t num_returns, struct record **r)
+{
+    for (int i = 0; i < 3; i++)
+        waiting.refs[i] = record_word(r[i]);
+    waiting.num_returns = num_returns;
+    ck_assert_int_eq(pthread_create(&waiting.thread, NULL, wait_for_them, &waiting), 0);
+}
+
+START_TEST(what_is_waited_for_is_brought)
+{
+    struct wire_key keys[3];
+    struct record *r[3];
+    struct core_value v;
+    bool ready;
+
+    join_as(false);
+    for (int i = 0; i < 3; i++) {
+        r[i] = make_numbered(COUNTER + (uint64_t)i);
+        keys[i] = key_of_ours();
+        keys[i].counter += (uint64_t)i;
+    }
+    /* who does not wait has asked for it */
+    uint64_t word = record_word(r[0]);
+    ck_assert_int_eq(core_wait(&word, 1, 1, 0, &ready), CORE_ETIMEOUT);
+    ck_assert(!ready);
+    start_wait(2, r);
+    await(WIRE_STORE_PULL, 1);                 /* an eighth of the store has no room for two */
+    say_failed(0, ERR_DIED, "node 2 is dead"); /* what a get says */
+    await(WIRE_STORE_PULL, 2);
+    fill_entry(3, &keys[1], SIZE);
+    say_pulled(1, 3);
+    pthread_join(waiting.thread, NULL);
+    ck_assert_int_eq(waiting.code, CORE_OK);
+    ck_assert(waiting.ready[0] && waiting.ready[1] && !waiting.ready[2]);
+    ck_assert_int_eq(core_get(record_word(r[1]), 0, &v), CORE_OK);
+    ck_assert_uint_eq(v.meta, WIRE_META_RAW);
+    core_value_drop(&v);
+    await(WIRE_STORE_PULL, 3); /* though two were enough */
+    for (unsigned i = 0; i < 3; i++) {
+        struct wire_store_pull w = nth_pull(i);
+        ck_assert_mem_eq(&w.key, &keys[i], sizeof keys[i]);
+        ck_assert_uint_eq(w.priority, WIRE_PULL_WAIT);
+    }
+    ck_assert_uint_eq(count(WIRE_STORE_PULL_CANCEL), 0); /* it still comes */
+    fill_entry(4, &keys[2], SIZE);
+    say_pulled(2, 4);
+    turn();
+    start_wait(3, r); /* the failed one is tried again */
+    await(WIRE_STORE_PULL, 4);
+    unix_link_destroy(raylet);
+    pthread_join(waiting.thread, NULL);
+    ck_assert_int_eq(waiting.code, CORE_OK);
+    for (int i = 0; i < 3; i++)
+        ck_assert_uint_eq(r[i]->held, 0);
 }
 END_TEST
 
@@ -1282,6 +1356,7 @@ int main(void)
     TCase *t = tcase_create("pull");
 
     tcase_add_test(t, a_value_elsewhere_is_brought_once_for_all_who_read_it);
+    tcase_add_test(t, what_is_waited_for_is_brought);
     tcase_add_test(t, who_reads_what_cannot_be_brought_is_told_why);
     tcase_add_test(t, a_copy_that_is_gone_is_brought_again);
     tcase_add_test(t, who_does_not_wait_finds_it_later);

@@ -190,7 +190,8 @@ int ray_get_many_to(const ray_ref *refs, size_t n, ray_slot out, int64_t timeout
  * there. */
 void ray_drop(ray_view *view);
 /* ready[i] becomes true for the first num_returns ready refs in input order, false for the others.
- * Ready is a value on this machine (Ray's fetch_local).
+ * Ready is a value on this machine (Ray's fetch_local): what is elsewhere is brought here, also
+ * when the wait has ended. One that cannot be is ready, too: ray_get says why.
  * A ref that carries an error is ready. RAY_OK; RAY_ETIMEOUT when fewer are ready (ready is set all
  * the same); RAY_EARG: duplicates, or num_returns not in 1..n; RAY_ESTALE. n = 0 is RAY_OK. */
 int ray_wait(const ray_ref *refs, size_t n, size_t num_returns, int64_t timeout_ms, bool *ready);

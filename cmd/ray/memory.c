@@ -284,7 +284,7 @@ static bool choose(const char *what, const char *value, const char *const *names
             *out = i;
             return true;
         }
-    fprintf(stderr, "ray memory: %s cannot be %s; see ray memory --help\n", what, value);
+    fprintf(stderr, "ray memory: %s cannot be %.100s; see ray memory --help\n", what, value);
     return false;
 }
 
@@ -298,7 +298,7 @@ static bool set_number(const char *what, const char *value, double max, double *
         return true;
     }
     fprintf(stderr,
-            "ray memory: %s must be a number above 0 and at most %.0f, not %s\n",
+            "ray memory: %s must be a number above 0 and at most %.0f, not %.100s\n",
             what,
             max,
             value);

@@ -17,20 +17,19 @@
 #include "lib/base/remove_tree.h"
 #include "tests/bench/bench.h"
 
-#define RUNS 7
+#define RUNS  7
+#define CROWD 64 /* nodes that come at once */
 
 static char ray[600], folder[64];
 
-/* The time of a `ray` command, in milliseconds; -1: it failed. */
-static double run(const char *const *words)
+/* A `ray` command that runs. */
+static pid_t begin(const char *const *words)
 {
     const char *argv[16] = {"ray"};
     size_t n = 1;
-    int status;
 
     for (; *words != NULL && n < 15; words++)
         argv[n++] = *words;
-    uint64_t t = clock_now_ns();
     pid_t pid = fork();
     if (pid == 0) {
         int null = open("/dev/null", O_WRONLY);
@@ -38,6 +37,16 @@ static double run(const char *const *words)
         execv(ray, (char *const *)(uintptr_t)argv);
         _exit(127);
     }
+    return pid;
+}
+
+/* The time of a `ray` command, in milliseconds; -1: it failed. */
+static double run(const char *const *words)
+{
+    int status;
+    uint64_t t = clock_now_ns();
+    pid_t pid = begin(words);
+
     if (waitpid(pid, &status, 0) != pid || status != 0)
         return -1;
     return (double)(clock_now_ns() - t) / 1e6;
@@ -60,24 +69,15 @@ static long number_in(const char *pid, const char *file, const char *name)
     return number;
 }
 
-/* A name that outlives the row. */
-static const char *keep(const char *name, const char *what)
-{
-    static char kept[16][48];
-    static size_t n;
-
-    if (n == 16)
-        return "";
-    snprintf(kept[n], sizeof kept[n], "%s of a head, %s", name, what);
-    return kept[n++];
-}
-
 static void add_daemon(const char *pid)
 {
     static const struct {
-        const char *name;
+        const char *name, *pss, *threads; /* rows go to another process: literals */
         double budget_mb;
-    } known[] = {{"ray::supervisor", 2}, {"redis-server", 0}, {"gcs_server", 16}, {"raylet", 16}};
+    } known[] = {{"ray::supervisor", "idle PSS of a supervisor", "threads of a supervisor", 2},
+                 {"redis-server", "idle PSS of redis-server", "threads of redis-server", 0},
+                 {"gcs_server", "idle PSS of gcs_server", "threads of gcs_server", 16},
+                 {"raylet", "idle PSS of a head's raylet", "threads of a head's raylet", 16}};
     char path[300], name[32] = "";
     FILE *f;
 
@@ -90,14 +90,14 @@ static void add_daemon(const char *pid)
     fclose(f);
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(name, known[i].name) == 0) {
-            bench_add((struct row){keep(name, "idle PSS"),
+            bench_add((struct row){known[i].pss,
                                    (double)number_in(pid, "smaps_rollup", "Pss:") / 1024,
                                    "MiB",
                                    known[i].budget_mb,
                                    known[i].budget_mb > 0 ? "the budget itself" : "",
                                    known[i].budget_mb > 0 ? 1 : 0,
                                    false});
-            bench_add((struct row){keep(name, "threads"),
+            bench_add((struct row){known[i].threads,
                                    (double)number_in(pid, "status", "Threads:"),
                                    "",
                                    0,
@@ -207,6 +207,29 @@ static void tasks_there(const char *address, const char *head, bool quick)
     ray_shutdown();
 }
 
+/* Many nodes join at once: until the last of them is ready. */
+static void crowd(const char *address, const char *temp)
+{
+    pid_t pids[CROWD];
+    int status, n_failed = 0;
+    uint64_t t = clock_now_ns();
+
+    for (int i = 0; i < CROWD; i++)
+        pids[i] = begin((const char *const[]){"start",
+                                              address,
+                                              "--node-ip-address=127.0.0.1",
+                                              "--num-cpus=1",
+                                              "--object-store-memory=4194304",
+                                              temp,
+                                              NULL});
+    for (int i = 0; i < CROWD; i++)
+        n_failed += waitpid(pids[i], &status, 0) != pids[i] || status != 0;
+    t = clock_now_ns() - t;
+    if (n_failed > 0)
+        exit(1);
+    bench_add((struct row){"64 nodes join a head at once", (double)t / 1e6, "ms", 0, "", 0, false});
+}
+
 static void measure(const char *head, const char *second, bool quick)
 {
     char head_temp[100], second_temp[100], address[100], at[200], port[32] = "";
@@ -237,6 +260,7 @@ static void measure(const char *head, const char *second, bool quick)
         if (i == RUNS - 1) {
             add_daemons(head);
             tasks_there(port, head, quick);
+            crowd(address, second_temp);
         }
         run((const char *const[]){"stop", second_temp, NULL});
         stop[i] = run((const char *const[]){"stop", head_temp, NULL});

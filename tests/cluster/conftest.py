@@ -47,7 +47,7 @@ def as_user(uid):
 def public_build():
     """The build as other users may read it, with a folder "temp" as /tmp is."""
     folder = Path(tempfile.mkdtemp(prefix="ray-public-", dir="/tmp"))
-    for name in ("bin/raylet", "lib/libray.so.1", "tests/drivers/hold"):
+    for name in ("bin/ray", "bin/raylet", "bin/gcs_server", "lib/libray.so.1", "tests/drivers/hold"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(build_dir() / name, folder / name)
     temp = folder / "temp"

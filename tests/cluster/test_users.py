@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two users at once on one machine do not meet, though their sessions lie side by side."""
+import json
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
 
-from conftest import as_user, wait_until
+import pytest
+from conftest import as_user, slow, wait_until
 from test_bad_input import finish, says_why
 
 ANNA, BERT = 12345, 12346
@@ -77,3 +80,68 @@ def test_a_folder_of_another_user(cluster, public_build):
     assert bert.wait() == 0
     runs_a_task(anna)
     finish(anna)
+
+
+class User:
+    """Who starts and stops nodes in the folder that all use."""
+
+    def __init__(self, cluster, public_build, uid):
+        self.cluster, self.build, self.uid = cluster, public_build, uid
+        self.runner, self.temp = as_user(uid), public_build / "temp"
+        self.home = public_build / f"home-{uid}"
+        self.home.mkdir()
+        os.chown(self.home, uid, uid)
+
+    def ray(self, *args, status=0):
+        env = self.cluster.env(HOME=self.home, RAY_TMPDIR=self.temp)
+        env["ASAN_OPTIONS"] += ":detect_leaks=0"  # see conftest's start
+        done = subprocess.run([*self.runner, self.build / "bin/ray", *args], env=env, cwd="/", capture_output=True,
+                              text=True, check=False, timeout=60 * slow())
+        assert done.returncode == status, (args, done)
+        return done
+
+    def start(self, *args):
+        done = self.ray("start", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--object-store-memory=16777216", *args)
+        return re.search(r"cluster (127\.0\.0\.1:\d+), ready", done.stdout)[1]
+
+    def nodes(self):
+        return {n["node_id"] for n in json.loads(self.ray("list", "nodes", "--format=json").stdout) if n["state"] == "ALIVE"}
+
+    def program(self):
+        program = self.cluster.start("/usr/bin/env", *self.runner, self.build / "tests/drivers/hold",
+                                     env={"RAY_TMPDIR": self.temp, "RAY_ADDRESS": "auto"})
+        program.say("init 0")
+        program.expect(r"^ok \d+$")
+        return program
+
+
+@pytest.fixture
+def users(cluster, public_build):
+    both = [User(cluster, public_build, uid) for uid in (ANNA, BERT)]
+    yield both
+    for user in both:
+        user.ray("stop", "--force")
+    cluster.processes_gone(10)
+
+
+def test_two_clusters_of_two_users(users):
+    anna, bert = users
+    addresses = [user.start("--head", "--port=0") for user in users]
+    for user, address in zip(users, addresses):
+        assert user.start(f"--address={address}") == address
+    ids = [user.nodes() for user in users]
+    assert [len(i) for i in ids] == [2, 2] and ids[0].isdisjoint(ids[1])
+    programs = [user.program() for user in users]  # each in its own
+    for user, program in zip(users, programs):
+        runs_a_task(program)
+        assert session_of(program).stat().st_uid == user.uid
+    done = anna.ray("status", f"--address={addresses[1]}", status=1)
+    assert "RAY_AUTH_TOKEN" in done.stderr, done.stderr
+    done = anna.ray("start", f"--address={addresses[1]}", "--node-ip-address=127.0.0.1", status=1)
+    assert "RAY_AUTH_TOKEN" in done.stderr, done.stderr
+    finish(programs[0])
+    assert "Stopped 2 of 2" in anna.ray("stop").stdout
+    runs_a_task(programs[1])
+    assert bert.nodes() == ids[1]
+    finish(programs[1])
+    assert "Stopped 2 of 2" in bert.ray("stop").stdout

@@ -128,13 +128,27 @@ def states(nodes, head):
     return {n["node_name"]: n["state"] for n in rows}
 
 
-def test_a_head_with_a_full_disk_waits(nodes, disk, asker):
+@pytest.fixture
+def redis(disk):
+    """Of somebody else, on the small disk: one that answers what it could not write."""
+    path = disk.folder / "socket"
+    process = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--dir", disk.folder, "--save", "",
+                                "--appendonly", "yes", "--appendfsync", "everysec"], stdout=subprocess.DEVNULL)
+    wait_until(path.exists, 10 * slow(), "its socket")
+    yield path
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("whose", ["private", "external"])
+def test_a_head_with_a_full_disk_waits(request, nodes, disk, asker, whose):
     env = {"RAY_restart_delay_max_ms": 50, "RAY_AUTH_TOKEN": TOKEN}
     nodes.temps.append(disk.folder)
-    head = nodes.head("--node-name=first", temp=disk.folder, env=env)
+    where = [f"--redis-address={request.getfixturevalue('redis')}"] if whose == "external" else []
+    head = nodes.head("--node-name=first", *where, temp=disk.folder, env=env)
     second = nodes.join(head, "second", '--resources={"b": 10}', env=env)
     program = driver(nodes, head)
-    where = counts(ask(program, "needing 2 0 b=1", NODES))
+    there = counts(ask(program, "needing 2 0 b=1", NODES))
     a = asker(head)
     a.goes_on()
     old = head.daemons()
@@ -143,7 +157,7 @@ def test_a_head_with_a_full_disk_waits(nodes, disk, asker):
     wait_until(lambda: len(a.errors) > n + 3, 30 * slow(), "changes wait")
     late = driver(nodes, second, wait=False)
     assert ask(program, "add 500", timeout=40) == "500"  # here and there
-    assert counts(ask(program, "needing 2 0 b=1", NODES)) == where
+    assert counts(ask(program, "needing 2 0 b=1", NODES)) == there
     assert states(nodes, head) == {"first": "ALIVE", "second": "ALIVE"}  # what is known is told
     os.kill(head.daemon("gcs_server"), signal.SIGKILL)
     wait_until(lambda: head.daemon("gcs_server") not in (None, old["gcs_server"]), 10 * slow(), "another gcs_server")

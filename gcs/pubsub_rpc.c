@@ -38,7 +38,7 @@ struct gcs_pubsub {
     struct unique_id publisher;
     struct hub control, observability;
     struct loop_timer *tick;
-    uint32_t *jobs; /* that run, as was told */
+    uint32_t *jobs; /* that run, as was told, by number */
     size_t n_jobs;
 };
 
@@ -390,39 +390,61 @@ void gcs_pubsub_tell_node(struct gcs_server *g, const struct node_row *row)
          size);
 }
 
-static size_t find_job(const struct gcs_pubsub *s, uint32_t job)
+/* Where it is among the jobs, or would be. */
+static size_t place_of(const struct gcs_pubsub *s, uint32_t job)
 {
-    size_t i = 0;
+    size_t low = 0, high = s->n_jobs;
 
-    while (i < s->n_jobs && s->jobs[i] != job)
-        i++;
-    return i;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (s->jobs[middle] < job)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool is_known(const struct gcs_pubsub *s, uint32_t job)
+{
+    size_t at = place_of(s, job);
+
+    return at < s->n_jobs && s->jobs[at] == job;
 }
 
 void gcs_pubsub_know_job(struct gcs_server *g, uint32_t job)
 {
     struct gcs_pubsub *s = g->pubsub;
+    size_t at = place_of(s, job);
 
-    if (find_job(s, job) < s->n_jobs)
+    if (is_known(s, job))
         return;
     if ((s->n_jobs & (s->n_jobs - 1)) == 0)
         s->jobs = xrealloc(s->jobs, 2 * (s->n_jobs + 1) * sizeof *s->jobs);
-    s->jobs[s->n_jobs++] = job;
+    memmove(&s->jobs[at + 1], &s->jobs[at], (s->n_jobs++ - at) * sizeof *s->jobs);
+    s->jobs[at] = job;
+}
+
+static void forget_job(struct gcs_pubsub *s, uint32_t job)
+{
+    size_t at = place_of(s, job);
+
+    memmove(&s->jobs[at], &s->jobs[at + 1], (--s->n_jobs - at) * sizeof *s->jobs);
 }
 
 /* Its row may be written again: by a caller whose first answer was lost, or by two who end it. */
 void gcs_pubsub_tell_job(struct gcs_server *g, uint32_t job, const struct job_row *row)
 {
     struct gcs_pubsub *s = g->pubsub;
-    size_t at = find_job(s, job), size;
+    size_t size;
     uint8_t key[4];
 
-    if ((row->end_ms == 0) == (at < s->n_jobs))
+    if ((row->end_ms == 0) == is_known(s, job))
         return;
     if (row->end_ms == 0)
         gcs_pubsub_know_job(g, job);
     else
-        s->jobs[at] = s->jobs[--s->n_jobs];
+        forget_job(s, job);
     void *bytes = job_row_pack(job, row, &size);
     job_id_bytes(job, key);
     tell(g, RAY__RPC__CHANNEL_TYPE__GCS_JOB_CHANNEL, key, sizeof key, bytes, size);

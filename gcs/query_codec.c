@@ -115,6 +115,90 @@ int query_available_of(const void *bytes,
     return rc;
 }
 
+/* --- changes --- */
+
+void *query_subscribe(const struct query_subscriber *s, enum query_channel channel, size_t *size)
+{
+    struct unique_id id = s->id;
+    Ray__Rpc__GcsSubscriberCommandBatchRequest m =
+        RAY__RPC__GCS_SUBSCRIBER_COMMAND_BATCH_REQUEST__INIT;
+    Ray__Rpc__Command command = RAY__RPC__COMMAND__INIT, *commands[] = {&command};
+    Ray__Rpc__SubMessage subscribe = RAY__RPC__SUB_MESSAGE__INIT;
+
+    command.channel_type = (Ray__Rpc__ChannelType)channel;
+    command.subscribe_message = &subscribe;
+    m.subscriber_id = (ProtobufCBinaryData){sizeof id.bytes, id.bytes};
+    m.n_commands = 1;
+    m.commands = commands;
+    void *bytes = xmalloc(ray__rpc__gcs_subscriber_command_batch_request__get_packed_size(&m) + 1);
+    *size = ray__rpc__gcs_subscriber_command_batch_request__pack(&m, bytes);
+    return bytes;
+}
+
+void *query_poll(const struct query_subscriber *s, size_t *size)
+{
+    struct query_subscriber from = *s;
+    Ray__Rpc__GcsSubscriberPollRequest m = RAY__RPC__GCS_SUBSCRIBER_POLL_REQUEST__INIT;
+
+    m.subscriber_id = (ProtobufCBinaryData){sizeof from.id.bytes, from.id.bytes};
+    m.publisher_id = (ProtobufCBinaryData){sizeof from.publisher.bytes, from.publisher.bytes};
+    m.max_processed_sequence_id = from.heard;
+    void *bytes = xmalloc(ray__rpc__gcs_subscriber_poll_request__get_packed_size(&m) + 1);
+    *size = ray__rpc__gcs_subscriber_poll_request__pack(&m, bytes);
+    return bytes;
+}
+
+static void take_node(const ProtobufCBinaryData *from, struct node_row *rows, size_t *n)
+{
+    if (from->len > 0 && node_row_unpack(from->data, from->len, &rows[*n]) == 0)
+        (*n)++;
+}
+
+static void take_job(const ProtobufCBinaryData *from, struct query_job *rows, size_t *n)
+{
+    if (from->len > 0
+        && job_row_unpack(from->data, from->len, &rows[*n].number, &rows[*n].row) == 0)
+        (*n)++;
+}
+
+int query_news_of(const void *bytes,
+                  size_t size,
+                  struct query_subscriber *s,
+                  struct node_row **nodes,
+                  size_t *n_nodes,
+                  struct query_job **jobs,
+                  size_t *n_jobs,
+                  struct err *err)
+{
+    Ray__Rpc__GcsSubscriberPollReply *m =
+        ray__rpc__gcs_subscriber_poll_reply__unpack(NULL, size, bytes);
+
+    if (m == NULL)
+        return no_reply(err);
+    int rc = check_status(m->status, err);
+    if (rc == 0 && m->publisher_id.len != sizeof s->publisher.bytes)
+        rc = no_reply(err);
+    if (rc == 0) {
+        *nodes = xcalloc(m->n_pub_messages + 1, sizeof **nodes);
+        *jobs = xcalloc(m->n_pub_messages + 1, sizeof **jobs);
+        *n_nodes = *n_jobs = 0;
+        if (memcmp(s->publisher.bytes, m->publisher_id.data, sizeof s->publisher.bytes) != 0)
+            s->heard = 0;
+        memcpy(s->publisher.bytes, m->publisher_id.data, sizeof s->publisher.bytes);
+        s->n_dropped = m->dropped;
+        for (size_t i = 0; i < m->n_pub_messages; i++) {
+            const Ray__Rpc__PubMessage *one = m->pub_messages[i];
+            if (one->sequence_id <= s->heard)
+                continue;
+            s->heard = one->sequence_id;
+            take_node(&one->node_info_message, *nodes, n_nodes);
+            take_job(&one->job_message, *jobs, n_jobs);
+        }
+    }
+    ray__rpc__gcs_subscriber_poll_reply__free_unpacked(m, NULL);
+    return rc;
+}
+
 int query_cluster_of(const void *bytes, size_t size, struct unique_id *out, struct err *err)
 {
     Ray__Rpc__GetClusterIdReply *m = ray__rpc__get_cluster_id_reply__unpack(NULL, size, bytes);

@@ -15,8 +15,10 @@
 #define QUERY_CLUSTER     "/ray.rpc.NodeInfoGcsService/GetClusterId"
 #define QUERY_AVAILABLE   "/ray.rpc.NodeResourceInfoGcsService/GetAllAvailableResources"
 #define QUERY_UNREGISTER  "/ray.rpc.NodeInfoGcsService/UnregisterNode"
+#define QUERY_SUBSCRIBE   "/ray.rpc.ControlPlanePubSubGcsService/GcsSubscriberCommandBatch"
+#define QUERY_POLL        "/ray.rpc.ControlPlanePubSubGcsService/GcsSubscriberPoll"
 
-/* All but the last are asked with no bytes. */
+/* All but the last three are asked with no bytes. */
 void *query_unregister(const struct unique_id *node, size_t *size); /* to be freed */
 
 struct query_job {
@@ -42,6 +44,28 @@ int query_available_of(const void *bytes,
                        struct node_row *rows,
                        size_t n,
                        struct err *err);
+
+/* Who hears of changes, and what it has heard. Before it subscribes it polls, to know whom: nothing
+ * that the GCS tells in between, or a GCS that starts in between, is missed then. */
+enum query_channel { QUERY_CHANNEL_JOBS = 3, QUERY_CHANNEL_NODES = 4 };
+struct query_subscriber {
+    struct unique_id id;
+    struct unique_id publisher; /* all 0: not known */
+    int64_t heard;
+    uint64_t n_dropped; /* what came too fast for it */
+};
+/* To be freed. */
+void *query_subscribe(const struct query_subscriber *s, enum query_channel channel, size_t *size);
+void *query_poll(const struct query_subscriber *s, size_t *size);
+/* The nodes or jobs of an answer, one of the two; rows as above, and *s as it is then. */
+int query_news_of(const void *bytes,
+                  size_t size,
+                  struct query_subscriber *s,
+                  struct node_row **nodes,
+                  size_t *n_nodes,
+                  struct query_job **jobs,
+                  size_t *n_jobs,
+                  struct err *err);
 int query_cluster_of(const void *bytes, size_t size, struct unique_id *out, struct err *err);
 
 #endif /* GCS_QUERY_CODEC_H */

@@ -120,6 +120,11 @@ const char *ask_address(const struct ask *a)
     return a->address;
 }
 
+int ask_timeout(const struct ask *a)
+{
+    return a->timeout_ms;
+}
+
 /* --- a call --- */
 
 static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
@@ -144,23 +149,17 @@ static void turn_end(void *arg)
     (void)arg;
 }
 
-int ask_call(struct ask *a,
-             const char *path,
-             const void *bytes,
-             size_t size,
-             void **reply,
-             size_t *reply_size,
-             struct err *err)
+int ask_call_within(struct ask *a,
+                    int ms,
+                    const char *path,
+                    const void *bytes,
+                    size_t size,
+                    void **reply,
+                    size_t *reply_size,
+                    struct err *err)
 {
     a->is_done = false;
-    rpc_client_call(a->client,
-                    path,
-                    size > 0 ? bytes : "",
-                    size,
-                    (uint32_t)a->timeout_ms,
-                    true,
-                    on_reply,
-                    a);
+    rpc_client_call(a->client, path, size > 0 ? bytes : "", size, (uint32_t)ms, true, on_reply, a);
     while (!a->is_done)
         loop_run(a->loop, turn_end, NULL);
     if (a->err.code == ERR_NONE) {
@@ -174,8 +173,19 @@ int ask_call(struct ask *a,
                        "no GCS answers at %s within %d ms: does the cluster run, and is this its "
                        "head's address?",
                        a->address,
-                       a->timeout_ms);
+                       ms);
     return err_set(err, a->err.code, "%s: %s", a->address, a->err.text);
+}
+
+int ask_call(struct ask *a,
+             const char *path,
+             const void *bytes,
+             size_t size,
+             void **reply,
+             size_t *reply_size,
+             struct err *err)
+{
+    return ask_call_within(a, a->timeout_ms, path, bytes, size, reply, reply_size, err);
 }
 
 /* --- calls to nodes --- */

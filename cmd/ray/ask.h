@@ -18,6 +18,7 @@ struct ask;
 struct ask *ask_open(const struct config *c, int timeout_ms, struct err *err);
 void ask_close(struct ask *a); /* NULL is fine */
 const char *ask_address(const struct ask *a);
+int ask_timeout(const struct ask *a);
 
 /* *reply is the caller's to free. -1: err names the address and what to do. */
 int ask_call(struct ask *a,
@@ -27,6 +28,16 @@ int ask_call(struct ask *a,
              void **reply,
              size_t *reply_size,
              struct err *err);
+/* The same for an answer that may take its time: ERR_TIMEOUT after ms, ERR_AWAY at once if the
+ * connection breaks. */
+int ask_call_within(struct ask *a,
+                    int ms,
+                    const char *path,
+                    const void *bytes,
+                    size_t size,
+                    void **reply,
+                    size_t *reply_size,
+                    struct err *err);
 
 /* A call without bytes to servers of the cluster's nodes, all at once. host: an IP address or a
  * name, borrowed. */

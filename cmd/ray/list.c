@@ -7,6 +7,7 @@
 #include "cmd/ray/commands.h"
 #include "cmd/ray/nodes.h"
 #include "cmd/ray/query.h"
+#include "cmd/ray/watch.h"
 #include "gcs/job_codec.h"
 #include "gcs/query_codec.h"
 #include "lib/base/flags.h"
@@ -82,66 +83,87 @@ json_t *nodes_as_json(const struct node_row *rows, size_t n)
     return list;
 }
 
-static json_t *list_nodes(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
+static json_t *read_nodes(struct ask *a, struct err *err)
 {
-    struct ask *a = ask_open(c, timeout_ms, err);
     struct node_row *rows;
     json_t *list = NULL;
     void *reply;
     size_t size, n;
 
-    *is_whole = true; /* one answer has all */
-    if (a != NULL && ask_call(a, QUERY_NODES, NULL, 0, &reply, &size, err) == 0) {
-        if (query_nodes_of(reply, size, &rows, &n, err) == 0) {
-            list = nodes_as_json(rows, n);
-            free(rows);
-        }
-        free(reply);
+    if (ask_call(a, QUERY_NODES, NULL, 0, &reply, &size, err) != 0)
+        return NULL;
+    if (query_nodes_of(reply, size, &rows, &n, err) == 0) {
+        list = nodes_as_json(rows, n);
+        free(rows);
     }
+    free(reply);
+    return list;
+}
+
+static json_t *list_nodes(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
+{
+    struct ask *a = ask_open(c, timeout_ms, err);
+    json_t *list = a != NULL ? read_nodes(a, err) : NULL;
+
+    *is_whole = true; /* one answer has all */
     ask_close(a);
     return list;
 }
 
 /* --- jobs --- */
 
-static json_t *list_jobs(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
+json_t *jobs_as_json(const struct query_job *rows, size_t n)
 {
-    struct ask *a = ask_open(c, timeout_ms, err);
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < n; i++) {
+        uint8_t bytes[4];
+        char id[ID_HEX_MAX];
+        job_id_bytes(rows[i].number, bytes);
+        id_hex(bytes, sizeof bytes, id);
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:o, s:o, s:i, s:I, s:I}",
+                                        "job_id",
+                                        id,
+                                        "status",
+                                        rows[i].row.end_ms != 0 ? "FINISHED" : "RUNNING",
+                                        "entrypoint",
+                                        text_as_json(rows[i].row.entry),
+                                        "driver_ip",
+                                        text_as_json(rows[i].row.driver_address),
+                                        "driver_pid",
+                                        (int)rows[i].row.driver_pid,
+                                        "start_time_ms",
+                                        (json_int_t)rows[i].row.start_ms,
+                                        "end_time_ms",
+                                        (json_int_t)rows[i].row.end_ms));
+    }
+    return list;
+}
+
+static json_t *read_jobs(struct ask *a, struct err *err)
+{
     struct query_job *rows;
     json_t *list = NULL;
     void *reply;
     size_t size, n;
 
-    *is_whole = true; /* one answer has all */
-    if (a != NULL && ask_call(a, QUERY_JOBS, NULL, 0, &reply, &size, err) == 0) {
-        if (query_jobs_of(reply, size, &rows, &n, err) == 0) {
-            list = json_array();
-            for (size_t i = 0; i < n; i++) {
-                uint8_t bytes[4];
-                char id[ID_HEX_MAX];
-                job_id_bytes(rows[i].number, bytes);
-                id_hex(bytes, sizeof bytes, id);
-                json_array_append_new(list,
-                                      json_pack("{s:s, s:s, s:o, s:o, s:i, s:I, s:I}",
-                                                "job_id",
-                                                id,
-                                                "status",
-                                                rows[i].row.end_ms != 0 ? "FINISHED" : "RUNNING",
-                                                "entrypoint",
-                                                text_as_json(rows[i].row.entry),
-                                                "driver_ip",
-                                                text_as_json(rows[i].row.driver_address),
-                                                "driver_pid",
-                                                (int)rows[i].row.driver_pid,
-                                                "start_time_ms",
-                                                (json_int_t)rows[i].row.start_ms,
-                                                "end_time_ms",
-                                                (json_int_t)rows[i].row.end_ms));
-            }
-            free(rows);
-        }
-        free(reply);
+    if (ask_call(a, QUERY_JOBS, NULL, 0, &reply, &size, err) != 0)
+        return NULL;
+    if (query_jobs_of(reply, size, &rows, &n, err) == 0) {
+        list = jobs_as_json(rows, n);
+        free(rows);
     }
+    free(reply);
+    return list;
+}
+
+static json_t *list_jobs(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
+{
+    struct ask *a = ask_open(c, timeout_ms, err);
+    json_t *list = a != NULL ? read_jobs(a, err) : NULL;
+
+    *is_whole = true; /* one answer has all */
     ask_close(a);
     return list;
 }
@@ -208,28 +230,60 @@ static json_t *list_workers(const struct config *c, int timeout_ms, bool *is_who
 
 /* --- the command --- */
 
+static const char *const node_columns[] = {"node_id",
+                                           "node_ip",
+                                           "is_head_node",
+                                           "state",
+                                           "node_name",
+                                           "resources_total",
+                                           "labels",
+                                           "state_message",
+                                           NULL};
+static const char *const worker_columns[] =
+    {"node_name", "pid", "worker_id", "worker_type", "job", "state", "function", NULL};
+static const char *const job_columns[] =
+    {"job_id", "status", "entrypoint", "driver_ip", "driver_pid", NULL};
+
+static const struct watch_kind watched_nodes = {
+    QUERY_CHANNEL_NODES,
+    read_nodes,
+    "node_id",
+    "state",
+    "DEAD",
+    node_columns,
+    {"node_id", "node_ip", "node_name", "state", "state_message"}};
+static const struct watch_kind watched_jobs = {QUERY_CHANNEL_JOBS,
+                                               read_jobs,
+                                               "job_id",
+                                               "status",
+                                               "FINISHED",
+                                               job_columns,
+                                               {"job_id", "status", "entrypoint", "driver_ip"}};
+
 static const struct kind {
     const char *name;
     /* is_whole: nobody who was asked is silent; who is, is on stderr */
     json_t *(*list)(const struct config *c, int timeout_ms, bool *is_whole, struct err *err);
-    const char *columns[10];
+    const char *const *columns;
+    const struct watch_kind *watched; /* NULL: it cannot be */
 } kinds[] = {
-    {"nodes",
-     list_nodes,
-     {"node_id",
-      "node_ip",
-      "is_head_node",
-      "state",
-      "node_name",
-      "resources_total",
-      "labels",
-      "state_message"}},
-    {"workers",
-     list_workers,
-     {"node_name", "pid", "worker_id", "worker_type", "job", "state", "function"}},
-    {"jobs", list_jobs, {"job_id", "status", "entrypoint", "driver_ip", "driver_pid"}},
+    {"nodes", list_nodes, node_columns, &watched_nodes},
+    {"workers", list_workers, worker_columns, NULL},
+    {"jobs", list_jobs, job_columns, &watched_jobs},
 };
 #define N_KINDS (sizeof kinds / sizeof kinds[0])
+
+static int watch_kind(const struct kind *k, const struct config *c, const struct query_flags *q)
+{
+    struct err err;
+    struct ask *a = ask_open(c, q->timeout_ms, &err);
+
+    if (a != NULL)
+        watch(a, k->watched, q->is_json, &err);
+    ask_close(a);
+    fprintf(stderr, "ray list: %s\n", err.text);
+    return 1;
+}
 
 static int list(const struct kind *k, const struct config *c, const struct query_flags *q)
 {
@@ -255,7 +309,13 @@ static int list(const struct kind *k, const struct config *c, const struct query
 int list_main(int argc, char **argv)
 {
     struct query_flags q = {.timeout = "5"};
-    const struct flag table[] = {QUERY_FLAGS(q), {.name = NULL}};
+    bool is_watched = false;
+    const struct flag table[] = {QUERY_FLAGS(q),
+                                 {.name = "watch",
+                                  .on = &is_watched,
+                                  .help = "nodes or jobs, then each change as it comes, until it "
+                                          "is ended"},
+                                 {.name = NULL}};
     const struct flags f = {.command = "ray list",
                             .summary = "ray list nodes | workers | jobs",
                             .notes =
@@ -275,9 +335,13 @@ int list_main(int argc, char **argv)
         return rc;
     if (word == NULL)
         return flags_refuse(&f, "say what: nodes, workers or jobs");
-    for (size_t i = 0; i < N_KINDS; i++)
-        if (strcmp(word, kinds[i].name) == 0)
-            return list(&kinds[i], &c, &q);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        if (strcmp(word, kinds[i].name) != 0)
+            continue;
+        if (is_watched && kinds[i].watched == NULL)
+            return flags_refuse(&f, "%s cannot be watched; nodes and jobs can", word);
+        return (is_watched ? watch_kind : list)(&kinds[i], &c, &q);
+    }
     near = flags_nearest(word, (const char *const[]){"nodes", "workers", "jobs", NULL});
     if (near != NULL)
         return flags_refuse(&f, "%.60s cannot be listed; did you mean %s?", word, near);

@@ -6,7 +6,7 @@
  */
 #include <jansson.h>
 
-#include "gcs/node_table.h"
+#include "gcs/query_codec.h"
 #include "lib/base/flags.h"
 
 /* Flags that all have. */
@@ -32,8 +32,11 @@ int query_parse(const struct flags *f,
 json_t *text_as_json(const char *text);
 /* An array of objects with the keys that Ray's lists have. */
 json_t *nodes_as_json(const struct node_row *rows, size_t n);
+json_t *jobs_as_json(const struct query_job *rows, size_t n);
 /* Rows, objects all, as a table with these columns (keys, the last NULL). */
 void print_table(const json_t *rows, const char *const *columns);
+/* One as a line, without what is empty. */
+void print_row(const json_t *row, const char *const *columns);
 /* A number as Ray prints it: without zeros behind the point. */
 void format_amount(double amount, char *out, size_t size);
 

@@ -98,3 +98,17 @@ void print_table(const json_t *rows, const char *const *columns)
         }
     }
 }
+
+void print_row(const json_t *row, const char *const *columns)
+{
+    bool first = true;
+
+    for (; *columns != NULL; columns++) {
+        char *text = text_of(json_object_get(row, *columns));
+        if (text[0] != '\0')
+            printf("%s%s", first ? "" : "  ", text);
+        first = first && text[0] == '\0';
+        free(text);
+    }
+    putchar('\n');
+}

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish and subscribe of gcs_server, in gRPC: what is heard, in which order, and what a bound or a kill takes away."""
+import json
 import os
 import random
+import re
 import signal
 import struct
+import subprocess
 
 import grpc
 import pytest
 
-from conftest import slow, wait_until
+from conftest import build_dir, slow, wait_until
 from test_gcs import JOB, NODE, TOKEN, first, gcs, message, parse, served  # fixtures too
 
 CONTROL = "/ray.rpc.ControlPlanePubSubGcsService/"
@@ -225,6 +228,72 @@ def test_a_slow_subscriber_loses_the_oldest_and_is_told(gcs):
     assert node_news(control.hear(1)) == [(1, True)]  # logs take no node's news away
     publish(gcs, LOG, b"", message((2, "after")))
     assert [first(body, 2) for _, _, body in slow_one.hear(1)] == [b"after"]
+
+
+# --- ray list --watch ---
+
+class Watch:
+    """`ray list` that watches: what it said, line by line."""
+
+    def __init__(self, server, *arguments):
+        self.path = server.dir / f"watch-{arguments[0]}"
+        self.process = subprocess.Popen(
+            [build_dir() / "bin/ray", "list", *arguments, "--watch", f"--address=127.0.0.1:{server.port}"],
+            env=dict(os.environ, RAY_AUTH_TOKEN=TOKEN), stdout=open(self.path, "wb"), stderr=subprocess.PIPE)
+        self.n = 0
+
+    def next(self, n=1):
+        """The next n lines; no more than that are there."""
+        wait_until(lambda: self.path.read_text().count("\n") >= self.n + n, 30 * slow())
+        lines = self.path.read_text().splitlines()[self.n:]
+        self.n += n
+        assert len(lines) == n
+        return lines
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+
+def test_changes_are_printed_as_they_come(served):
+    served.register(1)
+    nodes, jobs = Watch(served, "nodes"), Watch(served, "jobs", "--format=json")
+    try:
+        head, one = nodes.next(2)
+        assert head.startswith("NODE_ID") and "node1" in one and "ALIVE" in one
+        served.register(2)
+        assert re.fullmatch(r"1970-01-01 .*  (02){28}  10.0.0.1  node2  ALIVE", nodes.next()[0])
+        leave(served, 2)
+        assert re.fullmatch(r"20.*  (02){28}  10.0.0.1  node2  DEAD  it said good-bye", nodes.next()[0])
+        served.call(JOB + "AddJob", message((1, message((9, "wordcount")))))
+        job = json.loads(jobs.next()[0])
+        assert (job["job_id"], job["status"], job["entrypoint"]) == ("01000000", "RUNNING", "wordcount")
+        for _ in range(2):
+            served.kill(served.server)
+            served.start()
+        leave(served, 1)
+        served.call(JOB + "MarkJobFinished", message((1, b"\x01\0\0\0")))
+        assert "node1  DEAD" in nodes.next()[0] and json.loads(jobs.next()[0])["status"] == "FINISHED"
+        served.register(3)
+        assert "node3  ALIVE" in nodes.next()[0]  # and nothing twice
+    finally:
+        nodes.end()
+        jobs.end()
+
+
+def test_a_watch_ends_with_the_cluster(gcs):
+    gcs.start("--memory", redis=False)
+    nodes = Watch(gcs, "nodes", "--timeout=0.5")
+    try:
+        nodes.next()
+        gcs.kill(gcs.server)
+        assert nodes.process.wait(30 * slow()) == 1
+        assert b"no GCS answers at 127.0.0.1" in nodes.process.stderr.read()
+    finally:
+        nodes.end()
+    refused = subprocess.run([build_dir() / "bin/ray", "list", "workers", "--watch"], capture_output=True, check=False)
+    assert refused.returncode == 2 and b"workers cannot be watched" in refused.stderr
 
 
 # --- bad input ---

@@ -99,6 +99,91 @@ START_TEST(test_any_bytes_are_a_reply_or_an_error)
 }
 END_TEST
 
+/* --- changes --- */
+
+static uint8_t *put_bytes(uint8_t *at, unsigned field, const void *bytes, size_t size)
+{
+    for (unsigned tag = field << 3 | 2; tag != 0; tag >>= 7)
+        *at++ = (uint8_t)((tag & 0x7f) | (tag > 0x7f ? 0x80 : 0));
+    *at++ = (uint8_t)(size | 0x80);
+    *at++ = (uint8_t)(size >> 7);
+    memcpy(at, bytes, size);
+    return at + size;
+}
+
+/* An answer of publisher p with n news of a node, numbered from first on. */
+static size_t answer_of(char p, uint8_t first, unsigned n, uint8_t *out)
+{
+    struct node_row row = {.id.bytes = {7}, .state = NODE_ALIVE, .name = "a"};
+    struct unique_id publisher = {{(uint8_t)p}};
+    uint8_t one[512], *at = out;
+    size_t size;
+    void *packed = node_row_pack(&row, &size);
+
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t *end = put_bytes(one, 8, packed, size);
+        *end++ = 14 << 3;
+        *end++ = (uint8_t)(first + i);
+        at = put_bytes(at, 1, one, (size_t)(end - one));
+    }
+    at = put_bytes(at, 2, publisher.bytes, sizeof publisher.bytes);
+    free(packed);
+    return (size_t)(at - out);
+}
+
+static size_t n_nodes, n_jobs;
+
+static int news_of(const void *bytes, size_t size, struct query_subscriber *s)
+{
+    struct node_row *nodes;
+    struct query_job *jobs;
+    int rc = query_news_of(bytes, size, s, &nodes, &n_nodes, &jobs, &n_jobs, &err);
+
+    if (rc == 0) {
+        free(nodes);
+        free(jobs);
+    }
+    return rc;
+}
+
+START_TEST(test_news_are_heard_once)
+{
+    struct query_subscriber s = {.id.bytes = {1}};
+    uint8_t bytes[4096];
+
+    ck_assert_int_eq(news_of(bytes, answer_of('p', 5, 2, bytes), &s), 0);
+    ck_assert_uint_eq(n_nodes, 2);
+    ck_assert_uint_eq(n_jobs, 0);
+    ck_assert_int_eq(s.heard, 6);
+    ck_assert_int_eq(s.publisher.bytes[0], 'p');
+    ck_assert_int_eq(news_of(bytes, answer_of('p', 5, 3, bytes), &s), 0); /* two again */
+    ck_assert_uint_eq(n_nodes, 1);
+    ck_assert_int_eq(news_of(bytes, answer_of('q', 1, 2, bytes), &s),
+                     0); /* another GCS counts anew */
+    ck_assert_uint_eq(n_nodes, 2);
+    ck_assert_int_eq(s.heard, 2);
+}
+END_TEST
+
+START_TEST(test_answers_that_are_none)
+{
+    struct query_subscriber s = {.id.bytes = {1}}, before = s;
+    uint8_t bytes[4096];
+    size_t size = answer_of('p', 5, 2, bytes);
+    unsigned seed = 5;
+
+    for (size_t n = 0; n < size; n++) /* cut: its publisher comes last */
+        ck_assert_int_eq(news_of(bytes, n, &s), -1);
+    ck_assert_mem_eq(&s, &before, sizeof s);
+    for (int i = 0; i < 20000; i++) {
+        answer_of('p', 5, 2, bytes);
+        for (int k = 0; k < 3; k++)
+            bytes[(size_t)rand_r(&seed) % size] = (uint8_t)rand_r(&seed);
+        news_of(bytes, size, &s);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("query_codec");
@@ -107,6 +192,8 @@ int main(void)
     tcase_add_test(t, test_a_node_s_row_comes_through_with_its_labels);
     tcase_add_test(t, test_labels_that_are_none_or_too_many_are_left_out);
     tcase_add_test(t, test_any_bytes_are_a_reply_or_an_error);
+    tcase_add_test(t, test_news_are_heard_once);
+    tcase_add_test(t, test_answers_that_are_none);
     suite_add_tcase(suite, t);
     SRunner *r = srunner_create(suite);
     srunner_run_all(r, CK_NORMAL);

@@ -213,6 +213,21 @@ void gcs_client_changed(struct gcs_client *c)
     c->ops->changed(c);
 }
 
+int gcs_client_send_for(struct gcs_client *c,
+                        const void *bytes,
+                        size_t size,
+                        gcs_passed_f done,
+                        void *arg)
+{
+    return c->ops->send_for != NULL ? c->ops->send_for(c, bytes, size, done, arg) : -1;
+}
+
+void gcs_client_take_passed(struct gcs_client *c, const void *bytes, size_t size)
+{
+    if (c->ops->take_passed != NULL)
+        c->ops->take_passed(c, bytes, size);
+}
+
 struct unique_id gcs_client_cluster(const struct gcs_client *c)
 {
     return c->ops->cluster(c);

@@ -31,6 +31,9 @@ struct gcs_client_config {
     void (*on_node)(void *arg, const struct node_view *v);
     /* Amounts, n_waiting and is_draining of this node, asked before each report. */
     void (*fill_self)(void *arg, struct node_view *self);
+    /* The GCS does not answer: other nodes are to give these bytes to gcs_client_send_for, and what
+     * they are told comes back by gcs_client_take_passed. May be NULL. */
+    void (*pass_on)(void *arg, const void *bytes, size_t size);
     /* The cluster does not want this raylet, or not any more: ERR_DIED it was declared dead; else a
      * wrong token, another cluster or version. Once, a sentence; the raylet is to end. */
     void (*on_refused)(void *arg, const struct err *err);
@@ -45,6 +48,9 @@ typedef void (*gcs_located_f)(void *arg,
                               enum err_code code,
                               const struct unique_id *node,
                               uint32_t node_number);
+
+/* bytes: what the GCS said, until it returns; NULL: nothing. */
+typedef void (*gcs_passed_f)(void *arg, const void *bytes, size_t size);
 
 struct gcs_client *gcs_client_create_private(void);
 struct gcs_client *gcs_client_create(const struct gcs_client_config *config);
@@ -75,6 +81,15 @@ void gcs_client_take_processes(struct gcs_client *c, uint32_t n, job_block_f don
 void gcs_client_locate(struct gcs_client *c, uint32_t process, gcs_located_f done, void *arg);
 /* What fill_self says is not what it said last: it is reported soon, at most each 100 ms. */
 void gcs_client_changed(struct gcs_client *c);
+/* Sends another node's report, any bytes, once and as they are. -1: the GCS does not answer here
+ * either, done is not called. */
+int gcs_client_send_for(struct gcs_client *c,
+                        const void *bytes,
+                        size_t size,
+                        gcs_passed_f done,
+                        void *arg);
+/* What it said to a report of pass_on; any bytes. */
+void gcs_client_take_passed(struct gcs_client *c, const void *bytes, size_t size);
 /* Nil: not known yet, or private. */
 struct unique_id gcs_client_cluster(const struct gcs_client *c);
 

@@ -24,6 +24,12 @@ struct gcs_client_ops {
     void (*take_processes)(struct gcs_client *c, uint32_t n, job_block_f done, void *arg);
     void (*locate)(struct gcs_client *c, uint32_t process, gcs_located_f done, void *arg);
     void (*changed)(struct gcs_client *c);
+    int (*send_for)(struct gcs_client *c,
+                    const void *bytes,
+                    size_t size,
+                    gcs_passed_f done,
+                    void *arg); /* NULL: there is no other node */
+    void (*take_passed)(struct gcs_client *c, const void *bytes, size_t size);
     struct unique_id (*cluster)(const struct gcs_client *c);
 };
 

@@ -19,6 +19,7 @@
 #include "lib/base/log.h"
 
 #define CALL_MS      60000
+#define SEND_FOR_MS  4000 /* a little longer than it is held */
 #define PAUSE_MS     50
 #define PAUSE_MAX_MS 2000
 
@@ -181,6 +182,14 @@ static void fill_self(void *arg, struct node_view *self)
     r->config.fill_self(r->config.arg, self);
 }
 
+static void pass_on(void *arg, const void *bytes, size_t size)
+{
+    const struct remote *r = arg;
+
+    if (r->config.pass_on != NULL)
+        r->config.pass_on(r->config.arg, bytes, size);
+}
+
 static void on_registered_again(struct asking *a,
                                 const struct err *err,
                                 const uint8_t *bytes,
@@ -234,6 +243,7 @@ static void on_registered(struct asking *a,
                                                                   .fill_self = fill_self,
                                                                   .on_unknown = on_unknown,
                                                                   .on_dead = on_dead,
+                                                                  .pass_on = pass_on,
                                                                   .arg = r});
     } else if (err != NULL && code != ERR_CANCELED) {
         refuse(r, err);
@@ -387,6 +397,45 @@ static void remote_changed(struct gcs_client *c)
         client_sync_changed(r->sync);
 }
 
+/* --- for other nodes --- */
+
+struct sending {
+    gcs_passed_f done;
+    void *arg;
+};
+
+static void on_sent(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
+{
+    struct sending *k = arg;
+
+    k->done(k->arg, err == NULL ? bytes : NULL, err == NULL ? size : 0);
+    free(k);
+}
+
+static int remote_send_for(struct gcs_client *c,
+                           const void *bytes,
+                           size_t size,
+                           gcs_passed_f done,
+                           void *arg)
+{
+    struct remote *r = remote_of(c);
+
+    if (r->sync == NULL || r->is_refused || r->is_ending || !client_sync_is_answered(r->sync))
+        return -1;
+    struct sending *k = xmalloc(sizeof *k);
+    *k = (struct sending){.done = done, .arg = arg};
+    gcs_link_call(r->link, CLIENT_SYNC_METHOD, bytes, size, SEND_FOR_MS, on_sent, k);
+    return 0;
+}
+
+static void remote_take_passed(struct gcs_client *c, const void *bytes, size_t size)
+{
+    struct remote *r = remote_of(c);
+
+    if (r->sync != NULL && !r->is_ending)
+        client_sync_take_passed(r->sync, bytes, size);
+}
+
 static struct unique_id remote_cluster(const struct gcs_client *c)
 {
     return ((const struct remote *)c)->cluster;
@@ -444,6 +493,8 @@ struct gcs_client *gcs_client_create(const struct gcs_client_config *config)
                                               .take_processes = remote_take_processes,
                                               .locate = remote_locate,
                                               .changed = remote_changed,
+                                              .send_for = remote_send_for,
+                                              .take_passed = remote_take_passed,
                                               .cluster = remote_cluster};
     struct remote *r = xcalloc(1, sizeof *r);
 

@@ -4,6 +4,10 @@
  * node has changed, a second one goes out, and the GCS lets the first go home. Calls are PAUSE_MS
  * apart at least.
  *
+ * While nothing is answered, sync_way says what is to be done besides: questions that are answered
+ * at once, on fresh connections, and reports through other nodes. Their answers are answers like
+ * any other; one that comes twice, or late, has no news.
+ *
  * A GCS that was started again tells all rows again. One that went back in time may lack nodes that
  * live, which will register again, and nodes that died, which will not: those that it has not named
  * after UNNAMED_MS of its answering are dead.
@@ -15,6 +19,7 @@
 #include <string.h>
 
 #include "gcs/node_view_codec.h"
+#include "gcs/sync_way.h"
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/log.h"
@@ -22,6 +27,7 @@
 #define PAUSE_MS     100
 #define PAUSE_MAX_MS 1000 /* after failures */
 #define CALL_MS      10000
+#define ASK_MS       1000
 #define OPEN_MAX     2
 #define UNNAMED_MS   15000
 
@@ -35,7 +41,8 @@ struct known_node {
 struct client_sync {
     unsigned magic;
     struct client_sync_config config;
-    struct loop_timer *due;
+    struct loop_timer *due, *ask;
+    struct sync_way way;
     unsigned n_open;
     bool is_stopped;
     bool wants; /* there is something to say */
@@ -125,17 +132,24 @@ static void bury_unnamed(struct client_sync *s)
 
 static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size);
 
-static void send_report(struct client_sync *s)
+/* The bytes, to be freed. */
+static void *make_report(struct client_sync *s, bool at_once, size_t *size)
 {
     struct node_view self = {.id = s->config.node, .number = s->config.number, .is_alive = true};
-    size_t size;
 
     s->config.fill_self(s->config.arg, &self);
-    void *bytes = node_sync_ask(&self, ++s->report, s->incarnation, s->version, &size);
+    return node_sync_ask(&self, ++s->report, s->incarnation, s->version, at_once, size);
+}
+
+static void send_report(struct client_sync *s)
+{
+    size_t size;
+    void *bytes = make_report(s, false, &size);
+
     s->wants = false;
     s->n_open++;
     s->sent_ms = loop_now_ms();
-    gcs_link_call(s->config.link, "/ray.c.GcsLink/NodeSync", bytes, size, CALL_MS, on_reply, s);
+    gcs_link_call(s->config.link, CLIENT_SYNC_METHOD, bytes, size, CALL_MS, on_reply, s);
     free(bytes);
 }
 
@@ -192,6 +206,37 @@ static void count_time(struct client_sync *s)
         bury_unnamed(s);
 }
 
+/* Whether it is an answer. */
+static bool take(struct client_sync *s, const void *bytes, size_t size)
+{
+    if (node_sync_take(bytes, size, on_view, s, &s->answer) != 0)
+        return false;
+    s->pause_ms = PAUSE_MS;
+    on_answer(s);
+    count_time(s);
+    return true;
+}
+
+static void arm_ask(struct client_sync *s)
+{
+    uint64_t now = loop_now_ms(), at = sync_way_due(&s->way, (unsigned)s->n_known);
+
+    loop_timer_again(s->ask, at > now ? (uint32_t)(at - now) : 0);
+}
+
+static void set_open(struct client_sync *s)
+{
+    if (!sync_way_is_open(&s->way))
+        LOG_AT(s->way.n_tried > 1 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG,
+               "gcs",
+               "answers_again",
+               "tries=%u passed=%u",
+               s->way.n_tried,
+               s->way.n_passed);
+    sync_way_heard(&s->way, loop_now_ms());
+    arm_ask(s);
+}
+
 static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
 {
     struct client_sync *s = arg;
@@ -200,10 +245,8 @@ static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, siz
     s->n_open--;
     if (s->is_stopped)
         return;
-    if (err == NULL && node_sync_take(bytes, size, on_view, s, &s->answer) == 0) {
-        s->pause_ms = PAUSE_MS;
-        on_answer(s);
-        count_time(s);
+    if (err == NULL && take(s, bytes, size)) {
+        set_open(s);
     } else {
         if (err == NULL || (err->code != ERR_AWAY && err->code != ERR_TIMEOUT))
             log_warn("gcs",
@@ -213,6 +256,57 @@ static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, siz
         s->pause_ms = s->pause_ms < PAUSE_MAX_MS / 2 ? 2 * s->pause_ms : PAUSE_MAX_MS;
     }
     arm(s);
+}
+
+/* --- while nothing is answered --- */
+
+static void on_asked(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
+{
+    struct client_sync *s = arg;
+
+    CHECK_MAGIC(s, CLIENT_SYNC_MAGIC);
+    if (s->is_stopped || err != NULL || !take(s, bytes, size))
+        return;
+    set_open(s);
+    arm(s);
+}
+
+static void on_ask(void *arg)
+{
+    struct client_sync *s = arg;
+    size_t size;
+
+    CHECK_MAGIC(s, CLIENT_SYNC_MAGIC);
+    if (s->is_stopped)
+        return;
+    unsigned steps = sync_way_on_time(&s->way, loop_now_ms(), (unsigned)s->n_known);
+    if ((steps & SYNC_WAY_DIAL) != 0)
+        gcs_link_redial(s->config.link);
+    if ((steps & SYNC_WAY_ASK) != 0) {
+        void *bytes = make_report(s, true, &size);
+        gcs_link_call(s->config.link, CLIENT_SYNC_METHOD, bytes, size, ASK_MS, on_asked, s);
+        free(bytes);
+    }
+    if ((steps & SYNC_WAY_OTHERS) != 0) {
+        void *bytes = make_report(s, false, &size);
+        s->config.pass_on(s->config.arg, bytes, size);
+        free(bytes);
+    }
+    arm_ask(s);
+}
+
+void client_sync_take_passed(struct client_sync *s, const void *bytes, size_t size)
+{
+    CHECK_MAGIC(s, CLIENT_SYNC_MAGIC);
+    if (s->is_stopped || !take(s, bytes, size))
+        return;
+    sync_way_heard_by_others(&s->way, loop_now_ms());
+    arm_ask(s);
+}
+
+bool client_sync_is_answered(const struct client_sync *s)
+{
+    return !s->is_stopped && sync_way_is_open(&s->way);
 }
 
 /* --- the whole --- */
@@ -225,6 +319,8 @@ struct client_sync *client_sync_create(const struct client_sync_config *config)
     s->config = *config;
     s->pause_ms = PAUSE_MS;
     s->due = loop_after(config->loop, 0, on_due, s);
+    sync_way_heard(&s->way, loop_now_ms());
+    s->ask = loop_after(config->loop, SYNC_WAY_QUIET_MS, on_ask, s);
     return s;
 }
 
@@ -234,6 +330,7 @@ void client_sync_destroy(struct client_sync *s)
         return;
     CHECK_MAGIC(s, CLIENT_SYNC_MAGIC);
     loop_timer_end(s->due);
+    loop_timer_end(s->ask);
     free(s->known);
     s->magic = 0;
     free(s);
@@ -250,6 +347,8 @@ void client_sync_changed(struct client_sync *s)
 void client_sync_resume(struct client_sync *s)
 {
     s->is_stopped = false;
+    sync_way_heard(&s->way, loop_now_ms());
+    arm_ask(s);
     arm(s);
 }
 

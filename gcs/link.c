@@ -159,6 +159,12 @@ void gcs_link_call(struct gcs_link *l,
         loop_timer_again(l->tick, l->is_refused ? 0 : TICK_MS);
 }
 
+void gcs_link_redial(struct gcs_link *l)
+{
+    CHECK_MAGIC(l, GCS_LINK_MAGIC);
+    rpc_client_redial(l->client);
+}
+
 /* --- greeting --- */
 
 static int accept_reply(struct gcs_link *l,

@@ -43,4 +43,8 @@ void gcs_link_call(struct gcs_link *l,
                    rpc_reply_f reply,
                    void *arg);
 
+/* The connection may be stuck: a fresh one is dialled, and what is under way is sent again there.
+ */
+void gcs_link_redial(struct gcs_link *l);
+
 #endif /* GCS_LINK_H */

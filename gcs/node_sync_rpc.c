@@ -68,29 +68,37 @@ static void reply_died(struct rpc_call *call, const char *why)
     message_reply(call, &reply.base);
 }
 
-/* It is answered, with room bytes of news, and freed; how many bytes that took. */
-static size_t reply_news(struct gcs_server *g, struct held_call *h, size_t room)
+/* It is answered, with room bytes of news; how many bytes that took. */
+static size_t reply(struct gcs_server *g, const struct held_call *h, size_t room)
 {
-    Ray__C__NodeSyncReply reply = RAY__C__NODE_SYNC_REPLY__INIT;
+    Ray__C__NodeSyncReply m = RAY__C__NODE_SYNC_REPLY__INIT;
     ProtobufCBinaryData nodes[REPLY_ROWS_MAX];
     struct node_sync_row *row = node_sync_after(g->sync, h->since);
     size_t size = 0;
 
-    reply.incarnation = g->incarnation;
-    reply.version = h->since;
-    reply.nodes = nodes;
+    m.incarnation = g->incarnation;
+    m.version = h->since;
+    m.nodes = nodes;
     for (; row != NULL; row = node_sync_next(g->sync, row)) {
         if (is_for(h, row)) {
             pack(row);
-            if (size + row->packed_size > room || reply.n_nodes == REPLY_ROWS_MAX)
+            if (size + row->packed_size > room || m.n_nodes == REPLY_ROWS_MAX)
                 break;
-            nodes[reply.n_nodes++] = (ProtobufCBinaryData){row->packed_size, row->packed};
+            nodes[m.n_nodes++] = (ProtobufCBinaryData){row->packed_size, row->packed};
             size += row->packed_size;
         }
-        reply.version = row->version;
+        m.version = row->version;
     }
-    reply.has_more = row != NULL;
-    message_reply(h->call, &reply.base);
+    m.has_more = row != NULL;
+    message_reply(h->call, &m.base);
+    return size;
+}
+
+/* The same, and it is freed. */
+static size_t reply_news(struct gcs_server *g, struct held_call *h, size_t room)
+{
+    size_t size = reply(g, h, room);
+
     h->row->arg = NULL;
     list_remove(&h->list);
     free(h);
@@ -243,16 +251,21 @@ static void hold(struct gcs_server *g,
                  struct node_sync_row *row,
                  const Ray__C__NodeSyncRequest *m)
 {
-    struct held_call *h = xmalloc(sizeof *h);
     bool is_known = m->incarnation == g->incarnation && m->version <= node_sync_version(g->sync);
+    struct held_call *h, asked = {.row = row,
+                                  .call = call,
+                                  .since = is_known ? m->version : 0,
+                                  .since_ms = loop_now_ms(),
+                                  .knows_nobody = m->incarnation == 0};
 
+    if (m->at_once) { /* beside the one that is held, which keeps its turn */
+        reply(g, &asked, 0);
+        return;
+    }
     if (row->arg != NULL)
         reply_news(g, row->arg, 0);
-    *h = (struct held_call){.row = row,
-                            .call = call,
-                            .since = is_known ? m->version : 0,
-                            .since_ms = loop_now_ms(),
-                            .knows_nobody = m->incarnation == 0};
+    h = xmalloc(sizeof *h);
+    *h = asked;
     row->knows = h->since;
     row->arg = h;
     list_append(&g->held, &h->list);

@@ -120,6 +120,7 @@ void *node_sync_ask(const struct node_view *self,
                     uint64_t report,
                     uint64_t incarnation,
                     uint64_t version,
+                    bool at_once,
                     size_t *size)
 {
     Ray__C__NodeSyncRequest m = RAY__C__NODE_SYNC_REQUEST__INIT;
@@ -130,6 +131,7 @@ void *node_sync_ask(const struct node_view *self,
     m.report = report;
     m.incarnation = incarnation;
     m.version = version;
+    m.at_once = at_once;
     void *bytes = xmalloc(ray__c__node_sync_request__get_packed_size(&m) + 1);
     *size = ray__c__node_sync_request__pack(&m, bytes);
     return bytes;

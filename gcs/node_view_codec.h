@@ -26,6 +26,7 @@ void *node_sync_ask(const struct node_view *self,
                     uint64_t report,
                     uint64_t incarnation,
                     uint64_t version,
+                    bool at_once,
                     size_t *size);
 
 struct node_sync_answer {

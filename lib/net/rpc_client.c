@@ -19,6 +19,7 @@ struct rpc_client {
     struct rpc_client_config config;
     struct rpc_bridge *bridge;
     grpc_channel *channel;
+    char *address;
     char bearer[AUTH_TOKEN_MAX + 16], cluster[64], incarnation[64];
     struct list calls;
     unsigned n_open;
@@ -41,6 +42,7 @@ struct rpc_request {
     const char *path;
     size_t size;
     bool is_too_much; /* never sent */
+    bool is_given_up; /* with its connection */
     rpc_reply_f reply;
     void *arg;
 };
@@ -78,6 +80,12 @@ grpc_channel *rpc_channel_create(const char *address,
     return channel;
 }
 
+static void connect_client(struct rpc_client *c)
+{
+    c->channel =
+        rpc_channel_create(c->address, c->config.max_message_bytes, c->config.keepalive_ms);
+}
+
 struct rpc_client *rpc_client_create(const struct rpc_client_config *config)
 {
     struct rpc_client *c = xcalloc(1, sizeof *c);
@@ -93,9 +101,22 @@ struct rpc_client *rpc_client_create(const struct rpc_client_config *config)
         c->config.max_open_bytes = 2 * c->config.max_message_bytes;
     if (c->config.keepalive_ms == 0)
         c->config.keepalive_ms = 5000;
-    c->channel =
-        rpc_channel_create(config->address, c->config.max_message_bytes, c->config.keepalive_ms);
+    c->address = xstrdup(config->address);
+    connect_client(c);
     return c;
+}
+
+void rpc_client_redial(struct rpc_client *c)
+{
+    CHECK_MAGIC(c, RPC_CLIENT_MAGIC);
+    list_for_each(at, &c->calls)
+    {
+        struct rpc_request *r = list_entry(at, struct rpc_request, node);
+        r->is_given_up = true;
+        grpc.call_cancel(r->call, NULL);
+    }
+    grpc.channel_destroy(c->channel);
+    connect_client(c);
 }
 
 void rpc_client_set_cluster(struct rpc_client *c, const char *cluster_hex)
@@ -131,6 +152,8 @@ static int outcome(const struct rpc_request *r, uint8_t **bytes, size_t *size, s
                        "%s: more than %zu bytes would be under way",
                        r->path,
                        r->client->config.max_open_bytes);
+    if (r->status != GRPC_STATUS_OK && r->is_given_up)
+        return err_set(err, ERR_AWAY, "%s: the connection was given up", r->path);
     if (r->status != GRPC_STATUS_OK)
         return err_set(
             err,
@@ -262,6 +285,7 @@ void rpc_client_destroy(struct rpc_client *c)
     while (c->n_open > 0)
         rpc_bridge_pump(c->bridge);
     grpc.channel_destroy(c->channel);
+    free(c->address);
     c->magic = 0;
     free(c);
 }

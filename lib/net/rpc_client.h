@@ -20,8 +20,8 @@ struct rpc_client;
 typedef void (*rpc_reply_f)(void *arg, const struct err *err, const uint8_t *bytes, size_t size);
 
 struct rpc_client_config {
-    struct rpc_bridge *bridge;      /* borrowed */
-    const char *address;            /* "ipv4:127.0.0.1:6379", "dns:///name:6379", "unix:/path" */
+    struct rpc_bridge *bridge; /* borrowed */
+    const char *address;       /* copied: "ipv4:127.0.0.1:6379", "dns:///name:6379", "unix:/path" */
     const struct auth_token *token; /* copied */
     size_t max_message_bytes;       /* of a request or a reply; 0: RPC_MESSAGE_MAX */
     size_t max_open_bytes;          /* of requests under way; 0: twice max_message_bytes */
@@ -36,6 +36,9 @@ struct rpc_client *rpc_client_create(const struct rpc_client_config *config);
 /* Open calls complete with ERR_CANCELED before it returns; runs other completions of the bridge
  * meanwhile. NULL is fine. */
 void rpc_client_destroy(struct rpc_client *c);
+/* The connection is given up, whatever it is doing, and the next call dials at once: open calls
+ * complete with ERR_AWAY. */
+void rpc_client_redial(struct rpc_client *c);
 /* From now on calls name the cluster, 56 hex digits; a server of another one denies them. */
 void rpc_client_set_cluster(struct rpc_client *c, const char *cluster_hex);
 

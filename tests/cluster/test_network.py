@@ -291,6 +291,23 @@ def test_a_gcs_that_hears_nobody_declares_nobody_dead(three, marks):
     leave(program)
 
 
+def test_a_cable_that_flaps_kills_nobody(three, marks):
+    """TCP waits ever longer before it tries again, so that a connection misses most of what would pass."""
+    a, b, _ = three.nodes
+    program = a.driver()
+    program.say(f"mark 1000 20000 {marks.path}")
+    marks.wait(b, 20)
+    for _ in range(13):
+        b.space.unplug()
+        pass_time(0.3, "down")
+        b.space.plug()
+        pass_time(0.3, "up")
+    finish(program, 1000)
+    assert marks.by_number() == once_each(1000)
+    assert "event=node_dead" not in three.gcs.err
+    leave(program)
+
+
 def reset(space, which):
     """Ends all connections that match by RST; how many there were."""
     done = subprocess.run([*space.enter, "ss", "-K", "-Htn", "state", "established", f"( {which} )"], check=True,

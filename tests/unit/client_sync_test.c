@@ -9,7 +9,7 @@
 
 #include "lib/base/log.h"
 
-/* --- a loop with one timer, and time that stands still --- */
+/* --- a loop with two timers, and time that stands still --- */
 
 struct loop_timer {
     loop_f cb;
@@ -17,7 +17,8 @@ struct loop_timer {
     uint64_t at; /* 0: not armed */
 };
 
-static struct loop_timer timer;
+static struct loop_timer timers[2];
+static unsigned n_timers;
 static uint64_t now;
 
 uint64_t loop_now_ms(void)
@@ -27,9 +28,11 @@ uint64_t loop_now_ms(void)
 
 struct loop_timer *loop_after(struct loop *l, uint32_t ms, loop_f cb, void *arg)
 {
+    struct loop_timer *t = &timers[n_timers++ % 2];
+
     (void)l;
-    timer = (struct loop_timer){.cb = cb, .arg = arg, .at = now + ms};
-    return &timer;
+    *t = (struct loop_timer){.cb = cb, .arg = arg, .at = now + ms};
+    return t;
 }
 
 void loop_timer_again(struct loop_timer *t, uint32_t ms)
@@ -46,11 +49,16 @@ static void pass(uint64_t ms)
 {
     uint64_t end = now + ms;
 
-    while (timer.at != 0 && timer.at <= end) {
-        if (timer.at > now)
-            now = timer.at;
-        timer.at = 0;
-        timer.cb(timer.arg);
+    for (;;) {
+        struct loop_timer *t = &timers[0];
+        if (t->at == 0 || (timers[1].at != 0 && timers[1].at < t->at))
+            t = &timers[1];
+        if (t->at == 0 || t->at > end)
+            break;
+        if (t->at > now)
+            now = t->at;
+        t->at = 0;
+        t->cb(t->arg);
     }
     now = end;
 }
@@ -62,6 +70,17 @@ static struct {
     void *arg;
 } calls[10]; /* under way, the oldest first */
 static unsigned n_calls, n_sent;
+static struct { /* the newest question that is to be answered at once */
+    rpc_reply_f reply;
+    void *arg;
+} asked;
+static unsigned n_asked, n_dials, n_passed;
+
+void gcs_link_redial(struct gcs_link *l)
+{
+    (void)l;
+    n_dials++;
+}
 
 void gcs_link_call(struct gcs_link *l,
                    const char *path,
@@ -74,8 +93,13 @@ void gcs_link_call(struct gcs_link *l,
     (void)l;
     (void)bytes;
     (void)size;
-    (void)timeout_ms;
     ck_assert_str_eq(path, "/ray.c.GcsLink/NodeSync");
+    if (timeout_ms < 5000) {
+        asked.reply = reply;
+        asked.arg = arg;
+        n_asked++;
+        return;
+    }
     ck_assert_uint_lt(n_calls, 10);
     calls[n_calls].reply = reply;
     calls[n_calls++].arg = arg;
@@ -190,6 +214,14 @@ static void on_dead(void *arg, const char *why)
     n_dead++;
 }
 
+static void pass_on(void *arg, const void *bytes, size_t size)
+{
+    (void)arg;
+    ck_assert_ptr_nonnull(bytes);
+    ck_assert_uint_gt(size, ID_UNIQUE_SIZE);
+    n_passed++;
+}
+
 static void expect_news(const char *expected)
 {
     ck_assert_str_eq(news, expected);
@@ -205,7 +237,8 @@ static void setup(void)
                                                         .on_node = on_node,
                                                         .fill_self = fill_self,
                                                         .on_unknown = on_unknown,
-                                                        .on_dead = on_dead});
+                                                        .on_dead = on_dead,
+                                                        .pass_on = pass_on});
     pass(0);
     ck_assert_uint_eq(n_calls, 1);
 }
@@ -227,7 +260,7 @@ START_TEST(test_one_call_after_the_other)
     ck_assert_uint_eq(n_sent, 2);
     pass(1);
     ck_assert_uint_eq(n_sent, 3);
-    ck_assert_uint_eq(n_filled, 3);
+    ck_assert_uint_eq(n_filled, n_sent + n_asked + n_passed);
 }
 END_TEST
 
@@ -396,6 +429,66 @@ START_TEST(test_failures_are_followed_by_growing_pauses)
 }
 END_TEST
 
+START_TEST(test_who_is_not_answered_asks_dials_and_is_passed_on)
+{
+    struct bytes b = reply_of(1, 3);
+
+    pass(1499);
+    ck_assert(client_sync_is_answered(s));
+    ck_assert_uint_eq(n_asked, 0);
+    pass(1);
+    ck_assert(!client_sync_is_answered(s));
+    ck_assert_uint_eq(n_asked, 1);
+    ck_assert_uint_eq(n_dials + n_passed, 0);
+    pass(1000);
+    ck_assert_uint_gt(n_dials, 0);
+    ck_assert_uint_eq(n_asked, n_dials + 1);
+    ck_assert_uint_gt(n_passed, 0);
+    put_view(&b, 4, 3, true);
+    client_sync_take_passed(s, b.v, b.n);
+    expect_news("+4 ");
+    ck_assert(!client_sync_is_answered(s)); /* but for others */
+    ck_assert_uint_eq(n_sent, 1);
+    asked.reply(asked.arg, NULL, reply_of(1, 3).v, reply_of(1, 3).n);
+    ck_assert(client_sync_is_answered(s));
+    unsigned before = n_dials;
+    for (int i = 0; i < 10; i++) {
+        answer(0, reply_of(1, 3));
+        pass(1400);
+    }
+    ck_assert_uint_eq(n_dials, before);
+    ck_assert(client_sync_is_answered(s));
+}
+END_TEST
+
+START_TEST(test_garbage_from_others_is_no_answer)
+{
+    pass(3000);
+    unsigned before = n_passed;
+    for (int i = 0; i < 10; i++) {
+        client_sync_take_passed(s, "\xff\xff", 2);
+        pass(10);
+    }
+    ck_assert_uint_le(n_passed, before + 1);
+    expect_news("");
+}
+END_TEST
+
+/* INV-6: whatever way it hears that. */
+START_TEST(test_inv_6_a_node_hears_of_its_death_by_others)
+{
+    struct bytes b = {.n = 0};
+
+    put_bytes(&b, 5, "why", 3);
+    pass(3000);
+    client_sync_take_passed(s, b.v, b.n);
+    unsigned before = n_asked + n_passed + n_sent;
+    pass(60000);
+    ck_assert_uint_eq(n_dead, 1);
+    ck_assert_uint_eq(n_asked + n_passed + n_sent, before);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("client_sync");
@@ -410,6 +503,9 @@ int main(void)
     tcase_add_test(t, test_a_node_that_is_not_known_waits_until_it_is);
     tcase_add_test(t, test_a_dead_node_says_nothing_more);
     tcase_add_test(t, test_failures_are_followed_by_growing_pauses);
+    tcase_add_test(t, test_who_is_not_answered_asks_dials_and_is_passed_on);
+    tcase_add_test(t, test_garbage_from_others_is_no_answer);
+    tcase_add_test(t, test_inv_6_a_node_hears_of_its_death_by_others);
     suite_add_tcase(suite, t);
     SRunner *r = srunner_create(suite);
     srunner_run_all(r, CK_NORMAL);

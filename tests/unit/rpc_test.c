@@ -334,6 +334,29 @@ START_TEST(test_a_client_that_goes_in_mid_call)
 }
 END_TEST
 
+/* As of a connection that is stuck. */
+START_TEST(test_a_connection_that_is_given_up)
+{
+    for (int i = 0; i < 4; i++)
+        call(i % 2 == 0 ? "/test.T/Wait" : "/test.T/Hold", "x");
+    wanted = 4;
+    wait_for(has_handled);
+    rpc_client_redial(client);
+    ck_assert_uint_eq(n_replies, 0); /* not before it returns */
+    rpc_client_redial(client);
+    call("/test.T/Echo", "y");
+    wanted = 5;
+    wait_for(has_replies);
+    ck_assert_int_eq(codes[4], ERR_NONE);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(codes[i], ERR_AWAY);
+    while (n_held > 0)
+        rpc_call_reply(held[--n_held], "y", 1);
+    wanted = 2;
+    wait_for(has_gone);
+}
+END_TEST
+
 START_TEST(test_messages_are_bounded)
 {
     char big[8001];
@@ -551,6 +574,7 @@ int main(void)
     tcase_add_test(t, test_calls_beyond_the_bound_wait);
     tcase_add_test(t, test_a_deadline_ends_both_sides);
     tcase_add_test(t, test_a_client_that_goes_in_mid_call);
+    tcase_add_test(t, test_a_connection_that_is_given_up);
     tcase_add_test(t, test_messages_are_bounded);
     tcase_add_test(t, test_garbage_on_the_port);
     tcase_add_test(t, test_a_taken_port_is_an_error);

@@ -81,6 +81,7 @@ static void on_node(void *arg, const struct node_view *v)
         log_warn("cluster", "no_data_port", "number=%u msg=\"%s\"", v->number, err.text);
     cluster_view_set(n->view, v);
     guest_run_on_node(n, p);
+    gcs_relay_on_node(n, v);
     n->spill_due = true;
 }
 
@@ -171,6 +172,13 @@ void cluster_run_turn_end(struct node *n)
     }
     if (changed)
         gcs_client_changed(n->gcs);
+}
+
+static void pass_on(void *arg, const void *bytes, size_t size)
+{
+    const struct cluster_run *c = arg;
+
+    gcs_relay_pass_on(c->node, bytes, size);
 }
 
 static void fill_held(void *arg, struct held *out)
@@ -275,6 +283,18 @@ static void on_peer_refused(void *arg, const struct unique_id *node, const struc
             why->text);
 }
 
+/* Whom the GCS cannot tell hears it from other nodes. */
+static void on_dead(void *arg, struct peer *by)
+{
+    struct node *n = arg;
+    char why[80];
+
+    if (n->around->is_leaving)
+        return;
+    snprintf(why, sizeof why, "this node was declared dead, says node %u", peer_number(by));
+    node_end(n, NODE_STATUS_DEAD, why);
+}
+
 void cluster_run_on_registered(struct node *n)
 {
     struct cluster_run *c = n->around;
@@ -298,7 +318,9 @@ void cluster_run_on_registered(struct node *n)
                                                    .on_message = on_message,
                                                    .on_room = on_room,
                                                    .on_refused = on_peer_refused,
+                                                   .on_dead = on_dead,
                                                    .arg = n});
+    gcs_relay_init(n);
     spill_run_init(n);
     c->look = loop_every(n->loop, SPILL_LOOK_MS, on_look, c);
     id_hex(n->cluster.bytes, sizeof n->cluster.bytes, cluster);
@@ -504,6 +526,7 @@ int cluster_run_open(struct node *n, struct err *err)
                                                            .held = fill_held,
                                                            .on_node = on_node,
                                                            .fill_self = fill_self,
+                                                           .pass_on = pass_on,
                                                            .on_refused = on_refused,
                                                            .arg = c});
     c->wait = loop_after(n->loop, FIRST_WAIT_MS, on_wait, c);
@@ -548,6 +571,7 @@ void cluster_run_close(struct node *n)
     job_elsewhere_forget_kept(n);
     peers_destroy(n->peers);
     n->peers = NULL;
+    gcs_relay_fini(n);
     cluster_view_destroy(n->view);
     n->view = NULL;
     rpc_server_destroy(c->server);

@@ -512,6 +512,10 @@ static void on_own(struct node *n,
     case PEER_JOB_END:
         job_elsewhere_on_message(n, from, h->type, body, size);
         break;
+    case PEER_SYNC_ASK:
+    case PEER_SYNC_ANSWER:
+        gcs_relay_on_message(n, from, h->type, body, size);
+        break;
     default: /* of a newer raylet */
         break;
     }

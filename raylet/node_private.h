@@ -201,10 +201,11 @@ struct node {
     struct cluster_view *view;             /* NULL if peers is */
     struct spill *spill;                   /* units that are at other nodes; NULL if peers is */
     struct spill_actions spill_actions;
-    bool spill_due;       /* some may go elsewhere now */
-    struct peers *peers;  /* NULL: this raylet is alone */
-    uint32_t telling;     /* of which death each peer was told last */
-    unsigned n_other_job; /* frames from elsewhere that were of another job than their process */
+    bool spill_due;          /* some may go elsewhere now */
+    struct peers *peers;     /* NULL: this raylet is alone */
+    uint32_t telling;        /* of which death each peer was told last */
+    unsigned n_other_job;    /* frames from elsewhere that were of another job than their process */
+    struct gcs_relay *relay; /* NULL if peers is */
     struct list dirty;
     struct unique_id cluster, id;
     uint32_t number;            /* of the node, by the GCS; 0: not registered yet */
@@ -397,6 +398,19 @@ unsigned cluster_run_sum(const struct node *n,
                          struct wire_info_resource *out,
                          unsigned room,
                          unsigned *n_nodes);
+
+/* --- gcs_relay.c --- */
+void gcs_relay_init(struct node *n);
+void gcs_relay_fini(struct node *n); /* after the client of the GCS */
+void gcs_relay_on_node(struct node *n, const struct node_view *v);
+/* The GCS does not answer: a NodeSync request for other nodes to send. */
+void gcs_relay_pass_on(struct node *n, const void *bytes, size_t size);
+/* Another raylet says PEER_SYNC_ASK or PEER_SYNC_ANSWER; any body. */
+void gcs_relay_on_message(struct node *n,
+                          const struct peer *from,
+                          uint8_t type,
+                          const uint8_t *body,
+                          size_t size);
 
 /* --- machine_run.c --- */
 void machine_run_init(struct node *n);

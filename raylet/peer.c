@@ -34,6 +34,7 @@
 #define CROSSED_MS     500 /* a dial of ours that takes longer is not waited for */
 #define ACK_MS         20  /* until what arrived is acknowledged, or so many bytes: */
 #define ACK_BYTES      (64u << 10)
+#define IS_DEAD        "this node was declared dead" /* to who was */
 #define N_BUCKETS      256
 #define N_REMOVED      4096 /* dead nodes that are remembered */
 #define N_STRANGERS    1024 /* streams without a hello */
@@ -256,7 +257,7 @@ void peers_remove(struct peers *ps, struct peer *p)
     CHECK_MAGIC(p, PEER_MAGIC);
     ASSERT(!p->is_removed);
     ps->removed[ps->n_removed++ % N_REMOVED] = p->id;
-    remove_peer(p, ERR_DIED, "this node was declared dead");
+    remove_peer(p, ERR_DIED, IS_DEAD);
 }
 
 /* --- refusals --- */
@@ -391,6 +392,8 @@ static void on_end(void *arg, const struct err *why)
     enter(p);
     if (is_refusal)
         tell_refusal(ps, p, &p->id, p->address, why);
+    if (why->code == ERR_DIED && strcmp(why->text, IS_DEAD) == 0 && ps->config.on_dead != NULL)
+        ps->config.on_dead(ps->config.arg, p);
     leave(p);
 }
 
@@ -493,7 +496,7 @@ static struct peer *greet(struct peers *ps, const struct hello *h, struct err *e
     if (p != NULL)
         return p;
     if (was_removed(ps, &h->from)) {
-        err_set(err, ERR_DIED, "this node was declared dead");
+        err_set(err, ERR_DIED, IS_DEAD);
         return NULL;
     }
     p = create_peer(ps, &h->from, h->number);
@@ -502,7 +505,7 @@ static struct peer *greet(struct peers *ps, const struct hello *h, struct err *e
         ps->config.on_peer(ps->config.arg, p);
     if (leave(p))
         return p;
-    err_set(err, ERR_DIED, "this node was declared dead");
+    err_set(err, ERR_DIED, IS_DEAD);
     return NULL;
 }
 
@@ -789,6 +792,15 @@ size_t peer_backlog(const struct peer *p)
 bool peer_has_room(const struct peer *p)
 {
     return !p->is_full;
+}
+
+struct peer *peers_next(const struct peers *ps, const struct peer *p)
+{
+    const struct list *at = p != NULL ? p->node.next : ps->all.next;
+
+    if (at == &ps->all) /* from the last to the first */
+        at = at->next;
+    return at != &ps->all ? list_entry(at, struct peer, node) : NULL;
 }
 
 uint32_t peer_number(const struct peer *p)

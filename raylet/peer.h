@@ -64,6 +64,8 @@ struct peers_config {
      * waiting: we refuse it, or it us. Once for each reason in turn; it is dialled on all the same.
      * May be NULL. */
     void (*on_refused)(void *arg, const struct unique_id *node, const struct err *why);
+    /* That node was told that this one is dead: it takes nothing more of it. May be NULL. */
+    void (*on_dead)(void *arg, struct peer *by);
     void *arg;
 };
 
@@ -100,6 +102,8 @@ size_t peer_backlog(const struct peer *p);
 /* False from the high mark on until on_room. */
 bool peer_has_room(const struct peer *p);
 
+/* All of them in turn: the one behind p, NULL or the last: the first. NULL: there is none. */
+struct peer *peers_next(const struct peers *ps, const struct peer *p);
 uint32_t peer_number(const struct peer *p);
 const struct unique_id *peer_node(const struct peer *p);
 void peer_set_data(struct peer *p, void *data);

@@ -16,8 +16,10 @@ enum peer_type {
     PEER_REJECTED = 130,     /* some of them, back */
     PEER_JOB_ASK = 131,      /* to its home: what is it made of? */
     PEER_JOB = 132,
-    PEER_JOB_END = 133, /* its driver has ended */
-    PEER_FREE = 134,    /* the owner of an object needs it no more */
+    PEER_JOB_END = 133,     /* its driver has ended */
+    PEER_FREE = 134,        /* the owner of an object needs it no more */
+    PEER_SYNC_ASK = 135,    /* a NodeSyncRequest of the sender, to be sent to the GCS for it ... */
+    PEER_SYNC_ANSWER = 136, /* ... and its reply, if there was one */
 };
 
 /* Followed by the owner's LEASE_REQUEST: ticket, units, resources by name, class. */

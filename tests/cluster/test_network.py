@@ -48,6 +48,13 @@ class Space:
     def plug(self):
         ip("-n", self.network.hub.name, "link", "set", self.port, "up")
 
+    def block(self, port):
+        """Nothing leaves for this TCP port of other machines."""
+        ip("-n", self.name, "rule", "add", "pref", "5", "ipproto", "tcp", "dport", str(port), "blackhole")
+
+    def unblock(self):
+        ip("-n", self.name, "rule", "delete", "pref", "5")
+
 
 class Network:
     """The hub is a bridge in a namespace with an address too. With the namespaces all of it goes: nothing is in the
@@ -305,6 +312,35 @@ def test_a_cable_that_flaps_kills_nobody(three, marks):
     finish(program, 1000)
     assert marks.by_number() == once_each(1000)
     assert "event=node_dead" not in three.gcs.err
+    leave(program)
+
+
+def test_nodes_that_only_others_reach_go_on(wires, marks):
+    """The GCS's port is blocked, and nothing else; the head's raylet is on its machine."""
+    head, a, b = wires.add("hub", "--head"), wires.add("a"), wires.add("b")
+    wires.all_see()
+    program = a.driver()
+    for node in (a, b):
+        node.space.block(wires.address.split(":")[1])
+    program.say(f"mark 200 5000 {marks.path}")
+    pass_time(SILENCE_S + 3, "more than the silence of the dead")
+    finish(program, 200)
+    assert "event=node_dead" not in wires.gcs.err and "event=cut_off" not in wires.gcs.err
+    assert counts(ask(program, "needing 2 0 b=1", NODES)) == {b.id: 2}
+    late = wires.add("c")  # news of it come by the head's
+    wires.all_see()
+    assert counts(ask(program, "needing 2 0 c=1", NODES)) == {late.id: 2}
+    os.kill(b.pid, signal.SIGSTOP)  # dead for the others, and who is to vouch for it?
+    wait_until(lambda: "event=node_dead" in wires.gcs.err or None, (SILENCE_S + 2) * slow(), "b is dead")
+    wait_until(lambda: len(a.others()) == 2 or None, 5 * slow(), "a knows")
+    os.kill(b.pid, signal.SIGCONT)
+    wait_until(lambda: b.program.process.poll() is not None or None, 20 * slow(), "b ends itself")
+    assert b.program.wait() == 3 and "declared dead" in b.program.err
+    wires.nodes.remove(b)
+    b.seen.close()
+    a.space.unblock()
+    wait_until(lambda: "event=answers_again" in a.log() or None, 20 * slow(), "a reaches the GCS again")
+    assert len(a.others()) == len(head.others()) == 2
     leave(program)
 
 

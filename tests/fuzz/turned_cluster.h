@@ -93,6 +93,25 @@ void *peer_data(const struct peer *p)
     return p->data;
 }
 
+size_t peer_backlog(const struct peer *p)
+{
+    return p->is_full ? PEER_BACKLOG_HIGH : 0;
+}
+
+/* What is called when the GCS does not answer; here it is the raylet's own. */
+struct peer *peers_next(const struct peers *ps, const struct peer *p)
+{
+    (void)ps;
+    (void)p;
+    return NULL;
+}
+
+void peers_stats(const struct peers *ps, struct peers_stats *out)
+{
+    (void)ps;
+    *out = (struct peers_stats){.n_peers = 0};
+}
+
 /* What cluster_run.c alone calls; there is no cluster_run here. */
 struct peers *peers_create(const struct peers_config *config)
 {
@@ -538,6 +557,7 @@ static void begin(struct loop *l, struct node *n)
     cluster_view_set_self(n->view, &n->resources);
     n->peers = (struct peers *)(void *)others; /* not NULL; nobody looks into it */
     n->transfer = &the_port;
+    gcs_relay_init(n);
     spill_run_init(n);
     for (int i = 0; i < N_PEERS; i++) {
         others[i].number = 0;
@@ -564,6 +584,7 @@ static void end(struct node *n)
     guest_run_end_all(n, NULL);
     job_elsewhere_forget_kept(n);
     n->peers = NULL;
+    gcs_relay_fini(n);
     cluster_view_destroy(n->view);
     n->view = NULL;
     node_destroy(n);

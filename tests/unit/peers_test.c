@@ -194,7 +194,7 @@ struct node {
     uint32_t number;
     uint64_t n_sent[N_NODES][FRAME_N_CLASSES], n_got[N_NODES][FRAME_N_CLASSES];
     uint64_t n_all;
-    unsigned n_came, n_rooms, n_refusals;
+    unsigned n_came, n_rooms, n_refusals, n_dead;
     struct err refusal;
     bool removes_sender;
 };
@@ -281,6 +281,14 @@ static void on_refused(void *arg, const struct unique_id *id, const struct err *
     n->refusal = *why;
 }
 
+static void on_dead(void *arg, struct peer *by)
+{
+    struct node *n = arg;
+
+    (void)by;
+    n->n_dead++;
+}
+
 static struct unique_id id_of(uint8_t first)
 {
     struct unique_id id = {{first, 1, 2, 3}};
@@ -321,6 +329,7 @@ static void open_node(unsigned i, const char *with, uint8_t cluster)
                                                    .on_peer = on_peer,
                                                    .on_room = on_room,
                                                    .on_refused = on_refused,
+                                                   .on_dead = on_dead,
                                                    .arg = n});
     rpc_server_start(n->server, id_hex(c.bytes, sizeof c.bytes, hex), "1");
 }
@@ -738,6 +747,8 @@ START_TEST(test_a_dead_node_cannot_come_again)
     wait_for(is_refused); /* its stream says so */
     ck_assert_int_eq(nodes[0].refusal.code, ERR_DIED);
     ck_assert_str_eq(nodes[0].refusal.text, "this node was declared dead");
+    ck_assert_uint_eq(nodes[0].n_dead, 1);
+    ck_assert_uint_eq(nodes[1].n_dead, 0);
     send_to(0, 1, FRAME_CALLS, 100);
     wanted = (unsigned)stats_of(0).n_dials + 2;
     wait_for(has_dialled); /* nor does the door let it in */

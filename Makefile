@@ -154,7 +154,7 @@ refs_deps = $(call objs,$(wildcard tests/sim/refs/*.c) tests/sim/clock.c) $(lib)
 $(BUILD)/tests/sim/refs/refs: $(refs_deps)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm
-machines_deps = $(call objs,$(wildcard tests/sim/machines/*.c) tests/sim/clock.c) $(lib)/libraylet.a $(lib)/libbase.a
+machines_deps = $(call objs,$(wildcard tests/sim/machines/*.c) tests/sim/clock.c) $(lib)/libraylet.a $(lib)/libgcs.a $(lib)/libbase.a
 $(BUILD)/tests/sim/machines/machines: $(machines_deps)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lpthread -lm

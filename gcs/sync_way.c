@@ -4,9 +4,9 @@
 #define TRY_MS        350  /* between fresh connections, and up to SPREAD_MS more ... */
 #define TRY_LATE_MS   2000 /* ... after EARLY of them: it is not the cable's flapping */
 #define EARLY         10
-#define PASS_MS       1000  /* until more nodes are asked to pass it on */
-#define PASS_LATE_MS  20000 /* nobody could for EARLY times: the GCS itself is away */
-#define PASS_AGAIN_MS 200   /* after an answer: it has been held by the GCS for about a second */
+#define PASS_MS       1000 /* until more nodes are asked to pass it on */
+#define PASS_LATE_MS  2000 /* nobody could for EARLY times: the GCS itself may be away */
+#define PASS_AGAIN_MS 200  /* after an answer: it has been held by the GCS for about a second */
 #define SPREAD_MS     400
 
 void sync_way_heard(struct sync_way *w, uint64_t now_ms)

@@ -99,8 +99,8 @@ START_TEST(test_a_gcs_that_is_away_is_not_stormed)
     pass(3600000, 10);
     ck_assert_uint_le(n_dials, 1900);
     ck_assert_uint_ge(n_dials, 1500);
-    ck_assert_uint_le(n_others, 200);
-    ck_assert_uint_gt(n_others, 0);
+    ck_assert_uint_le(n_others, 1900);
+    ck_assert_uint_ge(n_others, 1500); /* it may be back for some of them */
     setup();
     pass(SYNC_WAY_QUIET_MS + 1000, 1500); /* all together: a thousand a second */
     ck_assert_uint_eq(n_dials, 0);

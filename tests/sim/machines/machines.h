@@ -14,12 +14,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gcs/node_sync.h"
 #include "gcs/node_view.h"
+#include "gcs/sync_way.h"
 #include "raylet/cluster_view.h"
 #include "raylet/lease.h"
 #include "raylet/spill.h"
 #include "tests/sim/sim.h"
 
+#define HEAD        2 /* the machine where the GCS is */
 #define CLASSES     5
 #define TICKETS_MAX 4096 /* of a driver */
 
@@ -37,6 +40,8 @@ enum machines_kind {
     M_SPILL_RETURN,
     M_REJECTED,
     M_OWNER_GONE,
+    M_SYNC_ASK,
+    M_SYNC_ANSWER,
     /* to an owner */
     M_GRANT,
     M_CANCELED,
@@ -58,11 +63,18 @@ enum machines_kind {
     M_DUE,
     M_SYNC,
     M_REPORT,
+    M_WAY,
+    M_SYNC_HELD,
     M_JOIN,
     M_DRAIN,
     M_KILL,
     M_KILL_MACHINE,
+    /* to the GCS; node: of whom */
     M_DECLARE_DEAD,
+    M_GCS_TICK,
+    M_OVERDUE,
+    M_ALONE,
+    M_CUT,
     M_LOOK,
 };
 
@@ -117,6 +129,10 @@ struct machine {
     uint64_t *not_before[CLASSES]; /* by machine: it has rejected such a unit; ms */
     uint64_t seen_version, due, told_ms;
     struct node_view told;
+    struct sync_way way;
+    uint64_t way_due, died_ms;
+    int n_cuts; /* it does not reach the GCS */
+    uint32_t good, turn;
 };
 
 struct cluster {
@@ -131,7 +147,10 @@ struct cluster {
     uint64_t *links;         /* last delivery from machine to machine */
     struct node_view *board; /* the GCS's, by machine */
     uint64_t version;
-    unsigned n_left; /* tasks of owners that live */
+    struct node_sync *gcs;
+    uint64_t waited_ms, stopped_ms; /* it could not know, until then */
+    size_t n_silent;                /* deaths by silence */
+    unsigned n_left;                /* tasks of owners that live */
     size_t n_tasks, n_moves, n_deaths, n_rejected;
     uint64_t done_ms;
 };
@@ -149,6 +168,22 @@ void post_event(enum machines_kind kind,
                 uint32_t process,
                 uint64_t id,
                 uint64_t in_ns);
+/* Nothing arrives either way before that, ns. */
+void pause_links(uint32_t a, uint32_t b, uint64_t until);
+
+/* gcs.c */
+void gcs_begin(void);
+void gcs_add(const struct machine *m);
+void gcs_hear(const struct machine *m);
+void gcs_set_dead(uint32_t k);
+/* false: not for it. */
+bool gcs_on_event(const struct sim_event *e);
+void way_begin(struct machine *m);
+void way_on_answer(struct machine *m);
+void way_on_time(struct machine *m, uint64_t due);
+void way_on_ask(struct machine *m, uint32_t from);
+void way_on_held(const struct machine *m, uint32_t from);
+void way_on_passed(struct machine *m, uint32_t by);
 
 /* raylet.c */
 void machine_begin(uint32_t number);
@@ -158,6 +193,11 @@ void machine_die(struct machine *m);
 void machine_on_event(struct machine *m, const struct sim_event *e);
 /* A frame from another machine for a process of this one passes. false: it is nobody's. */
 bool machine_passes(struct machine *m, const struct sim_event *e);
+/* It calls the GCS, which answers. */
+void machine_sync(struct machine *m);
+/* The GCS hears of it what it says now. */
+void machine_report(struct machine *m);
+void machine_take_news(struct machine *m);
 void machine_check_end(const struct machine *m);
 void set_need(const struct machine *m, unsigned class, struct res_set *set);
 

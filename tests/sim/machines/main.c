@@ -5,8 +5,9 @@
  *
  * Checked: each unit that was asked for is answered once, wherever it went (INV-18); every task of
  * a driver that lives ends, and once; no node is asked again for what it rejected before news of it
- * come; nothing is said to the dead (INV-12); in the end no lease, no waiting and no spilled unit
- * is left and all resources are back (INV-16, INV-19, INV-37).
+ * come; nothing is said to the dead (INV-12); nobody who lives is declared dead for its silence,
+ * and who died is (gcs.c); in the end no lease, no waiting and no spilled unit is left and all
+ * resources are back (INV-16, INV-19, INV-37).
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -97,6 +98,15 @@ void post_event(enum machines_kind kind,
                                 .at = sim.now + in_ns});
 }
 
+void pause_links(uint32_t a, uint32_t b, uint64_t until)
+{
+    uint64_t *there = &cluster->links[a * (cluster->n_machines + 1) + b];
+    uint64_t *back = &cluster->links[b * (cluster->n_machines + 1) + a];
+
+    *there = until > *there ? until : *there;
+    *back = until > *back ? until : *back;
+}
+
 static void to_process(const struct sim_event *e)
 {
     struct owner *o = cluster->owners[e->slot];
@@ -108,24 +118,15 @@ static void to_process(const struct sim_event *e)
         executor_on_event(w, e);
 }
 
-/* The GCS: what it knows changes; raylets fetch it with their SYNC. */
-static void on_board(const struct sim_event *e)
-{
-    struct node_view *v = &cluster->board[e->node];
-
-    if (e->kind == (enum sim_kind)M_DECLARE_DEAD && v->is_alive) {
-        v->is_alive = false;
-        v->version = ++cluster->version;
-    }
-}
-
 static void handle(const struct sim_event *e)
 {
     struct machine *m = &cluster->machines[e->node];
     enum machines_kind kind = (enum machines_kind)e->kind;
 
-    if (kind == M_DECLARE_DEAD) {
-        on_board(e);
+    if (gcs_on_event(e))
+        return;
+    if (kind == M_JOIN && m->n_cuts > 0) { /* it waits for the GCS */
+        post_event(M_JOIN, e->node, 0, 0, 100 * MS);
         return;
     }
     if (kind == M_JOIN) {
@@ -135,8 +136,11 @@ static void handle(const struct sim_event *e)
     if (!m->alive)
         return;
     if (e->serial == 1) { /* from another machine */
-        if (m->knows_dead[e->peer_serial])
+        if (m->knows_dead[e->peer_serial]) {
+            if (kind == M_SYNC_ASK) /* it is refused with that */
+                way_on_held(m, (uint32_t)e->peer_serial);
             return;
+        }
         if (e->slot > 0) {
             struct sim_event on = *e;
             on.serial = 0;
@@ -165,6 +169,7 @@ static void begin(uint64_t seed, uint32_t n)
     cluster->links = xcalloc((size_t)(n + 1) * (n + 1), sizeof *cluster->links);
     cluster->board = xcalloc(n + 1, sizeof *cluster->board);
     new_process(); /* 0: the raylet itself */
+    gcs_begin();
     for (uint32_t k = 1; k <= n; k++)
         machine_begin(k);
     for (uint32_t k = 2; k <= n; k++)
@@ -199,6 +204,7 @@ static void end(void)
     free(cluster->machines);
     free(cluster->links);
     free(cluster->board);
+    node_sync_destroy(cluster->gcs);
     free(cluster);
     free(sim.nodes);
     clock_end();
@@ -224,13 +230,15 @@ static bool run(uint64_t seed, uint32_t n, uint64_t *digest)
     for (size_t i = 0; i < cluster->n_owners; i++)
         owner_check_end(cluster->owners[cluster->owner_numbers[i]]);
     *digest = sim_digest();
-    printf("seed %llu, %u nodes: %zu tasks, %zu events, %zu deaths, %zu units moved, %zu rejected, "
+    printf("seed %llu, %u nodes: %zu tasks, %zu events, %zu deaths (%zu silent), %zu units moved, "
+           "%zu rejected, "
            "%s after %llu ms, log %016llx%s%s\n",
            (unsigned long long)seed,
            n,
            cluster->n_tasks,
            n_events,
            cluster->n_deaths,
+           cluster->n_silent,
            cluster->n_moves,
            cluster->n_rejected,
            sim.caught ? "caught" : "all held",

@@ -520,20 +520,28 @@ static void on_machine_dead(struct machine *m, uint32_t k)
     }
 }
 
-static void sync(struct machine *m)
+void machine_report(struct machine *m)
 {
     struct node_view v;
 
-    if (!cluster->board[m->number].is_alive) {
-        machine_die(m); /* it hears that it is dead */
+    if (!m->alive || !cluster->board[m->number].is_alive)
         return;
-    }
+    gcs_hear(m);
     fill(m, &v);
     if (memcmp(&v, &m->told, sizeof v) != 0) {
         m->told = v;
         post_event(M_REPORT, m->number, 0, 0, MS + sim_below(sim_one_in(16) ? 1500 * MS : 50 * MS));
     }
+}
+
+void machine_take_news(struct machine *m)
+{
     uint64_t version = m->seen_version;
+
+    if (!cluster->board[m->number].is_alive) {
+        machine_die(m); /* it hears that it is dead */
+        return;
+    }
     for (uint32_t k = 1; k <= cluster->n_machines; k++) {
         const struct node_view *n = &cluster->board[k];
         if (n->version <= m->seen_version || k == m->number)
@@ -548,6 +556,21 @@ static void sync(struct machine *m)
             on_machine_dead(m, k);
     }
     m->seen_version = version;
+}
+
+void machine_sync(struct machine *m)
+{
+    machine_report(m);
+    way_on_answer(m);
+    machine_take_news(m);
+}
+
+static void on_sync(struct machine *m)
+{
+    if (m->n_cuts == 0)
+        machine_sync(m);
+    if (!m->alive)
+        return;
     post_event(M_SYNC, m->number, 0, 0, (SYNC_MS / 5 + sim_below(SYNC_MS * 4 / 5)) * MS);
 }
 
@@ -597,6 +620,8 @@ void machine_join(struct machine *m)
     fill(m, &m->told);
     cluster->board[k].is_alive = true;
     on_report(m);
+    gcs_add(m);
+    way_begin(m);
     post_event(M_SYNC, k, 0, 0, sim_below(100 * MS));
 }
 
@@ -614,7 +639,10 @@ void machine_die(struct machine *m)
         if (w != NULL && w->machine == m->number)
             w->alive = false;
     }
-    post_event(M_DECLARE_DEAD, m->number, 0, 0, sim_one_in(2) ? 100 * MS : 6000 * MS);
+    m->died_ms = now_ms();
+    if (sim_one_in(2)) /* its supervisor says so; else its silence does */
+        post_event(M_DECLARE_DEAD, m->number, 0, 0, 100 * MS);
+    post_event(M_OVERDUE, m->number, 0, 0, 0);
 }
 
 static void drain(struct machine *m)
@@ -680,7 +708,19 @@ void machine_on_event(struct machine *m, const struct sim_event *e)
         lease_on_time(m->leases, 0, UINT32_MAX, now_ms(), &m->la);
         break;
     case M_SYNC:
-        sync(m);
+        on_sync(m);
+        break;
+    case M_SYNC_ASK:
+        way_on_ask(m, (uint32_t)e->peer_serial);
+        break;
+    case M_SYNC_HELD:
+        way_on_held(m, (uint32_t)e->id);
+        break;
+    case M_SYNC_ANSWER:
+        way_on_passed(m, (uint32_t)e->peer_serial);
+        break;
+    case M_WAY:
+        way_on_time(m, e->id);
         break;
     case M_REPORT:
         on_report(m);

@@ -484,7 +484,7 @@ def test_a_node_that_is_cut_off_ends_and_comes_again(started, network, marks):
     wait_until(lambda: ("b", "ALIVE") in [s[:2] for s in states(nodes, head, network.spaces["a"])] or None, 30 * slow(),
                "b comes again")
     assert b.daemon("raylet") != old
-    assert f"declared dead: it said nothing for {SILENCE_S} s" in b.log("raylet.err")
+    assert "this node was declared dead" in b.log("raylet.err")  # says the GCS, or node 1
     again, = (node for name, state, node in states(nodes, head, network.spaces["a"]) if (name, state) == ("b", "ALIVE"))
     assert counts(ask(program, "needing 4 0 b=1", NODES, timeout=40)) == {again: 4}
     leave(program)

@@ -463,26 +463,21 @@ static void pump(struct lease_table *t, uint64_t now_ms, struct lease_actions *o
 /* --- events --- */
 
 static struct request *add_request(struct lease_table *t,
-                                   uint32_t job,
-                                   uint32_t owner,
-                                   uint64_t ticket,
-                                   uint32_t count,
-                                   const struct res_set *need,
-                                   const char *name,
+                                   const struct lease_ask *a,
                                    uint64_t now_ms)
 {
-    struct job *j = find_job(t, job);
+    struct job *j = find_job(t, a->job);
     if (j == NULL) {
         j = xcalloc(1, sizeof *j);
-        j->id = job;
+        j->id = a->job;
         list_init(&j->classes);
         list_init(&j->owners);
         list_push(&t->jobs, &j->node); /* it was never served */
     }
-    struct owner *o = find_owner(t, owner);
+    struct owner *o = find_owner(t, a->owner);
     if (o == NULL) {
         o = xcalloc(1, sizeof *o);
-        o->id = owner;
+        o->id = a->owner;
         o->job = j;
         list_init(&o->requests);
         list_append(&j->owners, &o->node);
@@ -490,14 +485,14 @@ static struct request *add_request(struct lease_table *t,
     ASSERT(o->job == j);
     struct request *q = xcalloc(1, sizeof *q);
     q->owner = o;
-    q->class = intern(t, j, need, name);
-    q->ticket = ticket;
-    q->n_queued = count;
+    q->class = intern(t, j, a->need, a->name);
+    q->ticket = a->ticket;
+    q->n_queued = a->count;
     q->asked_ms = now_ms;
     list_append(&o->requests, &q->node);
-    q->class->n_queued += count;
+    q->class->n_queued += a->count;
     if (q->class->feasible)
-        t->n_waiting += count;
+        t->n_waiting += a->count;
     return q;
 }
 
@@ -511,18 +506,13 @@ static void warn(struct request *q, struct lease_actions *out)
 }
 
 void lease_request(struct lease_table *t,
-                   uint32_t job,
-                   uint32_t owner,
-                   uint64_t ticket,
-                   uint32_t count,
-                   const struct res_set *need,
-                   const char *name,
+                   const struct lease_ask *a,
                    uint64_t now_ms,
                    struct lease_actions *out)
 {
-    if (count == 0)
+    if (a->count == 0)
         return;
-    warn(add_request(t, job, owner, ticket, count, need, name, now_ms), out);
+    warn(add_request(t, a, now_ms), out);
     pump(t, now_ms, out);
 }
 
@@ -589,39 +579,21 @@ static void start_or_reject(struct lease_table *t,
 }
 
 void lease_request_now(struct lease_table *t,
-                       uint32_t job,
-                       uint32_t owner,
-                       uint64_t ticket,
-                       uint32_t count,
-                       const struct res_set *need,
-                       const char *name,
+                       const struct lease_ask *a,
                        uint64_t now_ms,
                        struct lease_actions *out)
 {
-    if (count > 0)
-        start_or_reject(t,
-                        add_request(t, job, owner, ticket, count, need, name, now_ms),
-                        false,
-                        now_ms,
-                        out);
+    if (a->count > 0)
+        start_or_reject(t, add_request(t, a, now_ms), false, now_ms, out);
 }
 
 void lease_request_soon(struct lease_table *t,
-                        uint32_t job,
-                        uint32_t owner,
-                        uint64_t ticket,
-                        uint32_t count,
-                        const struct res_set *need,
-                        const char *name,
+                        const struct lease_ask *a,
                         uint64_t now_ms,
                         struct lease_actions *out)
 {
-    if (count > 0)
-        start_or_reject(t,
-                        add_request(t, job, owner, ticket, count, need, name, now_ms),
-                        true,
-                        now_ms,
-                        out);
+    if (a->count > 0)
+        start_or_reject(t, add_request(t, a, now_ms), true, now_ms, out);
 }
 
 /* --- units for elsewhere --- */
@@ -742,18 +714,13 @@ size_t lease_take(struct lease_table *t,
 }
 
 void lease_put_back(struct lease_table *t,
-                    uint32_t job,
-                    uint32_t owner,
-                    uint64_t ticket,
-                    uint32_t count,
-                    const struct res_set *need,
-                    const char *name,
+                    const struct lease_ask *a,
                     uint64_t now_ms,
                     struct lease_actions *out)
 {
-    if (count == 0)
+    if (a->count == 0)
         return;
-    struct request *q = add_request(t, job, owner, ticket, count, need, name, now_ms);
+    struct request *q = add_request(t, a, now_ms);
     list_remove(&q->node);
     list_push(&q->owner->requests, &q->node);
     warn(q, out);

@@ -65,37 +65,29 @@ struct lease_table *lease_table_create(struct resources *resources);
 void lease_table_number(struct lease_table *t, uint64_t first);
 void lease_table_destroy(struct lease_table *t);
 
-/* Units are added to what the ticket already asks for. An owner is of one job. */
+/* Units that an owner asks for. An owner is of one job. */
+struct lease_ask {
+    uint32_t job, owner, count;
+    uint64_t ticket;
+    const struct res_set *need; /* borrowed for the call, and so name */
+    const char *name;           /* of the class */
+};
+/* Units are added to what the ticket already asks for. */
 void lease_request(struct lease_table *t,
-                   uint32_t job,
-                   uint32_t owner,
-                   uint64_t ticket,
-                   uint32_t count,
-                   const struct res_set *need,
-                   const char *name,
+                   const struct lease_ask *a,
                    uint64_t now_ms,
                    struct lease_actions *out);
 /* The same, but units that do not start in this event are answered by one REJECTED: of an owner on
  * another node, whose raylet looks further. */
 void lease_request_now(struct lease_table *t,
-                       uint32_t job,
-                       uint32_t owner,
-                       uint64_t ticket,
-                       uint32_t count,
-                       const struct res_set *need,
-                       const char *name,
+                       const struct lease_ask *a,
                        uint64_t now_ms,
                        struct lease_actions *out);
 
 /* The same, for an owner that would rather have them here than anywhere: units for which leases
  * that were told to make way leave room wait for these, promised. */
 void lease_request_soon(struct lease_table *t,
-                        uint32_t job,
-                        uint32_t owner,
-                        uint64_t ticket,
-                        uint32_t count,
-                        const struct res_set *need,
-                        const char *name,
+                        const struct lease_ask *a,
                         uint64_t now_ms,
                         struct lease_actions *out);
 
@@ -127,12 +119,7 @@ size_t lease_take(struct lease_table *t,
 /* Units that were taken, or sent elsewhere as they came, wait here again: before what their owner
  * asked for since. Else as lease_request. */
 void lease_put_back(struct lease_table *t,
-                    uint32_t job,
-                    uint32_t owner,
-                    uint64_t ticket,
-                    uint32_t count,
-                    const struct res_set *need,
-                    const char *name,
+                    const struct lease_ask *a,
                     uint64_t now_ms,
                     struct lease_actions *out);
 /* Units of this ticket that wait here have waited since then, elsewhere. */

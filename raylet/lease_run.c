@@ -194,12 +194,7 @@ static bool is_request(const uint8_t *body, size_t size)
 }
 
 typedef void (*ask_f)(struct lease_table *t,
-                      uint32_t job,
-                      uint32_t owner,
-                      uint64_t ticket,
-                      uint32_t count,
-                      const struct res_set *need,
-                      const char *name,
+                      const struct lease_ask *a,
                       uint64_t now_ms,
                       struct lease_actions *out);
 
@@ -229,15 +224,13 @@ static void ask(struct process *p, const uint8_t *body, size_t size, ask_f f)
     snprintf(name, sizeof name, "%.*s", (int)(size - at), (const char *)body + at);
     if (p->job->state >= JOB_ENDING)
         return; /* so will it */
-    f(n->leases,
-      p->job->id,
-      p->slot,
-      w.ticket,
-      w.count,
-      &need,
-      name,
-      loop_now_ms(),
-      &n->lease_actions);
+    struct lease_ask a = {.job = p->job->id,
+                          .owner = p->slot,
+                          .ticket = w.ticket,
+                          .count = w.count,
+                          .need = &need,
+                          .name = name};
+    f(n->leases, &a, loop_now_ms(), &n->lease_actions);
     n->spill_due = n->view != NULL;
 }
 

@@ -250,7 +250,13 @@ static void request(struct node *n, const struct sim_event *e)
 
     if (e->task == CLASS_ACCEL)
         need.units[1] = RESOURCE_UNIT;
-    lease_request(n->leases, 1, e->slot, e->id, e->count, &need, names[e->task], now_ms(), &n->la);
+    struct lease_ask ask = {.job = 1,
+                            .owner = e->slot,
+                            .ticket = e->id,
+                            .count = e->count,
+                            .need = &need,
+                            .name = names[e->task]};
+    lease_request(n->leases, &ask, now_ms(), &n->la);
 }
 
 /* No frame is under way, no task pending, no program running. */

@@ -116,6 +116,12 @@ static const char *seen(void)
     return text;
 }
 
+#define ASK(of, by, as, k, what, class)                                                            \
+    &(struct lease_ask)                                                                            \
+    {                                                                                              \
+        .job = (of), .owner = (by), .ticket = (as), .count = (k), .need = (what), .name = (class)  \
+    }
+
 static struct res_set need_of(int64_t cpu, int64_t gpu)
 {
     struct res_set s = {0};
@@ -131,14 +137,14 @@ static void request_set(uint32_t owner,
                         const char *name,
                         struct res_set need)
 {
-    lease_request(t, 1, owner, ticket, count, &need, name, now, &out);
+    lease_request(t, ASK(1, owner, ticket, count, &need, name), now, &out);
 }
 
 static void request_of(uint32_t job, uint32_t owner, uint64_t ticket, uint32_t count, int64_t cpu)
 {
     struct res_set need = need_of(cpu, 0);
 
-    lease_request(t, job, owner, ticket, count, &need, "f", now, &out);
+    lease_request(t, ASK(job, owner, ticket, count, &need, "f"), now, &out);
 }
 
 static void ready_of(uint32_t job, uint32_t worker)
@@ -241,15 +247,18 @@ START_TEST(inv_18_now_or_not_starts_what_fits_and_rejects_the_rest)
     struct res_set one = need_of(1, 0), much = need_of(9, 0);
     struct lease_stats stats;
 
-    lease_request_now(t, 1, A, 7, 5, &one, "f", now, &out);
+    lease_request_now(t, ASK(1, A, 7, 5, &one, "f"), now, &out);
     ck_assert_str_eq(seen(), "start, start, rejected 10/7 x3");
-    lease_request_now(t, 1, B, 8, 1, &one, "f", now, &out);
-    lease_request_now(t, 1, B, 9, 1, &much, "g", now, &out); /* no warning: it goes elsewhere */
+    lease_request_now(t, ASK(1, B, 8, 1, &one, "f"), now, &out);
+    lease_request_now(t,
+                      ASK(1, B, 9, 1, &much, "g"),
+                      now,
+                      &out); /* no warning: it goes elsewhere */
     ck_assert_str_eq(seen(), "rejected 11/8 x1, rejected 11/9 x1");
     ready(1);
     ready(2);
     ck_assert_str_eq(seen(), "grant 10/7 lease 1 worker 1, grant 10/7 lease 2 worker 2");
-    lease_request_now(t, 1, B, 10, 1, &one, "f", now, &out);
+    lease_request_now(t, ASK(1, B, 10, 1, &one, "f"), now, &out);
     ck_assert_str_eq(seen(), "rejected 11/10 x1"); /* nobody is revoked for it */
     lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(stats.n_queued + stats.n_starting, 0);
@@ -262,13 +271,13 @@ START_TEST(inv_18_soon_or_not_waits_for_what_makes_way_and_rejects_the_rest)
     struct lease_stats stats;
 
     have_two();
-    lease_request_soon(t, 1, A, 2, 2, &one, "g", now, &out);
+    lease_request_soon(t, ASK(1, A, 2, 2, &one, "g"), now, &out);
     ck_assert_str_eq(seen(), "rejected 10/2 x2"); /* nobody is revoked for it */
     lease_return(t, A, 1, &out);
-    lease_request_soon(t, 1, A, 3, 2, &one, "g", now, &out);
+    lease_request_soon(t, ASK(1, A, 3, 2, &one, "g"), now, &out);
     ck_assert_str_eq(seen(), "revoke 1 worker 1 in 0, rejected 10/3 x1");
-    lease_request_soon(t, 1, B, 4, 1, &one, "g", now, &out); /* that room is promised */
-    lease_request_now(t, 1, B, 5, 1, &one, "g", now, &out);
+    lease_request_soon(t, ASK(1, B, 4, 1, &one, "g"), now, &out); /* that room is promised */
+    lease_request_now(t, ASK(1, B, 5, 1, &one, "g"), now, &out);
     ck_assert_str_eq(seen(), "rejected 11/4 x1, rejected 11/5 x1");
     ck_assert_str_eq(take(9, 8), ""); /* it stays */
     ended(1, 1);
@@ -277,9 +286,9 @@ START_TEST(inv_18_soon_or_not_waits_for_what_makes_way_and_rejects_the_rest)
     ck_assert_uint_eq(stats.n_queued, 0);
     lease_return(t, A, 2, &out);
     request(B, 6, 1, "f"); /* waits for that room */
-    lease_request_soon(t, 1, A, 7, 1, &one, "g", now, &out);
+    lease_request_soon(t, ASK(1, A, 7, 1, &one, "g"), now, &out);
     lease_cancel(t, B, 6, now, &out);
-    lease_request_soon(t, 1, A, 8, 1, &one, "g", now, &out);
+    lease_request_soon(t, ASK(1, A, 8, 1, &one, "g"), now, &out);
     ck_assert_str_eq(seen(), "revoke 2 worker 2 in 0, rejected 10/7 x1, canceled 11/6 x1");
     lease_cancel(t, A, 8, now, &out);
     ck_assert_str_eq(seen(), "canceled 10/8 x1");
@@ -336,12 +345,12 @@ START_TEST(what_is_kept_for_a_promise_is_not_for_what_is_to_start_now)
     ck_assert_int_eq(r.available[0], RESOURCE_UNIT);
     ck_assert_int_eq(room[0], 0);
     ck_assert_int_eq(room[1], RESOURCE_UNIT);
-    lease_request_now(t, 1, C, 1, 1, &one, "f", now, &out);
+    lease_request_now(t, ASK(1, C, 1, 1, &one, "f"), now, &out);
     ck_assert_str_eq(seen(), "rejected 12/1 x1");
     now += LEASE_PROMISE_MS; /* the promise lapses, for as long */
     lease_get_room(t, now, room);
     ck_assert_int_eq(room[0], RESOURCE_UNIT);
-    lease_request_now(t, 1, C, 2, 1, &one, "f", now, &out);
+    lease_request_now(t, ASK(1, C, 2, 1, &one, "f"), now, &out);
     ck_assert_str_eq(seen(), "start");
 }
 END_TEST
@@ -373,14 +382,14 @@ START_TEST(what_is_put_back_comes_before_what_was_asked_for_later)
     request(A, 2, 2, "f"); /* they wait: its own leases would come back to it */
     ck_assert_str_eq(take(2, 8), "10/2 x2");
     request(A, 3, 1, "f");
-    lease_put_back(t, 1, A, 2, 1, &one, "f", now, &out);
-    lease_put_back(t, 1, A, 2, 0, &one, "f", now, &out);
+    lease_put_back(t, ASK(1, A, 2, 1, &one, "f"), now, &out);
+    lease_put_back(t, ASK(1, A, 2, 0, &one, "f"), now, &out);
     ended(1, 1);
     ready(1);
     ck_assert_str_eq(seen(), "release 1, start, grant 10/2 lease 3 worker 1");
-    lease_put_back(t, 1, B, 9, 1, &one, "f", now, &out); /* it never was here */
+    lease_put_back(t, ASK(1, B, 9, 1, &one, "f"), now, &out); /* it never was here */
     ck_assert_str_eq(seen(), "revoke 2 worker 2 in 500");
-    lease_put_back(t, 1, C, 9, 1, &much, "f", now, &out);
+    lease_put_back(t, ASK(1, C, 9, 1, &much, "f"), now, &out);
     ck_assert_str_eq(seen(), "warn 12");
 }
 END_TEST
@@ -397,7 +406,7 @@ START_TEST(classes_that_can_be_sent_are_shown_whole)
     request_of(2, B, 2, 4, 9);
     request_of(2, B, 3, 1, 8);
     request_of(1, A, 4, 3, 1); /* two of these start */
-    lease_request(t, 3, C, 2, 1, &tpu, "odd", now, &out);
+    lease_request(t, ASK(3, C, 2, 1, &tpu, "odd"), now, &out);
     out.n = 0;
     for (bool more = lease_first_waiting(t, &c); more; more = lease_next_waiting(t, &c)) {
         struct lease_unit units[4];
@@ -440,14 +449,14 @@ START_TEST(each_class_says_what_it_has_and_why_it_waits)
 
     have_two(); /* A's, of both CPUs */
     now += 10;
-    lease_request(t, 1, B, 1, 3, &one, "waits", now, &out);
+    lease_request(t, ASK(1, B, 1, 3, &one, "waits"), now, &out);
     now += 10;
-    lease_request(t, 1, C, 1, 2, &one, "waits", now, &out);
-    lease_request(t, 1, A, 7, 1, &gpu, "starts", now, &out);
+    lease_request(t, ASK(1, C, 1, 2, &one, "waits"), now, &out);
+    lease_request(t, ASK(1, A, 7, 1, &gpu, "starts"), now, &out);
     ck_assert_int_eq(res_set_add(&tpu, &r, "TPU", 5, NULL), 0);
-    lease_request(t, 2, 20, 1, 1, &tpu, "never", now, &out);
+    lease_request(t, ASK(2, 20, 1, 1, &tpu, "never"), now, &out);
     two.units[0]++;
-    lease_request(t, 2, 20, 1, 1, &two, "large", now, &out);
+    lease_request(t, ASK(2, 20, 1, 1, &two, "large"), now, &out);
     struct lease_use u = use_of("waits", 5);
     ck_assert(u.n_queued == 5 && u.n_starting == 0 && u.n_leased == 0 && u.job == 1);
     ck_assert_int_eq(u.wait, LEASE_WAIT_TAKEN);
@@ -480,9 +489,9 @@ START_TEST(what_is_kept_for_another_is_said)
     struct res_set one = need_of(1, 0), both = need_of(2, 0);
 
     have_two();
-    lease_request(t, 1, B, 1, 1, &both, "large", now, &out); /* promised both CPUs */
+    lease_request(t, ASK(1, B, 1, 1, &both, "large"), now, &out); /* promised both CPUs */
     ended(1, 1);
-    lease_request(t, 1, C, 1, 1, &one, "small", now, &out);
+    lease_request(t, ASK(1, C, 1, 1, &one, "small"), now, &out);
     struct lease_use u = use_of("small", 3);
     ck_assert_int_eq(u.wait, LEASE_WAIT_PROMISED);
     ck_assert_ptr_null(u.lacking);
@@ -1294,15 +1303,11 @@ static void ask(struct world *w, uint32_t owner)
     w->need[k] = need;
     unsigned how = dice(w, 6);
     if (how < 2)
-        (how == 0 ? lease_request_now : lease_request_soon)(t,
-                                                            1,
-                                                            owner,
-                                                            k,
-                                                            (uint32_t)w->owed[k],
-                                                            &need,
-                                                            names[dice(w, 2)],
-                                                            now,
-                                                            &out);
+        (how == 0 ? lease_request_now : lease_request_soon)(
+            t,
+            ASK(1, owner, k, (uint32_t)w->owed[k], &need, names[dice(w, 2)]),
+            now,
+            &out);
     else
         request_set(owner, k, (uint32_t)w->owed[k], names[dice(w, 2)], need);
 }
@@ -1335,7 +1340,7 @@ static void move_units(struct world *w)
         if (dice(w, 3) == 0)
             w->owed[u.ticket] -= u.count;
         else
-            lease_put_back(t, 1, u.owner, u.ticket, u.count, &need, "f", now, &out);
+            lease_put_back(t, ASK(1, u.owner, u.ticket, u.count, &need, "f"), now, &out);
     }
 }
 

@@ -183,15 +183,13 @@ static void request(struct machine *m, const struct sim_event *e)
             here += k;
     }
     set_need(m, e->place, &need);
-    lease_request(m->leases,
-                  o->number,
-                  o->number,
-                  e->id,
-                  here,
-                  &need,
-                  classes[e->place].name,
-                  now_ms(),
-                  &m->la);
+    struct lease_ask ask = {.job = o->number,
+                            .owner = o->number,
+                            .ticket = e->id,
+                            .count = here,
+                            .need = &need,
+                            .name = classes[e->place].name};
+    lease_request(m->leases, &ask, now_ms(), &m->la);
 }
 
 static void move(struct machine *m,
@@ -257,12 +255,12 @@ static void run_spill(struct machine *m)
             memcpy(&asked, a->request, sizeof asked);
             set_need(m, asked.class, &need);
             lease_put_back(m->leases,
-                           a->owner,
-                           a->owner,
-                           a->ticket,
-                           a->count,
-                           &need,
-                           classes[asked.class].name,
+                           &(struct lease_ask){.job = a->owner,
+                                               .owner = a->owner,
+                                               .ticket = a->ticket,
+                                               .count = a->count,
+                                               .need = &need,
+                                               .name = classes[asked.class].name},
                            now_ms(),
                            &m->la);
             m->spill_due = true;
@@ -289,6 +287,12 @@ static void run_spill(struct machine *m)
 static void on_spill(struct machine *m, const struct sim_event *e)
 {
     struct res_set need;
+    struct lease_ask ask = {.job = e->peer,
+                            .owner = e->peer,
+                            .ticket = e->id,
+                            .count = e->count,
+                            .need = &need,
+                            .name = classes[e->place].name};
 
     set_need(m, e->place, &need);
     if (m->draining)
@@ -296,15 +300,7 @@ static void on_spill(struct machine *m, const struct sim_event *e)
     else
         (e->phase == PEER_NOW    ? lease_request_now
          : e->phase == PEER_SOON ? lease_request_soon
-                                 : lease_request)(m->leases,
-                                                  e->peer,
-                                                  e->peer,
-                                                  e->id,
-                                                  e->count,
-                                                  &need,
-                                                  classes[e->place].name,
-                                                  now_ms(),
-                                                  &m->la);
+                                 : lease_request)(m->leases, &ask, now_ms(), &m->la);
     m->spill_due |= e->phase == PEER_WAIT;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What lease.c decides becomes frames. A pair of owner and worker gets one channel, a socketpair
- * whose ends travel with its first GRANT and BEGIN, and keeps it for its next leases. When an end
- * cannot be made or was lost at a descriptor limit, or all channels of one of the two are in use
- * (channel_table.h), the pair gets a route instead.
+ * What lease.c and lease_queue.c decide becomes frames. A pair of owner and worker gets one
+ * channel, a socketpair whose ends travel with its first GRANT and BEGIN, and keeps it for its next
+ * leases. When an end cannot be made or was lost at a descriptor limit, or all channels of one of
+ * the two are in use (channel_table.h), the pair gets a route instead.
  */
 #include <errno.h>
 #include <stdio.h>

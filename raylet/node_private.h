@@ -8,7 +8,7 @@
  *   node_join.c        HELLO, numbers and WELCOME
  *   node_time.c        the timer of what is due
  *   job_run.c          jobs: a driver, its zygote, workers and pool; their beginning and end
- *   lease_run.c        grants, channels and notices: what lease.c decides
+ *   lease_run.c        grants, channels and notices: what lease.c and lease_queue.c decide
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
  *   store_run.c        the object store's memory and rings: what objstore/store.c decides
  *   pull_run.c         objects that come from other machines, or go there

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How this works. A unit of a request is sent to another node when the policy says so: as it comes
- * (spill_run_divide), or later out of lease.c's queue (spill_run). It goes in its owner's name, and
+ * (spill_run_divide), or later out of lease_queue.c (spill_run). It goes in its owner's name, and
  * that node grants it to the owner itself, or rejects it to us; then it waits here again. spill.c
  * knows what is out, and whose each unit is to answer. Owners are known there by process number.
  */
@@ -165,7 +165,7 @@ uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t 
     return here;
 }
 
-/* A class of units that wait in lease.c, as a request. */
+/* A class of units that wait in lease_queue.c, as a request. */
 static size_t write_request(const struct lease_class *c, uint8_t *out)
 {
     struct wire_lease_request r = {.n_resources = c->n_need};

@@ -502,7 +502,7 @@ static void on_own(struct node *n,
         break;
     case WIRE_LEASE_RETURN:
         if (g != NULL && g->job != NULL)
-            lease_return(n->leases, g->slot, lease, &n->lease_actions);
+            lease_return(n->leases, g->slot, lease, loop_now_ms(), &n->lease_actions);
         break;
     case PEER_FREE:
         pull_run_on_free(n, body, size);

@@ -142,10 +142,15 @@ void lease_cancel(struct lease_table *t,
     lease_pump(t, now_ms, out);
 }
 
-void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct lease_actions *out)
+void lease_return(struct lease_table *t,
+                  uint32_t owner,
+                  uint64_t lease,
+                  uint64_t now_ms,
+                  struct lease_actions *out)
 {
     struct lease *l = lease_find(t, lease);
 
+    t->now_ms = now_ms;
     if (l != NULL && l->owner == owner && !(l->revoked && l->grace_ms == 0))
         lease_revoke(t, l, 0, out);
 }

@@ -135,7 +135,11 @@ void lease_cancel(struct lease_table *t,
                   uint64_t now_ms,
                   struct lease_actions *out);
 /* The owner needs it no more. Someone else's or an ended lease is ignored. */
-void lease_return(struct lease_table *t, uint32_t owner, uint64_t lease, struct lease_actions *out);
+void lease_return(struct lease_table *t,
+                  uint32_t owner,
+                  uint64_t lease,
+                  uint64_t now_ms,
+                  struct lease_actions *out);
 /* Answers a LEASE_START of this job. */
 void lease_worker_ready(struct lease_table *t,
                         uint32_t job,

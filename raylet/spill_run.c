@@ -384,7 +384,7 @@ void spill_run_on_return(struct process *owner, uint64_t lease)
     if (peer != NULL)
         peers_send(peer, FRAME_CONTROL, &h, &w, sizeof w);
     else
-        lease_return(n->leases, owner->slot, lease, &n->lease_actions);
+        lease_return(n->leases, owner->slot, lease, loop_now_ms(), &n->lease_actions);
 }
 
 void spill_run_on_gone(const struct process *owner)

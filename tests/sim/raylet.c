@@ -408,7 +408,7 @@ static void handle(struct node *n, const struct sim_event *e)
     else if (e->kind == CANCEL)
         lease_cancel(n->leases, e->slot, e->id, now_ms(), &n->la);
     else if (e->kind == RETURN)
-        lease_return(n->leases, e->slot, e->id, &n->la);
+        lease_return(n->leases, e->slot, e->id, now_ms(), &n->la);
     else if (e->kind == ENDED)
         lease_ended(n->leases, e->slot, e->id, now_ms(), &n->la);
     else if (e->kind == BLOCKED)

@@ -273,7 +273,8 @@ START_TEST(inv_18_soon_or_not_waits_for_what_makes_way_and_rejects_the_rest)
     have_two();
     lease_request_soon(t, ASK(1, A, 2, 2, &one, "g"), now, &out);
     ck_assert_str_eq(seen(), "rejected 10/2 x2"); /* nobody is revoked for it */
-    lease_return(t, A, 1, &out);
+    now += 10 * LEASE_TURN_MS;
+    lease_return(t, A, 1, now, &out);
     lease_request_soon(t, ASK(1, A, 3, 2, &one, "g"), now, &out);
     ck_assert_str_eq(seen(), "revoke 1 worker 1 in 0, rejected 10/3 x1");
     lease_request_soon(t, ASK(1, B, 4, 1, &one, "g"), now, &out); /* that room is promised */
@@ -284,7 +285,7 @@ START_TEST(inv_18_soon_or_not_waits_for_what_makes_way_and_rejects_the_rest)
     ck_assert_str_eq(seen(), "release 1, start");
     lease_get_stats(t, 0, &stats);
     ck_assert_uint_eq(stats.n_queued, 0);
-    lease_return(t, A, 2, &out);
+    lease_return(t, A, 2, now, &out);
     request(B, 6, 1, "f"); /* waits for that room */
     lease_request_soon(t, ASK(1, A, 7, 1, &one, "g"), now, &out);
     lease_cancel(t, B, 6, now, &out);
@@ -798,15 +799,15 @@ END_TEST
 START_TEST(a_return_revokes_at_once_and_only_the_owners_own_lease)
 {
     have_two();
-    lease_return(t, B, 1, &out);
-    lease_return(t, A, 99, &out);
+    lease_return(t, B, 1, now, &out);
+    lease_return(t, A, 99, now, &out);
     ck_assert_str_eq(seen(), "");
-    lease_return(t, A, 1, &out);
+    lease_return(t, A, 1, now, &out);
     ck_assert_str_eq(seen(), "revoke 1 worker 1 in 0");
-    lease_return(t, A, 1, &out);
+    lease_return(t, A, 1, now, &out);
     ck_assert_str_eq(seen(), "");
     ended(1, 1);
-    lease_return(t, A, 1, &out);
+    lease_return(t, A, 1, now, &out);
     ck_assert_str_eq(seen(), "release 1");
 }
 END_TEST
@@ -816,7 +817,7 @@ START_TEST(a_return_shortens_the_grace_of_a_revoked_lease)
     have_two();
     request(B, 1, 1, "f");
     ck_assert_str_eq(seen(), "revoke 1 worker 1 in 500");
-    lease_return(t, A, 1, &out);
+    lease_return(t, A, 1, now, &out);
     ck_assert_str_eq(seen(), "revoke 1 worker 1 in 0");
 }
 END_TEST
@@ -1413,7 +1414,7 @@ START_TEST(ten_thousand_random_events_keep_each_promise)
                 if (out.v[i].kind == LEASE_CANCELED)
                     ck_assert_int_eq(out.v[i].count, w.owed[ticket] - count_away(&w, ticket));
         } else if (k < 20) {
-            lease_return(t, 1 + dice(&w, DRIVERS), dice(&w, 1000), &out);
+            lease_return(t, 1 + dice(&w, DRIVERS), dice(&w, 1000), now, &out);
         } else if (k < 30) {
             struct worker_pool_stats pool;
             worker_pool_get_stats(w.pool, &pool);

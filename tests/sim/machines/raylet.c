@@ -665,7 +665,7 @@ void machine_on_event(struct machine *m, const struct sim_event *e)
         break;
     case M_RETURN:
         if (e->id >> 36 == m->number)
-            lease_return(m->leases, e->peer, e->id, &m->la);
+            lease_return(m->leases, e->peer, e->id, now_ms(), &m->la);
         else if (!m->knows_dead[e->id >> 36])
             send_event(m->number,
                        (struct sim_event){.kind = (enum sim_kind)M_SPILL_RETURN,
@@ -674,7 +674,7 @@ void machine_on_event(struct machine *m, const struct sim_event *e)
                                           .id = e->id});
         break;
     case M_SPILL_RETURN:
-        lease_return(m->leases, e->peer, e->id, &m->la);
+        lease_return(m->leases, e->peer, e->id, now_ms(), &m->la);
         break;
     case M_ENDED:
         lease_ended(m->leases, e->peer, e->id, now_ms(), &m->la);

@@ -491,6 +491,8 @@ bool pull_for_wait(const uint64_t *refs, size_t n);
 void pull_end_record(const struct wire_key *key, uint64_t word);
 /* A task has come, with these arguments: those that are elsewhere are asked for. */
 void pull_on_push(uint64_t lease, uint8_t slot, const uint8_t *at, size_t size, unsigned n_args);
+/* The tasks of this lease whose arguments are on their way, by slot: others may run before them. */
+uint64_t pull_waiting(uint64_t lease);
 /* Tasks of this lease have their arguments, or do not run here. mask: by slot. */
 void pull_end_tasks(uint64_t lease, uint64_t mask);
 void pull_on_frame(uint8_t type, const uint8_t *body, size_t size);

@@ -243,10 +243,17 @@ bool inbox_push(struct inbox *b,
     return true;
 }
 
-const struct inbox_task *inbox_claim(struct inbox *b, uint64_t *started)
+const struct inbox_task *inbox_claim(struct inbox *b, uint64_t waiting, uint64_t *started)
 {
+    unsigned i = 0;
+
     if (b->n_now == 0 || b->claimed)
         return NULL;
+    if ((b->slots & ~waiting) != 0)
+        while ((waiting >> at(b, i)->slot & 1) != 0)
+            i++;
+    for (; i > 0; i--)
+        swap(at(b, i), at(b, i - 1));
     swap(&b->current, at(b, 0));
     b->head = (b->head + 1) % RING;
     b->n_now--;

@@ -57,9 +57,10 @@ bool inbox_push(struct inbox *b,
                 const void *body,
                 uint32_t size,
                 struct inbox_actions *out);
-/* The oldest unclaimed task of the lease, claimed, or NULL. *started: the word to publish before
- * its body runs. The task stays good until inbox_finish. */
-const struct inbox_task *inbox_claim(struct inbox *b, uint64_t *started);
+/* The oldest unclaimed task of the lease whose slot is not in waiting, claimed; if all of them are,
+ * the oldest; NULL: there is none. *started: the word to publish before its body runs. The task
+ * stays good until inbox_finish. */
+const struct inbox_task *inbox_claim(struct inbox *b, uint64_t waiting, uint64_t *started);
 void inbox_finish(struct inbox *b, uint64_t now_ns, struct inbox_actions *out);
 void inbox_take_back(struct inbox *b, uint64_t lease, uint32_t count, struct inbox_actions *out);
 /* The body waits: everything unclaimed goes back, and what arrives until inbox_unblock. */

@@ -504,6 +504,31 @@ void pull_on_push(uint64_t lease, uint8_t slot, const uint8_t *at, size_t size, 
     ask_ahead();
 }
 
+static bool is_waiting(const struct pull_task *t)
+{
+    for (unsigned i = 0; t->is_asked && i < t->n; i++) {
+        const struct pull *p = find(&t->v[i].key);
+        if (p != NULL && p->ticket != 0)
+            return true;
+    }
+    return !t->is_asked;
+}
+
+uint64_t pull_waiting(uint64_t lease)
+{
+    uint64_t mask = 0;
+
+    if (n_tasks == 0)
+        return 0;
+    list_for_each(n, &tasks)
+    {
+        const struct pull_task *t = list_entry(n, struct pull_task, node);
+        if (t->lease == lease && is_waiting(t))
+            mask |= 1ull << t->slot;
+    }
+    return mask;
+}
+
 void pull_end_tasks(uint64_t lease, uint64_t mask)
 {
     if (n_tasks == 0)

@@ -258,7 +258,8 @@ void worker_unblock(void)
 bool worker_run_one(uint64_t wake_ns, uint64_t *now_ns)
 {
     uint64_t started;
-    const struct inbox_task *t = inbox_claim(core.inbox, &started);
+    const struct inbox_task *t =
+        inbox_claim(core.inbox, pull_waiting(inbox_lease(core.inbox)), &started);
 
     if (t == NULL)
         return false;

@@ -310,7 +310,7 @@ static void post_later(const struct process *p, enum sim_kind kind, uint64_t ns)
 static void claim(struct process *p)
 {
     uint64_t started, number;
-    const struct inbox_task *t = inbox_claim(p->inbox, &started);
+    const struct inbox_task *t = inbox_claim(p->inbox, 0, &started);
 
     if (t == NULL)
         return;

@@ -35,13 +35,18 @@ static bool push(uint64_t lease, uint8_t slot)
 }
 
 /* The slot of the next task claimed, or -1. */
-static int claim(void)
+static int claim_but(uint64_t waiting)
 {
     uint64_t started;
-    const struct inbox_task *t = inbox_claim(b, &started);
+    const struct inbox_task *t = inbox_claim(b, waiting, &started);
 
     inbox_selfcheck(b);
     return t != NULL ? t->slot : -1;
+}
+
+static int claim(void)
+{
+    return claim_but(0);
 }
 
 /* The only action since the last call. */
@@ -70,7 +75,7 @@ START_TEST(tasks_are_claimed_in_the_order_they_were_pushed)
     push(7, 3);
     push(7, 1);
     push(7, 2);
-    const struct inbox_task *t = inbox_claim(b, &started);
+    const struct inbox_task *t = inbox_claim(b, 0, &started);
     ck_assert_int_eq(memcmp(t->push, "task 3", t->size), 0);
     ck_assert_int_eq(claim(), -1); /* one body at a time */
     inbox_finish(b, 0, &out);
@@ -83,6 +88,23 @@ START_TEST(tasks_are_claimed_in_the_order_they_were_pushed)
 }
 END_TEST
 
+START_TEST(tasks_that_wait_are_passed_over_while_there_are_others)
+{
+    ck_assert(inbox_lease_begin(b, 7));
+    for (uint8_t slot = 0; slot < 5; slot++)
+        push(7, slot);
+    push(8, 6); /* held: no other task */
+    const uint64_t waiting = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 6;
+    static const int order[] = {2, 4, 0, 1, 3};
+    for (int i = 0; i < 5; i++) {
+        ck_assert_int_eq(claim_but(i < 3 ? waiting : 0), order[i]);
+        inbox_finish(b, 0, &out);
+    }
+    ck_assert_int_eq(claim_but(waiting), -1);
+    ck_assert_uint_eq(out.n, 0);
+}
+END_TEST
+
 START_TEST(a_claim_sets_the_started_bit_to_the_phase_of_its_push)
 {
     uint64_t started;
@@ -90,12 +112,12 @@ START_TEST(a_claim_sets_the_started_bit_to_the_phase_of_its_push)
     inbox_lease_begin(b, 1);
     for (int i = 0; i < 4; i++) { /* a slot used again flips */
         inbox_push(b, 1, 5, (uint8_t)(1 - i % 2), "", 0, &out);
-        inbox_claim(b, &started);
+        inbox_claim(b, 0, &started);
         ck_assert_uint_eq(started, i % 2 == 0 ? 1ull << 5 : 0);
         inbox_finish(b, 0, &out);
     }
     inbox_push(b, 1, 63, 1, "", 0, &out);
-    inbox_claim(b, &started);
+    inbox_claim(b, 0, &started);
     ck_assert_uint_eq(started, 1ull << 63);
     inbox_finish(b, 0, &out);
 }
@@ -112,7 +134,7 @@ START_TEST(a_new_lease_begins_with_nothing_started)
     inbox_revoke(b, 1, 0, 0, &out);
     inbox_lease_begin(b, 2);
     push(2, 1);
-    inbox_claim(b, &started);
+    inbox_claim(b, 0, &started);
     ck_assert_uint_eq(started, 2);
 }
 END_TEST
@@ -440,7 +462,7 @@ START_TEST(warm_work_allocates_nothing)
             inbox_push(b, 7, (uint8_t)(i % 64), 1, body, (uint32_t)i % 200, &out);
             if (i % 3 == 0)
                 inbox_take_back(b, 7, 1, &out);
-            else if (inbox_claim(b, &started) != NULL)
+            else if (inbox_claim(b, 0, &started) != NULL)
                 inbox_finish(b, 0, &out);
             out.n = 0;
         }
@@ -514,7 +536,7 @@ START_TEST(ten_thousand_random_steps_agree_with_the_owners_view)
             ck_assert(
                 inbox_push(b, m.lease, (uint8_t)slot, m.phases >> slot & 1, body, size, &out));
         } else if (what < 12) {
-            const struct inbox_task *t = inbox_claim(b, &started);
+            const struct inbox_task *t = inbox_claim(b, 0, &started);
             if (t != NULL) {
                 uint64_t bit = 1ull << t->slot, got;
                 memcpy(&got, t->push, sizeof got);
@@ -579,6 +601,7 @@ int main(void)
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_set_timeout(c, 60);
     tcase_add_test(c, tasks_are_claimed_in_the_order_they_were_pushed);
+    tcase_add_test(c, tasks_that_wait_are_passed_over_while_there_are_others);
     tcase_add_test(c, a_claim_sets_the_started_bit_to_the_phase_of_its_push);
     tcase_add_test(c, a_new_lease_begins_with_nothing_started);
     tcase_add_test(c, a_push_of_an_older_lease_is_bounced);

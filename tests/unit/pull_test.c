@@ -1211,6 +1211,35 @@ START_TEST(a_task_waits_for_its_argument)
 }
 END_TEST
 
+START_TEST(a_task_whose_argument_is_here_runs_before_one_that_waits)
+{
+    const struct wire_stored far = argument(1, 500), near = argument(2, 500);
+    bool ran = false;
+    pthread_t t;
+
+    join_as(true);
+    begin_lease(LEASE);
+    say_template();
+    push(0, &far);
+    push(1, &near);
+    push(2, &far);
+    fill_entry(4, &near.key, 500);
+    say_pulled(1, 4);
+    turn();
+    run_now();
+    ck_assert_uint_eq(nth_done(0).slot, 1);
+    ck_assert_int_eq(pthread_create(&t, NULL, run_one, &ran), 0); /* no other: the oldest waits */
+    fill_entry(3, &far.key, 500);
+    say_pulled(0, 3);
+    await(WIRE_DONE, 2);
+    pthread_join(t, NULL);
+    ck_assert(ran);
+    ck_assert_uint_eq(nth_done(1).slot, 0);
+    run_now();
+    ck_assert_uint_eq(nth_done(2).slot, 2);
+}
+END_TEST
+
 START_TEST(a_body_that_reads_from_elsewhere_gives_its_cpu_back)
 {
     const struct wire_stored a = argument(1, 500);
@@ -1371,6 +1400,7 @@ int main(void)
     tcase_add_test(t, what_follows_a_death_on_a_route_is_heard);
     tcase_add_test(t, arguments_elsewhere_are_asked_for_when_their_task_comes);
     tcase_add_test(t, a_task_waits_for_its_argument);
+    tcase_add_test(t, a_task_whose_argument_is_here_runs_before_one_that_waits);
     tcase_add_test(t, a_body_that_reads_from_elsewhere_gives_its_cpu_back);
     tcase_add_test(t, what_a_task_that_goes_back_would_have_read_is_canceled);
     tcase_add_test(t, no_more_is_asked_for_ahead_than_a_part_of_the_store);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Nodes of a cluster on this machine: how soon they are ready, what their daemons take, and tasks
- * that run at another node than the program's.
+ * Nodes of a cluster on this machine: how soon they are ready, what their daemons take, tasks that
+ * run at another node than the program's, and what moves for arguments that lie there.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -184,6 +184,58 @@ static double trip_us(int n, double q)
     return v;
 }
 
+#define ARGUMENT (8u << 20)
+
+static int make_there(ray_call *call)
+{
+    ray_buffer b;
+
+    if (ray_create(ARGUMENT, &b) != RAY_OK)
+        return -1;
+    memset(b.data, 1, b.size);
+    return ray_return(call, 0, &b);
+}
+RAY_REMOTE(make_there, .resources = "there=0.0001");
+
+static int use(ray_call *call)
+{
+    ray_view v;
+
+    if (ray_arg(call, 0, &v) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, (int64_t)v.size);
+}
+RAY_REMOTE(use);
+
+/* One after the other: made there, used anywhere. */
+static void use_each(int n)
+{
+    int64_t size;
+
+    for (int i = 0; i < n; i++) {
+        ray_ref made = ray_remote(make_there);
+        if (ray_take(ray_remote(use, made), &size, RAY_FOREVER) != RAY_OK || size != ARGUMENT)
+            exit(ray_report(stderr));
+        ray_release(made);
+    }
+}
+
+static void arguments_there(int n)
+{
+    static const char lo[] = "    lo:"; /* what it has received; others' bytes as well */
+
+    use_each(3);
+    long before = number_in("self", "net/dev", lo);
+    use_each(n);
+    bench_add((struct row){"moved for a task with 8 MiB on another node (loopback)",
+                           (double)(number_in("self", "net/dev", lo) - before) / n / 1048576,
+                           "MiB",
+                           ARGUMENT / 1048576,
+                           "the argument",
+                           0.1,
+                           false});
+}
+
 /* The program joins at the head; only the second node has what its tasks need. */
 static void tasks_there(const char *address, const char *head, bool quick)
 {
@@ -204,6 +256,7 @@ static void tasks_there(const char *address, const char *head, bool quick)
                            "",
                            0,
                            false});
+    arguments_there(quick ? 50 : 200);
     ray_shutdown();
 }
 

@@ -42,6 +42,10 @@ class Space:
         """What runs a command there."""
         return [shutil.which("nsenter"), f"--net=/run/netns/{self.name}"]
 
+    def received(self):
+        """Bytes that came by its cable."""
+        return json.loads(ip("-n", self.name, "-s", "-j", "link", "show", "cable").stdout)[0]["stats64"]["rx"]["bytes"]
+
     def unplug(self):
         ip("-n", self.network.hub.name, "link", "set", self.port, "down")
 
@@ -390,6 +394,22 @@ def test_resets_of_transfers(three):
             assert time.monotonic() - begin < 60 * slow(), (n_resets, program, three.cluster.state())
         assert sums == [total, total]
         ask(program, f"drop {ref}")
+    leave(program)
+
+
+def test_what_many_read_moves_once(three):
+    """To each machine, whoever there asks, for whatever."""
+    a, b, _ = three.nodes
+    program = a.driver()
+    ask(program, "share %s 4 b=1" % ask(program, "put 200000 1"), r"sum (\w+ \d+)")  # the program has come, too
+    size = 20_000_000
+    mine = ask(program, f"put {size} 1")
+    total = ask(program, f"get {mine}", r"sum (\d+)")
+    before = b.space.received()
+    for n in (16, 8):
+        assert ask(program, f"share {mine} {n} b=1", r"sum (\w+ \d+)") == f"{b.id} {total}"
+    assert int(ask(program, f"inside {mine} 0 b=1")) == int(total) >> 1
+    assert size < b.space.received() - before < 1.2 * size
     leave(program)
 
 

@@ -357,6 +357,37 @@ static void print_text(ray_ref ref)
     ray_free(text);
 }
 
+/* n tasks at once that read it; what each says, if all say the same. */
+static void share(ray_ref ref, int n, const char *resources)
+{
+    ray_ref *refs = calloc((size_t)n, sizeof *refs);
+    char *first = NULL, *text;
+    int n_equal = 0;
+
+    CHECK(refs != NULL);
+    for (int i = 0; i < n; i++)
+        refs[i] = ray_submit(&ray_fn_check_sum,
+                             RAY_OPTIONS(.resources = resources),
+                             (ray_value[]){ray_v(ref)},
+                             1);
+    for (int i = 0; i < n; i++) {
+        if (ray_take(refs[i], &text, RAY_FOREVER) != RAY_OK) {
+            failed();
+            continue;
+        }
+        n_equal += first == NULL || strcmp(text, first) == 0;
+        if (first == NULL)
+            first = text;
+        else
+            ray_free(text);
+    }
+    if (n_equal == n)
+        printf("sum %s\n", first);
+    if (first != NULL)
+        ray_free(first);
+    free(refs);
+}
+
 static ray_ref put(int64_t size, int64_t seed)
 {
     ray_buffer b;
@@ -410,6 +441,8 @@ static void obey(const char *line)
                               RAY_OPTIONS(.resources = text),
                               (ray_value[]){ray_v(kept[a])},
                               1));
+    } else if (strcmp(what, "share") == 0) {
+        share(kept[a], (int)b, text);
     } else if (strcmp(what, "inside") == 0) {
         print_int(ray_submit(&ray_fn_sum_inside,
                              RAY_OPTIONS(.resources = text),

@@ -491,7 +491,16 @@ static void on_get_state(void *arg, struct rpc_call *call)
     free(bytes);
 }
 
+static void on_get_refs(void *arg, struct rpc_call *call)
+{
+    const struct cluster_run *c = arg;
+
+    CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
+    memory_run_on_call(c->node, call);
+}
+
 static const struct rpc_method methods[] = {
+    {"/ray.c.NodeService/GetRefs", on_get_refs},
     {"/ray.c.NodeService/GetState", on_get_state},
     {"/grpc.health.v1.Health/Check", on_health},
     {NULL, NULL},
@@ -574,6 +583,7 @@ void cluster_run_close(struct node *n)
     gcs_relay_fini(n);
     cluster_view_destroy(n->view);
     n->view = NULL;
+    memory_run_end_calls(n);
     rpc_server_destroy(c->server);
     rpc_bridge_destroy(c->bridge);
     free(c->held);

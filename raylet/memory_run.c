@@ -12,7 +12,9 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/log.h"
+#include "lib/net/rpc_server.h"
 #include "raylet/node_private.h"
+#include "raylet/why_state.h"
 
 #define ASKED_MAX 64 /* of a process that does not answer */
 
@@ -208,6 +210,86 @@ static struct process *find(const struct node *n, uint32_t number)
     return NULL;
 }
 
+/* A call of another machine's command, which waits for a page. Owned by node.refs_calls. */
+struct refs_call {
+    struct list node;
+    uint32_t number, process; /* number: as a command's */
+    struct rpc_call *call;
+};
+
+static void answer_call(struct refs_call *r, const void *page, size_t page_size)
+{
+    size_t size;
+    void *bytes = why_refs_reply(page, page_size, &size);
+
+    rpc_call_reply(r->call, bytes, size);
+    free(bytes);
+    list_remove(&r->node);
+    free(r);
+}
+
+static void answer_status(struct refs_call *r, enum wire_refs_status status)
+{
+    struct wire_refs no = {.process = r->process, .status = status};
+
+    answer_call(r, &no, sizeof no);
+}
+
+static void on_call_gone(void *arg, struct rpc_call *call)
+{
+    struct refs_call *r = arg;
+
+    (void)call;
+    answer_status(r, WIRE_REFS_BUSY); /* to nobody */
+}
+
+void memory_run_on_call(struct node *n, struct rpc_call *call)
+{
+    struct wire_refs_ask ask = {.ticket = 0};
+    size_t size;
+    const uint8_t *bytes = rpc_call_request(call, &size);
+    uint32_t number;
+    uint64_t from;
+
+    if (why_refs_asked(bytes, size, &number, &from) != 0) {
+        rpc_call_fail(call, ERR_INVALID, "the request is no GetRefsRequest");
+        return;
+    }
+    struct process *p = find(n, number);
+    struct refs_call *r = xcalloc(1, sizeof *r);
+    r->number = ++n->last_command;
+    r->process = number;
+    r->call = call;
+    list_append(&n->refs_calls, &r->node);
+    if (p == NULL || p->n_asked >= ASKED_MAX) {
+        answer_status(r, p == NULL ? WIRE_REFS_GONE : WIRE_REFS_BUSY);
+        return;
+    }
+    rpc_call_on_gone(call, on_call_gone, r);
+    ask.ticket = (uint64_t)r->number << 32;
+    ask.from = from;
+    ask.process = number;
+    p->n_asked++;
+    node_send(p, WIRE_REFS_ASK, &ask, sizeof ask);
+}
+
+void memory_run_end_calls(struct node *n)
+{
+    list_for_each_safe(m, &n->refs_calls)
+        answer_status(list_entry(m, struct refs_call, node), WIRE_REFS_GONE);
+}
+
+static struct refs_call *find_call(const struct node *n, uint32_t number)
+{
+    list_for_each(m, &n->refs_calls)
+    {
+        struct refs_call *r = list_entry(m, struct refs_call, node);
+        if (r->number == number)
+            return r;
+    }
+    return NULL;
+}
+
 /* ticket: the command's own, of 32 bits. */
 static void on_refs_ask(struct command *c, const struct wire_refs_ask *ask)
 {
@@ -250,7 +332,8 @@ void memory_run_on_refs(struct process *p, const uint8_t *body, size_t size)
     p->n_asked--;
     memcpy(&w, body, sizeof w);
     struct command *c = command_run_find(p->node, (uint32_t)(w.ticket >> 32));
-    void *copy = c != NULL ? try_alloc(NULL, size) : NULL;
+    struct refs_call *r = find_call(p->node, (uint32_t)(w.ticket >> 32));
+    void *copy = c != NULL || r != NULL ? try_alloc(NULL, size) : NULL;
     if (copy == NULL)
         return; /* it did not wait for this */
     w.ticket = (uint32_t)w.ticket;
@@ -258,7 +341,10 @@ void memory_run_on_refs(struct process *p, const uint8_t *body, size_t size)
     w.status = WIRE_REFS_OK;
     memcpy(copy, body, size);
     memcpy(copy, &w, sizeof w);
-    command_run_send(c, WIRE_REFS, copy, size, -1);
+    if (c != NULL)
+        command_run_send(c, WIRE_REFS, copy, size, -1);
+    else if (r->process == p->number)
+        answer_call(r, copy, size);
     free(copy);
 }
 
@@ -271,5 +357,11 @@ void memory_run_on_gone(const struct process *p)
         struct command *c = list_entry(m, struct command, list);
         if (p->welcomed && c->registered && !c->cut)
             command_run_send(c, WIRE_REFS, &w, sizeof w, -1);
+    }
+    list_for_each_safe(m, &p->node->refs_calls)
+    {
+        struct refs_call *r = list_entry(m, struct refs_call, node);
+        if (r->process == p->number)
+            answer_status(r, WIRE_REFS_GONE);
     }
 }

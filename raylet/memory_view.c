@@ -252,7 +252,8 @@ int memory_view_add_page(struct memory_view *v,
             return -1;
         memcpy(&row, at, sizeof row);
         at += sizeof row;
-        uint64_t need = (uint64_t)row.n_items * sizeof(struct wire_refs_item) + row.site_size;
+        uint64_t need =
+            (uint64_t)row.n_items * sizeof(struct wire_refs_item) + row.site_size + row.text_size;
         if ((uint64_t)(end - at) < need)
             return -1;
         size_t ref = add_row(v, p, &row);
@@ -265,7 +266,7 @@ int memory_view_add_page(struct memory_view *v,
         }
         if (row.site_size > 0 && ref > 0 && memory_ref_at(v, ref - 1)->site[0] == '\0')
             set_site(v, memory_ref_at(v, ref - 1), at, row.site_size);
-        at += row.site_size;
+        at += row.site_size + row.text_size;
     }
     *next = w.next;
     if (w.next != 0)

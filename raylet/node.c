@@ -603,6 +603,7 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->due_ms = UINT64_MAX;
     list_init(&n->dirty);
     list_init(&n->commands);
+    list_init(&n->refs_calls);
     list_init(&n->jobs);
     list_init(&n->executables);
     clock_gettime(CLOCK_REALTIME, &t);

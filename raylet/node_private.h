@@ -226,6 +226,7 @@ struct node {
     uint64_t start_ms;
     struct list commands;
     uint32_t n_commands, last_command;
+    struct list refs_calls; /* of memory_run.c */
     int command_fd, spare_fd;
     struct loop_watch *command_watch;
     /* the machine's facts */
@@ -556,6 +557,10 @@ uint64_t command_run_next_deadline(const struct node *n);
 bool memory_run_on_command(struct command *c, uint8_t type, const uint8_t *body, size_t size);
 /* A process answers: on to who asked. */
 void memory_run_on_refs(struct process *p, const uint8_t *body, size_t size);
+/* GetRefs of the node service: the same for a command of another machine. */
+void memory_run_on_call(struct node *n, struct rpc_call *call);
+/* All that are open are answered: the port closes. */
+void memory_run_end_calls(struct node *n);
 /* It will not answer any more. */
 void memory_run_on_gone(const struct process *p);
 

@@ -271,3 +271,52 @@ int why_state_unpack(const void *bytes, size_t size, struct why_state *out, stru
     ray__c__get_state_reply__free_unpacked(m, NULL);
     return 0;
 }
+
+/* --- pages of refs --- */
+
+void *why_refs_ask(uint32_t process, uint64_t from, size_t *size)
+{
+    Ray__C__GetRefsRequest m = RAY__C__GET_REFS_REQUEST__INIT;
+
+    m.process = process;
+    m.from = from;
+    void *bytes = xmalloc(ray__c__get_refs_request__get_packed_size(&m) + 1);
+    *size = ray__c__get_refs_request__pack(&m, bytes);
+    return bytes;
+}
+
+int why_refs_asked(const void *bytes, size_t size, uint32_t *process, uint64_t *from)
+{
+    Ray__C__GetRefsRequest *m = ray__c__get_refs_request__unpack(NULL, size, bytes);
+
+    if (m == NULL)
+        return -1;
+    *process = m->process;
+    *from = m->from;
+    ray__c__get_refs_request__free_unpacked(m, NULL);
+    return 0;
+}
+
+void *why_refs_reply(const void *page, size_t page_size, size_t *size)
+{
+    Ray__C__GetRefsReply m = RAY__C__GET_REFS_REPLY__INIT;
+
+    m.refs = (ProtobufCBinaryData){page_size, (uint8_t *)(uintptr_t)page};
+    void *bytes = xmalloc(ray__c__get_refs_reply__get_packed_size(&m) + 1);
+    *size = ray__c__get_refs_reply__pack(&m, bytes);
+    return bytes;
+}
+
+int why_refs_replied(const void *bytes, size_t size, void **page, size_t *page_size)
+{
+    Ray__C__GetRefsReply *m = ray__c__get_refs_reply__unpack(NULL, size, bytes);
+
+    if (m == NULL)
+        return -1;
+    *page_size = m->refs.len;
+    *page = xmalloc(m->refs.len + 1);
+    if (m->refs.len > 0)
+        memcpy(*page, m->refs.data, m->refs.len);
+    ray__c__get_refs_reply__free_unpacked(m, NULL);
+    return 0;
+}

@@ -106,4 +106,11 @@ void *why_state_pack(const struct why_state *s, size_t *size);
 /* *out is good, for why_state_fini, if 0. -1: no such message. */
 int why_state_unpack(const void *bytes, size_t size, struct why_state *out, struct err *err);
 
+/* GetRefs: a page of a process's table, struct wire_refs and what follows. Bytes to be freed; -1:
+ * no such message. *page is in memory of the caller's. */
+void *why_refs_ask(uint32_t process, uint64_t from, size_t *size);
+int why_refs_asked(const void *bytes, size_t size, uint32_t *process, uint64_t *from);
+void *why_refs_reply(const void *page, size_t page_size, size_t *size);
+int why_refs_replied(const void *bytes, size_t size, void **page, size_t *page_size);
+
 #endif /* RAYLET_WHY_STATE_H */

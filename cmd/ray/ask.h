@@ -39,11 +39,13 @@ int ask_call_within(struct ask *a,
                     size_t *reply_size,
                     struct err *err);
 
-/* A call without bytes to servers of the cluster's nodes, all at once. host: an IP address or a
- * name, borrowed. */
+/* A call to servers of the cluster's nodes, all at once. host: an IP address or a name, borrowed as
+ * the bytes are. */
 struct ask_target {
     const char *host;
     int port;
+    const void *bytes; /* of the request; NULL: none */
+    size_t size;
 };
 struct ask_reply {
     struct err err; /* ERR_NONE, or why there are no bytes */

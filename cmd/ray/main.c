@@ -19,7 +19,7 @@ static const struct command {
     {"stop", "end this user's nodes on this machine", stop_main},
     {"status", "the nodes of a cluster, and what they have", status_main},
     {"list", "nodes, workers or jobs", list_main},
-    {"why", "what waits in the cluster, and for what", why_main},
+    {"why", "what waits in the cluster, or one task or object, and for what", why_main},
     {"health-check", "does the cluster answer? by the exit status", health_check_main},
     {"memory", "the object refs of this machine's cluster, who holds them, and why", memory_main},
     {"get-auth-token", "print the cluster's token", get_auth_token_main},

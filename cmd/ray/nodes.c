@@ -8,10 +8,10 @@
 
 #include "gcs/query_codec.h"
 #include "lib/base/alloc.h"
-#include "raylet/client.h"
 #include "raylet/node_file.h"
 
 #define GET_STATE "/ray.c.NodeService/GetState"
+#define GET_REFS  "/ray.c.NodeService/GetRefs"
 
 /* --- of this machine --- */
 
@@ -90,6 +90,7 @@ static int ask_here(const struct config *c, struct nodes *out, struct err *err)
 
     if (find_session(c, out->address, dir, err) != 0)
         return -1;
+    memcpy(out->session_dir, dir, sizeof dir);
     out->v = xcalloc(1, sizeof *out->v);
     if (ask_socket(dir, NODES_WAIT_MS, &out->v[0], err) != 0)
         return -1;
@@ -192,7 +193,10 @@ int nodes_ask(const struct config *c, int timeout_ms, struct nodes *out, struct 
         out->gcs = *err;
         rc = ask_here(c, out, &own);
     }
-    ask_close(a);
+    if (rc == 0 && out->gcs.code == ERR_NONE)
+        out->ask = a;
+    else
+        ask_close(a);
     if (rc != 0)
         nodes_fini(out);
     return rc;
@@ -202,9 +206,101 @@ void nodes_fini(struct nodes *n)
 {
     for (size_t i = 0; i < n->n; i++)
         why_state_fini(&n->v[i].state);
+    ask_close(n->ask);
     free(n->v);
     free(n->rows);
     *n = (struct nodes){.n = 0};
+}
+
+/* --- refs --- */
+
+/* *page to be freed. */
+static int ask_page(struct nodes *n,
+                    const struct why_node *at,
+                    uint32_t process,
+                    uint64_t from,
+                    void **page,
+                    size_t *size,
+                    struct err *err)
+{
+    struct ask_target target = {.host = at->address, .port = at->port};
+    struct ask_reply reply;
+    void *bytes = why_refs_ask(process, from, &target.size);
+
+    target.bytes = bytes;
+    ask_nodes(n->ask, GET_REFS, &target, 1, NODES_WAIT_MS, &reply);
+    free(bytes);
+    if (reply.err.code != ERR_NONE) {
+        *err = reply.err;
+        return -1;
+    }
+    int rc = why_refs_replied(reply.bytes, reply.size, page, size);
+    free(reply.bytes);
+    return rc == 0 ? 0 : err_set(err, ERR_PROTOCOL, "what answers there is no raylet of Ray");
+}
+
+/* The same by the session's socket. */
+static int read_page(struct raylet_client *link,
+                     uint32_t process,
+                     uint64_t from,
+                     void **page,
+                     size_t *size,
+                     struct err *err)
+{
+    struct wire_refs_ask w = {.from = from, .process = process};
+    struct frame f;
+    int rc;
+
+    if (raylet_client_send(link, WIRE_REFS_ASK, &w, sizeof w, err) != 0)
+        return -1;
+    while ((rc = raylet_client_next(link, NODES_WAIT_MS, &f, err)) == 1 && f.h.type != WIRE_REFS)
+        if (f.fd >= 0)
+            close(f.fd);
+    if (rc <= 0)
+        return rc < 0 ? -1 : err_set(err, ERR_TIMEOUT, "nothing came within %d ms", NODES_WAIT_MS);
+    *size = f.body_size;
+    *page = xmalloc(f.body_size + 1);
+    memcpy(*page, f.body, f.body_size);
+    return 0;
+}
+
+int nodes_ask_refs(struct nodes *n,
+                   const struct why_node *at,
+                   uint32_t process,
+                   struct why_refs *out,
+                   struct err *err)
+{
+    struct raylet_client *link = NULL;
+    uint64_t from = 0, before;
+    void *page;
+    size_t size;
+    int rc;
+
+    *out = (struct why_refs){.n = 0};
+    if (n->ask == NULL) {
+        link = raylet_client_open(n->session_dir, NODES_WAIT_MS, err);
+        if (link == NULL)
+            return -1;
+    }
+    do {
+        before = from;
+        rc = link != NULL ? read_page(link, process, from, &page, &size, err)
+                          : ask_page(n, at, process, from, &page, &size, err);
+        if (rc != 0)
+            break;
+        rc = why_refs_add_page(out, page, size, &from);
+        free(page);
+        if (rc != 0)
+            err_set(err, ERR_PROTOCOL, "its answer is malformed");
+        else if (out->status != WIRE_REFS_OK)
+            rc = err_set(err,
+                         ERR_DIED,
+                         out->status == WIRE_REFS_GONE ? "it has ended"
+                                                       : "it has not answered those who asked "
+                                                         "before: it is stopped, or very busy");
+    } while (rc == 0 && from > before); /* else its cursor goes in a circle */
+    raylet_client_close(link);
+    return rc;
 }
 
 bool nodes_report(const struct nodes *n, const char *command)

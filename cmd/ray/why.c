@@ -6,6 +6,7 @@
 #include "cmd/ray/commands.h"
 #include "cmd/ray/nodes.h"
 #include "cmd/ray/query.h"
+#include "cmd/ray/why_id.h"
 
 static json_t *needs_as_json(const struct why_class *c)
 {
@@ -109,34 +110,82 @@ static void print(const struct nodes *all, const struct why_waits *waits)
         puts("nothing waits");
 }
 
+/* Whether it is known. */
+static bool tell_one(struct nodes *all, const struct why_waits *waits, const char *id, bool as_json)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    if (out == NULL)
+        return false;
+    bool is_known = why_id_explain(all, waits, id, out);
+    fclose(out);
+    if (as_json) {
+        json_t *j = json_pack("{s:s, s:b, s:o}",
+                              "id",
+                              id,
+                              "known",
+                              is_known,
+                              "message",
+                              text_as_json(text));
+        json_dumpf(j, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(j);
+    } else {
+        fputs(text, stdout);
+    }
+    free(text);
+    return is_known;
+}
+
+/* The identity is the first word; flags may stand before and behind it. */
 int why_main(int argc, char **argv)
 {
     struct query_flags q = {.timeout = "5"};
     const struct flag table[] = {QUERY_FLAGS(q), {.name = NULL}};
     const struct flags f = {
         .command = "ray why",
-        .summary = "what waits in the cluster, and for what",
+        .summary = "ray why: what waits in the cluster, and for what\n"
+                   "ray why ID: the same of one task, object, worker or node, by its hex digits",
         .notes = "Tasks are told by their function and what they need, as workers that are wanted "
                  "for them: an owner\nof many tasks asks for some at a time. Nodes have 2 s for "
-                 "their answers. One that does not answer is\nnamed, and the exit status is 1.",
+                 "their answers. One that does not answer is\nnamed, and the exit status is 1; so "
+                 "it is if nobody knows the ID.",
         .table = table};
+    const char *id = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
     struct why_waits waits;
     struct nodes all;
     struct config c;
     struct err err;
-    int rc = query_parse(&f, argc, argv, &c, &q);
+    bool is_known = true;
+    int rc;
 
+    if (id != NULL) {
+        argv++;
+        argc--;
+    }
+    rc = query_parse(&f, argc, argv, &c, &q);
     if (rc != FLAGS_GO_ON)
         return rc;
+    if (id != NULL && why_id_parse(id) == WHY_ID_NONE)
+        return flags_refuse(
+            &f,
+            "%.80s is no identity: a task has 48 hex digits (0-9, a-f), an object, a "
+            "worker or a node 56",
+            id);
     if (nodes_ask(&c, q.timeout_ms, &all, &err) != 0) {
         fprintf(stderr, "ray why: %s\n", err.text);
         return 1;
     }
     why_view_explain(all.v, all.n, all.address, &waits);
-    (q.is_json ? print_json : print)(&all, &waits);
+    if (id != NULL)
+        is_known = tell_one(&all, &waits, id, q.is_json);
+    else
+        (q.is_json ? print_json : print)(&all, &waits);
     fflush(stdout);
     bool is_whole = nodes_report(&all, "ray why");
     why_waits_fini(&waits);
     nodes_fini(&all);
-    return is_whole ? 0 : 1;
+    return is_known && is_whole ? 0 : 1;
 }

@@ -10,7 +10,9 @@
 #include "lib/core/core_private.h"
 
 #define SITE_MAX 200
-#define ROOM_MIN (sizeof(struct wire_refs_row) + SITE_MAX + sizeof(struct wire_refs_item))
+#define TEXT_MAX 200
+#define TAIL_MAX (SITE_MAX + TEXT_MAX) /* behind a row's items */
+#define ROOM_MIN (sizeof(struct wire_refs_row) + TAIL_MAX + sizeof(struct wire_refs_item))
 
 struct page {
     uint8_t *at, *end;
@@ -25,7 +27,7 @@ static void add_item(struct page *p, enum wire_refs_item_kind kind, uint32_t num
 
     if (p->seen++ < p->skip)
         return;
-    if ((size_t)(p->end - p->at) < SITE_MAX + sizeof item) {
+    if ((size_t)(p->end - p->at) < TAIL_MAX + sizeof item) {
         p->is_cut = true;
         return;
     }
@@ -51,14 +53,27 @@ static uint8_t *begin_row(struct page *p, uint32_t skip)
     return row;
 }
 
-static void end_row(struct page *p, uint8_t *row, struct wire_refs_row *w, const char *site)
+static uint16_t add_text(struct page *p, const char *text, size_t max)
+{
+    size_t n = text != NULL && p->skip == 0 ? strnlen(text, max) : 0;
+
+    if (n > 0)
+        memcpy(p->at, text, n);
+    p->at += n;
+    return (uint16_t)n;
+}
+
+static void end_row(struct page *p,
+                    uint8_t *row,
+                    struct wire_refs_row *w,
+                    const char *site,
+                    const char *text,
+                    size_t max)
 {
     w->first_item = p->skip;
     w->n_items = p->n_items;
-    w->site_size = (uint16_t)(site != NULL && p->skip == 0 ? strnlen(site, SITE_MAX) : 0);
-    if (w->site_size > 0)
-        memcpy(p->at, site, w->site_size);
-    p->at += w->site_size;
+    w->site_size = add_text(p, site, SITE_MAX);
+    w->text_size = add_text(p, text, max);
     memcpy(row, w, sizeof *w);
     p->n_rows++;
 }
@@ -89,7 +104,7 @@ static bool add_pin(struct page *p, uint32_t skip, uint64_t place, int32_t pin)
     if (!has_room(p))
         return false;
     uint32_t seen = p->seen;
-    end_row(p, begin_row(p, 0), &w, NULL);
+    end_row(p, begin_row(p, 0), &w, NULL, NULL, 0);
     p->seen = seen + 1;
     return true;
 }
@@ -107,7 +122,7 @@ static uint32_t report_process(struct page *p, uint32_t skip)
     call_for_each_hold(add_body, p);
     bool is_cut = p->is_cut;
     uint32_t told = skip + p->n_items;
-    end_row(p, row, &w, NULL);
+    end_row(p, row, &w, NULL, NULL, 0);
     if (is_cut)
         return told;
     for (int i = 0; i < STORE_PINS; i++)
@@ -135,6 +150,32 @@ static enum wire_row_status status_of(const struct record *r)
                                          : WIRE_ROW_QUEUED;
 }
 
+/* Of a task its function; of an error what it says: at most *max bytes. NULL: neither. */
+static const char *text_of(const struct record *r, size_t *max)
+{
+    uint16_t template = ref_table_at(core.refs, r->first)->template;
+
+    *max = TEXT_MAX;
+    if (r->state == REF_READY && r->meta == WIRE_META_ERROR && (r->flags & REF_STORED) == 0
+        && r->size > sizeof(struct wire_failure)) {
+        size_t size = r->size - sizeof(struct wire_failure);
+        *max = size < TEXT_MAX ? size : TEXT_MAX;
+        return (const char *)record_value(r) + sizeof(struct wire_failure);
+    }
+    bool is_task =
+        (r->flags & REF_BORROWED) == 0 && (r->n_returns > 0 || (r->flags & REF_HIDDEN) != 0);
+    return is_task && template <core.n_templates ? core.templates[template]->function : NULL;
+}
+
+/* The process of the worker that has the task. */
+static uint32_t worker_of(const struct record *r)
+{
+    const struct record *first = ref_table_at(core.refs, r->first);
+    const struct submit_lease *lease = first->u.task.lease;
+
+    return lease != NULL ? ((const struct peer *)lease->peer)->process : 0;
+}
+
 /* Of a place that is pinned. */
 static uint64_t offset_of(uint64_t place)
 {
@@ -156,6 +197,8 @@ static struct wire_refs_row row_of(const struct record *r)
                               .pin = REF_NO_PIN,
                               .status = (uint8_t)status_of(r)};
 
+    if (w.status == WIRE_ROW_PUSHED)
+        w.worker = worker_of(r);
     if ((r->flags & REF_HIDDEN) != 0)
         w.flags |= WIRE_ROW_HIDDEN;
     if ((r->flags & REF_ARGUMENT) != 0)
@@ -198,6 +241,7 @@ static uint32_t report_record(struct page *p, const struct record *r, uint32_t s
     struct wire_refs_row w = row_of(r);
     const struct ref_extra *x = r->extra;
     uint8_t *row = begin_row(p, skip);
+    size_t max;
 
     for (uint32_t i = 0; x != NULL && i < x->n_inner; i++)
         add_item(p, WIRE_ITEM_INSIDE, x->inner[i]);
@@ -210,7 +254,8 @@ static uint32_t report_record(struct page *p, const struct record *r, uint32_t s
         owner_for_each_held(&r->u.task, add_argument, p);
     bool is_cut = p->is_cut;
     uint32_t told = skip + p->n_items;
-    end_row(p, row, &w, r->site);
+    const char *text = text_of(r, &max);
+    end_row(p, row, &w, r->site, text, max);
     return is_cut ? told : 0;
 }
 

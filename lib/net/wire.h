@@ -597,7 +597,8 @@ struct wire_refs_ask {
     uint32_t process;
 } __attribute__((packed));
 /* O,W -> R -> C. next: the cursor of what follows, 0: that was all. Followed by n rows, each
- * followed by n_items of wire_refs_item and its site (site_size bytes). */
+ * followed by n_items of wire_refs_item, its site (site_size bytes) and its text (text_size bytes):
+ * of a task's its function, of an error what it says. */
 enum wire_refs_status {
     WIRE_REFS_OK = 0,
     WIRE_REFS_GONE = 1, /* R: no such process (any more) */
@@ -621,6 +622,8 @@ struct wire_refs_row {
     uint16_t flags, site_size;
     uint8_t status;
     uint8_t spare[3];
+    uint32_t worker; /* PUSHED: process number of the worker; else 0 */
+    uint16_t text_size;
 } __attribute__((packed));
 #define WIRE_ROW_BORROWED   1u
 #define WIRE_ROW_STORED     2u

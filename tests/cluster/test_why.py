@@ -11,11 +11,15 @@ from test_jobs import ask
 from test_machines import TOKEN, leave, machines, two  # noqa: F401: fixtures
 
 
-def ray(machines, *args, status=0):
+def ask_ray(machines, *args):
     env = machines.cluster.env(RAY_AUTH_TOKEN=TOKEN)
     env["ASAN_OPTIONS"] += ":detect_leaks=0"  # as in conftest's start
-    done = subprocess.run([build_dir() / "bin/ray", *args, f"--address=127.0.0.1:{machines.port}"], env=env,
-                          capture_output=True, text=True, timeout=60 * slow())
+    return subprocess.run([build_dir() / "bin/ray", *args, f"--address=127.0.0.1:{machines.port}"], env=env,
+                          capture_output=True, text=True, timeout=60 * slow(), check=False)
+
+
+def ray(machines, *args, status=0):
+    done = ask_ray(machines, *args)
     assert done.returncode == status, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -100,4 +104,80 @@ def test_workers_of_all_nodes_and_one_that_is_stopped(two):
         assert {w["node_name"] for w in json.loads(done.stdout)} == {"a"}
     finally:
         os.kill(stopped.pid, signal.SIGCONT)
+    leave(program)
+
+
+def test_one_task_says_what_it_waits_for(two):
+    program = two.nodes[0].driver()
+    held = ask(program, "hold 1 0 b=1")
+    program.expect(r"held (\d+) ")
+    after = ask(program, f"after {held} 0 a=1")
+    last = ask(program, f"after {after} 0 a=1")
+    never = ask(program, "hold 1 0 tpu=1")
+    ids = {what: ask(program, f"id {ref}", r"id ([0-9a-f]{56})")
+           for what, ref in (("held", held), ("after", after), ("last", last), ("never", never))}
+    pid = next(w["pid"] for w in workers(two) if w["function"] == "hold")
+    runs = rf"object {ids['held']}, by hold, owned by driver pid={program.pid} at a: " \
+        rf"runs, or is next, on worker pid={pid} at b, which serves hold of job \d+, for [\d.]+ s"
+    assert re.fullmatch(runs + "\n", ray(two, "why", ids["held"]).stdout)
+    task = ids["held"][:48]
+    assert ray(two, "why", task).stdout.startswith(f"task {task} of hold, owned by driver pid={program.pid}")
+    told = ray(two, "why", ids["last"]).stdout.splitlines()
+    assert [len(line) - len(line.lstrip()) for line in told] == [0, 4, 8]
+    for line, what in zip(told, ("last", "after")):
+        assert line.strip() == f"object {ids[what]}, by check_sum, owned by driver pid={program.pid} at a: " \
+            "waits for arguments"
+    assert re.fullmatch(runs, told[2].strip())
+    told = ray(two, "why", ids["never"]).stdout
+    assert re.search(r"by hold, .*: waits for a worker\n    1 wanted at a for up to [\d.]+ s: needs 1 tpu, which no node has",
+                     told), told
+    mine = ask(program, "put 1000000 3")
+    assert re.search(r"at a: is ready: \d{7} bytes in the object store of its owner's node\n",
+                     ray(two, "why", ask(program, f"id {mine}", r"id (\S+)")).stdout)
+    os.kill(program.pid, signal.SIGSTOP)
+    try:
+        told = ray(two, "why", ids["held"], status=1).stdout
+        assert re.search(rf": its owner, driver pid={program.pid} at a, cannot be asked: nothing came within 2000 ms", told)
+    finally:
+        os.kill(program.pid, signal.SIGCONT)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: re.search(r"has failed: .*killed by signal 9", ray(two, "why", ids["held"]).stdout), 20 * slow(),
+               "the task has failed")
+    leave(program)
+    wait_until(lambda: re.match(rf"object {ids['held']}: its owner, process \d+, has ended\n",
+                                ask_ray(two, "why", ids["held"]).stdout), 20 * slow(), "its owner ends")
+
+
+def test_workers_and_nodes_by_their_identity(two):
+    program = two.nodes[0].driver()
+    ask(program, "hold 1 0 b=1")
+    program.expect(r"held (\d+) ")
+    row = next(w for w in workers(two) if w["function"] == "hold")
+    told = ray(two, "why", row["worker_id"]).stdout
+    assert re.fullmatch(rf"worker pid={row['pid']} at b serves hold of job \d+, for [\d.]+ s\n", told), told
+    assert ray(two, "why", row["node_id"]).stdout == "node b lives and answers\n"
+    assert "no node of the cluster had that identity" in ray(two, "why", "00" * 28, status=1).stdout
+    assert "is no identity" in ray(two, "why", "12", status=2).stderr
+    leave(program)
+    two.nodes[1].program.kill(signal.SIGTERM)
+    wait_until(lambda: re.match(r"node b is dead: .+\n", ask_ray(two, "why", row["node_id"]).stdout), 20 * slow(),
+               "its node has left")
+
+
+def test_a_cluster_of_one_program_can_be_asked(cluster):
+    def ask_it(*args):
+        done = subprocess.run([build_dir() / "bin/ray", "why", *args], env=cluster.env(), capture_output=True, text=True,
+                              timeout=60 * slow(), check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    program = cluster.start("machines")
+    program.say("init")
+    program.expect(r"^ok \d+$")
+    assert ask_it() == "nothing waits\n"
+    never = ask(program, "hold 1 0 tpu=1")
+    told = ask_it()
+    assert "needs 1 tpu, which no node has: no node can ever run it; ask for less, or start a cluster" in told, told
+    told = ask_it(ask(program, f"id {never}", r"id (\S+)"))
+    assert re.search(rf"by hold, owned by driver pid={program.pid} at .*: waits for a worker\n.*which no node has", told)
     leave(program)

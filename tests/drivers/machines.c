@@ -455,6 +455,16 @@ static void obey(const char *line)
         for (int i = 0; i < a; i++)
             kept[n_kept++] = ray_submit(&ray_fn_hold, RAY_OPTIONS(.resources = text), NULL, 0);
         printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "after") == 0) { /* as "pass", but nobody waits for it */
+        kept[n_kept++] = ray_submit(&ray_fn_check_sum,
+                                    RAY_OPTIONS(.resources = text),
+                                    (ray_value[]){ray_v(kept[a])},
+                                    1);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "id") == 0) {
+        ray_object o;
+        CHECK_CODE(ray_get_object(kept[a], &o), RAY_OK);
+        printf("id %s\n", o.id);
     } else if (strcmp(what, "await") == 0) {
         print_int(ray_retain(kept[a]));
     } else if (strcmp(what, "cluster") == 0) {

@@ -89,7 +89,8 @@ static void add_page(struct memory_view *v, struct memory_process *p, struct inp
                                     .flags = input_u8(in),
                                     .status = input_u8(in)};
         const uint8_t *site = input_bytes(in, 16, &n);
-        row.site_size = (uint16_t)n;
+        row.site_size = (uint16_t)(n - n / 3);
+        row.text_size = (uint16_t)(n / 3);
         size = put(page, size, &row, sizeof row);
         for (uint32_t k = 0; k < row.n_items; k++) {
             struct wire_refs_item item = {.kind = input_u8(in) & 7, .number = (uint32_t)small(in)};

@@ -142,12 +142,15 @@ static size_t pack_page(const struct told *rows, uint32_t n, uint64_t next)
     for (uint32_t i = 0; i < n; i++) {
         struct wire_refs_row row = rows[i].row;
         row.site_size = (uint16_t)strlen(rows[i].site);
+        row.text_size = 4;
         memcpy(at, &row, sizeof row);
         at += sizeof row;
         memcpy(at, rows[i].items, row.n_items * sizeof rows[i].items[0]);
         at += row.n_items * sizeof rows[i].items[0];
         memcpy(at, rows[i].site, row.site_size);
         at += row.site_size;
+        memcpy(at, "text", row.text_size);
+        at += row.text_size;
     }
     return (size_t)(at - bytes);
 }

@@ -2,6 +2,8 @@
 #ifndef CMD_RAY_COMMANDS_H
 #define CMD_RAY_COMMANDS_H
 
+#define COMMAND_VERSION "ray-c 0.1"
+
 /* Subcommands of `ray` that have no header of their own: each in the file of its name,
  * the last in health_check.c. argv[0] is
  * the subcommand; the exit status. */

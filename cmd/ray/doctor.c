@@ -2,7 +2,6 @@
 #include "cmd/ray/doctor.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "cmd/ray/doctor_cluster.h"
+#include "lib/base/flags.h"
 #include "objstore/copy.h"
 #include "raylet/machine.h"
 
@@ -19,17 +20,7 @@
 #define PROCESSES_WANTED 256
 #define DISK_WANTED_MB   100
 
-static void usage(FILE *out)
-{
-    fputs(
-        "ray doctor: the facts of this machine, and what would keep Ray from working\n"
-        "  --temp-dir=DIR  where facts and sessions are kept (default: RAY_TMPDIR, else /tmp/ray)\n"
-        "  --measure       measure again\n"
-        "  --help\n",
-        out);
-}
-
-static bool complain(const char *what, const char *fix)
+bool doctor_complain(const char *what, const char *fix)
 {
     printf("  ! %s: %s\n", what, fix);
     return false;
@@ -43,18 +34,18 @@ static bool check_temp(const char *temp)
     if (mkdir(temp, 01777) == 0)
         chmod(temp, strcmp(temp, "/tmp/ray") == 0 ? 01777 : 0700);
     else if (errno != EEXIST)
-        return complain(strerror(errno),
-                        "cannot make the temp folder; choose another by RAY_TMPDIR");
+        return doctor_complain(strerror(errno),
+                               "cannot make the temp folder; choose another by RAY_TMPDIR");
     if (access(temp, W_OK | X_OK) != 0)
-        return complain(strerror(errno),
-                        "cannot write to the temp folder; choose another by RAY_TMPDIR");
+        return doctor_complain(strerror(errno),
+                               "cannot write to the temp folder; choose another by RAY_TMPDIR");
     if (statvfs(temp, &fs) != 0)
-        return complain(strerror(errno), "cannot look at the temp folder's disk");
+        return doctor_complain(strerror(errno), "cannot look at the temp folder's disk");
     unsigned long long mb = (unsigned long long)fs.f_bavail * fs.f_frsize >> 20;
     printf("temp folder       %s, %llu MB free\n", temp, mb);
     if (mb < DISK_WANTED_MB)
-        return complain("the disk is nearly full",
-                        "logs need room; choose another folder by RAY_TMPDIR");
+        return doctor_complain("the disk is nearly full",
+                               "logs need room; choose another folder by RAY_TMPDIR");
     return true;
 }
 
@@ -63,13 +54,13 @@ static bool check_limit(int which, const char *name, rlim_t wanted, const char *
     struct rlimit l;
 
     if (getrlimit(which, &l) != 0)
-        return complain(name, strerror(errno));
+        return doctor_complain(name, strerror(errno));
     if (l.rlim_cur == RLIM_INFINITY) {
         printf("%-18sno limit\n", name);
         return true;
     }
     printf("%-18s%llu\n", name, (unsigned long long)l.rlim_cur);
-    return l.rlim_cur >= wanted || complain("low", fix);
+    return l.rlim_cur >= wanted || doctor_complain("low", fix);
 }
 
 static void print_facts(const struct machine *m)
@@ -106,46 +97,34 @@ static int get_facts(struct machine *m, const char *temp, bool again, struct err
 
 int doctor_main(int argc, char **argv)
 {
-    static const struct option options[] = {{"temp-dir", 1, NULL, 't'},
-                                            {"measure", 0, NULL, 'm'},
-                                            {"help", 0, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    const char *temp = getenv("RAY_TMPDIR");
-    struct machine m;
-    struct err err;
     bool again = false;
-    int o;
+    const struct flag table[] = {FLAG_SETTING(ADDRESS),
+                                 FLAG_SETTING(TEMP_DIR),
+                                 {.name = "measure", .on = &again, .help = "measure again"},
+                                 {.name = NULL}};
+    const struct flags f = {
+        .command = "ray doctor",
+        .summary =
+            "the facts of this machine and its cluster, and what would keep Ray from working",
+        .notes = "A line with ! needs your hand, and the exit status is 1; a line with - may not.",
+        .table = table};
+    struct machine m;
+    struct config c;
+    struct err err;
 
-    if (temp == NULL || temp[0] == '\0')
-        temp = "/tmp/ray";
-    while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (o) {
-        case 't':
-            temp = optarg;
-            break;
-        case 'm':
-            again = true;
-            break;
-        case 'h':
-            usage(stdout);
-            return 0;
-        default:
-            usage(stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr,
-                "ray doctor: unexpected argument %s; see ray doctor --help\n",
-                argv[optind]);
-        return 2;
-    }
+    if (config_load(&c, &err) != 0)
+        return flags_refuse(&f, "%s", err.text);
+    int rc = flags_parse(&f, argc, argv, &c);
+    if (rc != FLAGS_GO_ON)
+        return rc;
+    const char *temp = config_text(&c, CONFIG_TEMP_DIR);
     bool ok = check_temp(temp);
     if (get_facts(&m, temp, again, &err) == 0)
         print_facts(&m);
     else
-        ok = complain("not measured", err.text);
+        ok = doctor_complain("not measured", err.text);
     ok &= check_limit(RLIMIT_NOFILE, "open files", FILES_WANTED, "raise it with ulimit -n");
     ok &= check_limit(RLIMIT_NPROC, "processes", PROCESSES_WANTED, "raise it with ulimit -u");
+    ok &= doctor_cluster(&c);
     return ok ? 0 : 1;
 }

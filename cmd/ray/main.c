@@ -7,8 +7,6 @@
 #include "cmd/ray/memory.h"
 #include "lib/base/flags.h"
 
-#define VERSION "ray-c 0.1"
-
 static const struct command {
     const char *name, *help;
     int (*run)(int argc, char **argv);
@@ -24,7 +22,9 @@ static const struct command {
     {"memory", "the object refs of this machine's cluster, who holds them, and why", memory_main},
     {"get-auth-token", "print the cluster's token", get_auth_token_main},
     {"config", "settings, and where each comes from", config_main},
-    {"doctor", "the facts of this machine, and what would keep Ray from working", doctor_main},
+    {"doctor",
+     "the facts of this machine and its cluster, and what would keep Ray from working",
+     doctor_main},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -65,7 +65,7 @@ int main(int argc, char **argv)
     if (strcmp(word, "unregister") == 0)
         return unregister_main(argc - 1, argv + 1);
     if (strcmp(word, "--version") == 0 && argc == 2) {
-        puts(VERSION);
+        puts(COMMAND_VERSION);
         return 0;
     }
     if (strcmp(word, "--help") == 0 && argc == 2) {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cmd/ray/commands.h"
+#include "cmd/ray/find_program.h"
 #include "cmd/ray/supervise.h"
 #include "lib/base/flags.h"
 
@@ -163,39 +164,22 @@ static int run_in_foreground(const struct start_options *o)
 
 /* --- what is needed --- */
 
-static int find_beside(char *path, size_t size, const char *name)
+static int find_own(char *path, size_t size, const char *name)
 {
-    ssize_t n = readlink("/proc/self/exe", path, size - 1);
-    char *slash;
-
-    if (n > 0) {
-        path[n] = '\0';
-        slash = strrchr(path, '/');
-        if ((size_t)(slash - path) + strlen(name) + 2 <= size) {
-            memcpy(slash + 1, name, strlen(name) + 1);
-            if (access(path, X_OK) == 0)
-                return 0;
-        }
-    }
+    if (find_beside(name, path, size))
+        return 0;
     fprintf(stderr,
             "ray start: there is no %s beside `ray`, at %s: install the whole of Ray "
             "(make install)\n",
             name,
-            n > 0 ? path : "/proc/self/exe");
+            path);
     return 1;
 }
 
 static int find_redis(char *path, size_t size)
 {
-    const char *at = getenv("PATH");
-
-    while (at != NULL && *at != '\0') {
-        size_t n = strcspn(at, ":");
-        if (at[0] == '/' && (size_t)snprintf(path, size, "%.*s/redis-server", (int)n, at) < size
-            && access(path, X_OK) == 0)
-            return 0;
-        at += n + (at[n] == ':');
-    }
+    if (find_in_path("redis-server", path, size))
+        return 0;
     fputs("ray start: there is no redis-server in PATH, where a head keeps its tables: install it "
           "(apt install redis-server), or name a running one by --redis-address\n",
           stderr);
@@ -260,9 +244,9 @@ int start_main(int argc, char **argv)
         return rc;
     rc = set_temp_dir(&o);
     if (rc == 0)
-        rc = find_beside(o.raylet, sizeof o.raylet, "raylet");
+        rc = find_own(o.raylet, sizeof o.raylet, "raylet");
     if (rc == 0 && o.is_head)
-        rc = find_beside(o.gcs_server, sizeof o.gcs_server, "gcs_server");
+        rc = find_own(o.gcs_server, sizeof o.gcs_server, "gcs_server");
     if (rc == 0 && wants_redis)
         rc = find_redis(o.redis_server, sizeof o.redis_server);
     if (rc == 0)

@@ -744,7 +744,7 @@ def test_flags_that_cannot_be_say_what_to_write(nodes, args, words):
 
 
 @pytest.mark.parametrize("command", ["", "start", "stop", "status", "list", "health-check", "get-auth-token", "config",
-                                     "doctor", "memory"])
+                                     "doctor", "memory", "why"])
 def test_every_command_has_help(nodes, command):
     done = nodes.ray(*command.split(), "--help")
     assert "--help" in done.stdout and not done.stderr

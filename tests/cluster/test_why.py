@@ -181,3 +181,41 @@ def test_a_cluster_of_one_program_can_be_asked(cluster):
     told = ask_it(ask(program, f"id {never}", r"id (\S+)"))
     assert re.search(rf"by hold, owned by driver pid={program.pid} at .*: waits for a worker\n.*which no node has", told)
     leave(program)
+
+
+def test_doctor_looks_at_the_cluster_from_here(two):
+    told = ask_ray(two, "doctor").stdout
+    assert re.search(rf"^head {{14}}127\.0\.0\.1:{two.port} answers in [\d.]+ ms$", told, re.M), told
+    assert re.search(r"^nodes {13}2 of 2 answer from here$", told, re.M) and "  ! node" not in told
+    assert re.search(r"^raylet {12}/\S+, version \S+$", told, re.M) and "of RAY_AUTH_TOKEN" in told
+    os.kill(two.nodes[1].pid, signal.SIGSTOP)
+    try:
+        told = ray(two, "doctor", status=1).stdout
+    finally:
+        os.kill(two.nodes[1].pid, signal.SIGCONT)
+    assert re.search(r"^nodes {13}1 of 2 answer from here\n  ! node b at 127\.0\.0\.1:\d+ does not answer: .*firewalls", told,
+                     re.M), told
+
+
+def test_doctor_says_what_to_do(machines):
+    home = machines.cluster.path / "home"
+    (home / ".ray").mkdir(parents=True)
+    token = home / ".ray" / "auth_token"
+
+    def doctor(*args, **env):
+        return subprocess.run([build_dir() / "bin/ray", "doctor", *args], text=True, check=False, timeout=60 * slow(),
+                              capture_output=True, env=machines.cluster.env(HOME=home, **env))
+    told = doctor("--address=127.0.0.1:1")
+    assert told.returncode == 1 and "  ! there is no token" in told.stdout
+    told = doctor(RAY_port=machines.port, PATH="/nowhere").stdout
+    assert f"  - port {machines.port} is taken: " in told and "(gcs_server): a cluster runs here already" in told
+    assert "  - no redis-server in PATH: a head needs one (apt install redis-server)" in told and "  - no token yet" in told
+    token.write_text("a-token-that-all-may-read")
+    token.chmod(0o644)
+    told = doctor(RAY_object_store_memory=1 << 45)
+    assert told.returncode == 1
+    assert f"others may read it (mode 0644), and who has it has the cluster: chmod 600 {token}" in told.stdout
+    assert "  ! the object store is larger than what is free: lower RAY_object_store_memory" in told.stdout
+    token.chmod(0o600)
+    told = doctor(f"--address=127.0.0.1:{machines.port}")
+    assert told.returncode == 1 and re.search(r"  ! .*token", told.stdout), told.stdout  # another cluster's

@@ -31,16 +31,17 @@ void why_state_fini(struct why_state *s)
 
 /* --- as bytes --- */
 
-/* n messages of that kind in m, each set by body, which sees it as `to` and the element of `rows`
- * as `from`; and pointers to them, as protobuf-c wants. */
-#define FILL(reply, field, type, init, count, rows, body)                                          \
+/* `count` messages in reply->field, made by init, each set by body, which sees it as `to` and the
+ * element of `rows` as `from`. */
+#define FILL(reply, field, init, count, rows, body)                                                \
     do {                                                                                           \
         (reply)->n_##field = (count);                                                              \
-        (reply)->field = xcalloc((count) + 1, sizeof(type *));                                     \
+        (reply)->field = xcalloc((count) + 1, sizeof *(reply)->field);                             \
         for (size_t i_ = 0; i_ < (count); i_++) {                                                  \
-            type *to = (reply)->field[i_] = xmalloc(sizeof(type));                                 \
-            init(to);                                                                              \
+            __typeof__(*(reply)->field) to = xmalloc(sizeof *to);                                  \
             const __typeof__(*(rows)) *from = &(rows)[i_];                                         \
+            (reply)->field[i_] = to;                                                               \
+            init(to);                                                                              \
             body                                                                                   \
         }                                                                                          \
     } while (0)
@@ -52,7 +53,7 @@ static Ray__C__TaskClass *make_class(const struct why_class *c)
     ray__c__task_class__init(m);
     m->job = c->job;
     m->name = xstrdup(c->name);
-    FILL(m, need, Ray__C__Amount, ray__c__amount__init, c->n_need, c->need, {
+    FILL(m, need, ray__c__amount__init, c->n_need, c->need, {
         to->name = xstrdup(from->name);
         to->units = from->units;
     });
@@ -69,18 +70,12 @@ static ProtobufCBinaryData make_id(const struct unique_id *id)
 
 static void make_lists(Ray__C__GetStateReply *m, const struct why_state *s)
 {
-    FILL(m,
-         resources,
-         Ray__C__NodeAmount,
-         ray__c__node_amount__init,
-         s->n_resources,
-         s->resources,
-         {
-             to->name = xstrdup(from->name);
-             to->total = from->units;
-             to->available = from->available;
-         });
-    FILL(m, classes, Ray__C__ClassState, ray__c__class_state__init, s->n_uses, s->uses, {
+    FILL(m, resources, ray__c__node_amount__init, s->n_resources, s->resources, {
+        to->name = xstrdup(from->name);
+        to->total = from->units;
+        to->available = from->available;
+    });
+    FILL(m, classes, ray__c__class_state__init, s->n_uses, s->uses, {
         to->of = make_class(&from->of);
         to->n_queued = from->n_queued;
         to->n_starting = from->n_starting;
@@ -91,14 +86,14 @@ static void make_lists(Ray__C__GetStateReply *m, const struct why_state *s)
         to->wait = from->wait;
         to->lacking = xstrdup(from->lacking);
     });
-    FILL(m, sent, Ray__C__SentState, ray__c__sent_state__init, s->n_sent, s->sent, {
+    FILL(m, sent, ray__c__sent_state__init, s->n_sent, s->sent, {
         to->of = make_class(&from->of);
         to->node = from->node;
         to->n = from->n;
         to->asked_ms = from->asked_ms;
         to->sent_ms = from->sent_ms;
     });
-    FILL(m, jobs, Ray__C__JobState, ray__c__job_state__init, s->n_jobs, s->jobs, {
+    FILL(m, jobs, ray__c__job_state__init, s->n_jobs, s->jobs, {
         to->job = from->number;
         to->home = from->home;
         to->driver_pid = from->driver_pid;
@@ -106,24 +101,18 @@ static void make_lists(Ray__C__GetStateReply *m, const struct why_state *s)
         to->held_ms = from->held_ms;
         to->is_fetching = from->is_fetching;
     });
-    FILL(m,
-         processes,
-         Ray__C__ProcessState,
-         ray__c__process_state__init,
-         s->n_processes,
-         s->processes,
-         {
-             to->number = from->number;
-             to->pid = from->pid;
-             to->id = make_id(&from->id);
-             to->job = from->job;
-             to->kind = from->kind;
-             to->state = from->state;
-             to->name = xstrdup(from->name);
-             to->owner = from->owner;
-             to->leased_ms = from->leased_ms;
-         });
-    FILL(m, pulls, Ray__C__PullState, ray__c__pull_state__init, s->n_pulls, s->pulls, {
+    FILL(m, processes, ray__c__process_state__init, s->n_processes, s->processes, {
+        to->number = from->number;
+        to->pid = from->pid;
+        to->id = make_id(&from->id);
+        to->job = from->job;
+        to->kind = from->kind;
+        to->state = from->state;
+        to->name = xstrdup(from->name);
+        to->owner = from->owner;
+        to->leased_ms = from->leased_ms;
+    });
+    FILL(m, pulls, ray__c__pull_state__init, s->n_pulls, s->pulls, {
         to->stage = from->stage;
         to->node = from->node;
         to->n = from->n;

@@ -363,7 +363,7 @@ static void explain_starting(struct joining *j, const struct why_node *at, const
              && at->state.processes[i].state == WHY_PROCESS_STARTING;
     begin(&s);
     fprintf(s.f,
-            "has its resources and waits for a worker to start: %u of job %u do",
+            "has its resources and waits for a worker to start; %u of job %u are on their way",
             n,
             u->of.job);
     add(j, w, &s);

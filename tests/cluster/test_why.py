@@ -9,6 +9,7 @@ import subprocess
 from conftest import build_dir, slow, wait_until
 from test_jobs import ask
 from test_machines import TOKEN, leave, machines, two  # noqa: F401: fixtures
+from test_start import nodes  # noqa: F401: a fixture
 
 
 def ask_ray(machines, *args):
@@ -219,3 +220,23 @@ def test_doctor_says_what_to_do(machines):
     token.chmod(0o600)
     told = doctor(f"--address=127.0.0.1:{machines.port}")
     assert told.returncode == 1 and re.search(r"  ! .*token", told.stdout), told.stdout  # another cluster's
+
+
+def test_a_gcs_that_is_away_is_said_and_this_node_asked(nodes):  # noqa: F811
+    head = nodes.head()
+    program = nodes.cluster.start("machines", env={"RAY_ADDRESS": "auto"})
+    program.say("init")
+    program.expect(r"^ok \d+$")
+    ask(program, "hold 1 0 tpu=1")
+    gcs = head.daemon("gcs_server")
+    os.kill(gcs, signal.SIGSTOP)
+    try:
+        done = nodes.ray("why", "--timeout=1", status=1)
+        assert f"no GCS answers at {head.address}" in done.stderr and "this machine's alone was asked" in done.stderr
+        assert "needs 1 tpu, which no node has" in done.stdout
+        done = nodes.ray("list", "workers", "--timeout=1", "--format=json", status=1)
+        assert program.pid in [w["pid"] for w in json.loads(done.stdout)] and "no GCS answers" in done.stderr
+    finally:
+        os.kill(gcs, signal.SIGCONT)
+    leave(program)
+    nodes.ray("stop")

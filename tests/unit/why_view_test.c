@@ -239,7 +239,8 @@ START_TEST(a_worker_that_starts)
     u->starting_ms = 700;
     s->processes = more(s->processes, &s->n_processes, sizeof *s->processes);
     s->processes[0] = (struct why_process){.job = 7, .state = WHY_PROCESS_STARTING};
-    says(WHY_WORKER_STARTS, "has its resources and waits for a worker to start: 1 of job 7 do");
+    says(WHY_WORKER_STARTS,
+         "has its resources and waits for a worker to start; 1 of job 7 are on their way");
     ck_assert(waits.v[0].n == 2 && waits.v[0].since_ms == 700);
 }
 END_TEST

@@ -5,6 +5,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import slow
 from test_jobs import ask
 from test_machines import NODES, counts, leave, machines  # pylint: disable=unused-import
 from test_network import SILENCE_S
@@ -27,6 +28,7 @@ def burners():
             p.wait()
 
 
+@pytest.mark.skipif(slow() > 1, reason="a sanitizer makes them slow enough in all tests")
 def test_no_false_death(machines, burners):
     nodes = [machines.add(name, resources=f"{name}:1000000") for name in "abc"]
     machines.all_see()

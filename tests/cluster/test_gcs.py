@@ -84,6 +84,10 @@ def read_line(pipe):
         return pipe.readline() if select.select([pipe], [], [], 30 * slow())[0] else b"(nothing)"
 
 
+# With gRPC's threads the leak checker itself crashes now and then; what it finds otherwise counts.
+CHECKER_CRASHED = re.compile(r"Tracer caught signal.*\n==\d+==LeakSanitizer has encountered a fatal error.*\n(==\d+==HINT.*\n)*")
+
+
 def die_with_us():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -137,6 +141,11 @@ class Gcs:
         process.kill()
         process.wait()
 
+    def ends_well(self, process):
+        status = process.wait(30 * slow())
+        logs = [f.read_text(errors="replace") for f in self.dir.glob("gcs-*.log")]
+        return status == 0 or status == 1 and any(CHECKER_CRASHED.search(log) for log in logs)
+
     def channel(self):
         channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", options=[
             ("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1),
@@ -187,11 +196,12 @@ class Gcs:
             node.stop()
         for process in self.processes:
             if process.poll() is None:
-                is_redis = process.args[0] == "redis-server"
-                process.send_signal(signal.SIGKILL if is_redis else signal.SIGTERM)
-                status = process.wait(30 * slow())
-                assert is_redis or status == 0, self.log()  # the leak checker is content, too
-        logs = "".join(f.read_text(errors="replace") for f in self.dir.glob("gcs-*.log"))
+                if process.args[0] == "redis-server":
+                    self.kill(process)
+                    continue
+                process.terminate()
+                assert self.ends_well(process), self.log()  # the leak checker is content, too
+        logs = "".join(CHECKER_CRASHED.sub("", f.read_text(errors="replace")) for f in self.dir.glob("gcs-*.log"))
         shutil.rmtree(self.dir)
         for word in ("level=broken", "Sanitizer", "runtime error"):
             assert word not in logs, logs
@@ -519,7 +529,7 @@ def test_sigterm_ends_it_with_calls_open(served):
     wait_until(lambda: "away" in served.log(), 10 * slow())
     served.get("a")
     served.server.send_signal(signal.SIGTERM)
-    assert served.server.wait(20 * slow()) == 0
+    assert served.ends_well(served.server)
     for c in calls:
         assert c.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
 

@@ -4,6 +4,7 @@
 #define TRY_MS        350  /* between fresh connections, and up to SPREAD_MS more ... */
 #define TRY_LATE_MS   2000 /* ... after EARLY of them: it is not the cable's flapping */
 #define EARLY         10
+#define LATE_EACH     5 /* then one of so many is dialled for: what is not connected dials anyway */
 #define PASS_MS       1000 /* until more nodes are asked to pass it on */
 #define PASS_LATE_MS  2000 /* nobody could for EARLY times: the GCS itself may be away */
 #define PASS_AGAIN_MS 200  /* after an answer: it has been held by the GCS for about a second */
@@ -53,7 +54,9 @@ unsigned sync_way_on_time(struct sync_way *w, uint64_t now_ms, unsigned n_nodes)
     unsigned steps = 0;
 
     if (now_ms >= try_at(w, n_nodes)) {
-        steps |= w->n_tried > 0 ? SYNC_WAY_ASK | SYNC_WAY_DIAL : SYNC_WAY_ASK;
+        steps |= SYNC_WAY_ASK;
+        if (w->n_tried > 0 && (w->n_tried <= EARLY || w->n_tried % LATE_EACH == 0))
+            steps |= SYNC_WAY_DIAL;
         w->tried_ms = now_ms;
         w->n_tried++;
     }

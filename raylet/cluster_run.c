@@ -23,6 +23,7 @@
 #define FIRST_WAIT_MS 2000 /* before it is said that the GCS does not answer; then each WAIT_MS */
 #define WAIT_MS       10000
 #define LEAVE_MS      1000
+#define FENCE_MS      1000 /* for the GCS to say it too */
 #define SPILL_LOOK_MS 500
 #define LOOK_MS       100 /* at most so often it is looked what waits */
 
@@ -33,7 +34,8 @@ struct cluster_run {
     struct rpc_bridge *bridge;
     struct rpc_server *server;
     char gcs[320], ip[64]; /* as rpc_client has it; of this machine */
-    struct loop_timer *wait, *leave;
+    struct loop_timer *wait, *leave, *fence;
+    uint32_t fenced_by;      /* node number of who said first that this one is dead */
     struct loop_timer *look; /* what was debited may be free again, and nobody says so */
     bool has_said_wait, is_leaving;
     struct held_job *held;
@@ -283,16 +285,26 @@ static void on_peer_refused(void *arg, const struct unique_id *node, const struc
             why->text);
 }
 
-/* Whom the GCS cannot tell hears it from other nodes. */
-static void on_dead(void *arg, struct peer *by)
+static void on_fence(void *arg)
 {
-    struct node *n = arg;
+    struct cluster_run *c = arg;
     char why[80];
 
-    if (n->around->is_leaving)
+    snprintf(why, sizeof why, "this node was declared dead, says node %u", c->fenced_by);
+    if (!c->is_leaving)
+        node_end(c->node, NODE_STATUS_DEAD, why);
+}
+
+/* Whom the GCS cannot tell hears it from other nodes; but it knows why. */
+static void on_dead(void *arg, struct peer *by)
+{
+    const struct node *n = arg;
+    struct cluster_run *c = n->around;
+
+    if (c->fence != NULL)
         return;
-    snprintf(why, sizeof why, "this node was declared dead, says node %u", peer_number(by));
-    node_end(n, NODE_STATUS_DEAD, why);
+    c->fenced_by = peer_number(by);
+    c->fence = loop_after(n->loop, FENCE_MS, on_fence, c);
 }
 
 void cluster_run_on_registered(struct node *n)
@@ -572,6 +584,7 @@ void cluster_run_close(struct node *n)
     CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
     loop_timer_end(c->wait);
     loop_timer_end(c->leave);
+    loop_timer_end(c->fence);
     loop_timer_end(c->look);
     transfer_destroy(n->transfer);
     n->transfer = NULL;

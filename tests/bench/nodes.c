@@ -230,7 +230,7 @@ static void arguments_there(int n)
     bench_add((struct row){"moved for a task with 8 MiB on another node (loopback)",
                            (double)(number_in("self", "net/dev", lo) - before) / n / 1048576,
                            "MiB",
-                           ARGUMENT / 1048576,
+                           (double)ARGUMENT / 1048576,
                            "the argument",
                            0.1,
                            false});

@@ -29,6 +29,8 @@ struct gcs_client_config {
     void (*held)(void *arg, struct held *out);
     /* News of another node: as it is now, a dead one once. Comes when this node is registered. */
     void (*on_node)(void *arg, const struct node_view *v);
+    /* All nodes that the GCS knew were told, once. May be NULL. */
+    void (*on_current)(void *arg);
     /* Amounts, n_waiting and is_draining of this node, asked before each report. */
     void (*fill_self)(void *arg, struct node_view *self);
     /* The GCS does not answer: other nodes are to give these bytes to gcs_client_send_for, and what

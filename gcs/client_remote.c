@@ -175,6 +175,14 @@ static void on_node(void *arg, const struct node_view *v)
     r->config.on_node(r->config.arg, v);
 }
 
+static void on_current(void *arg)
+{
+    const struct remote *r = arg;
+
+    if (r->config.on_current != NULL)
+        r->config.on_current(r->config.arg);
+}
+
 static void fill_self(void *arg, struct node_view *self)
 {
     const struct remote *r = arg;
@@ -240,6 +248,7 @@ static void on_registered(struct asking *a,
                                                                   .node = r->row.id,
                                                                   .number = number,
                                                                   .on_node = on_node,
+                                                                  .on_current = on_current,
                                                                   .fill_self = fill_self,
                                                                   .on_unknown = on_unknown,
                                                                   .on_dead = on_dead,

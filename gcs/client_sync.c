@@ -44,7 +44,7 @@ struct client_sync {
     struct loop_timer *due, *ask;
     struct sync_way way;
     unsigned n_open;
-    bool is_stopped;
+    bool is_stopped, is_current;
     bool wants; /* there is something to say */
     uint64_t sent_ms;
     uint32_t pause_ms;
@@ -247,6 +247,11 @@ static void on_reply(void *arg, const struct err *err, const uint8_t *bytes, siz
         return;
     if (err == NULL && take(s, bytes, size)) {
         set_open(s);
+        if (!s->is_current && !s->is_stopped && !s->answer.has_more) {
+            s->is_current = true;
+            if (s->config.on_current != NULL)
+                s->config.on_current(s->config.arg);
+        }
     } else {
         if (err == NULL || (err->code != ERR_AWAY && err->code != ERR_TIMEOUT))
             log_warn("gcs",

@@ -19,6 +19,7 @@ struct client_sync_config {
     struct unique_id node;
     uint32_t number;
     void (*on_node)(void *arg, const struct node_view *v);
+    void (*on_current)(void *arg); /* all that there was is told, once; may be NULL */
     void (*fill_self)(void *arg, struct node_view *self);
     /* The GCS has no row of this node: nothing is sent until client_sync_resume. */
     void (*on_unknown)(void *arg);

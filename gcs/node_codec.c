@@ -38,7 +38,8 @@ int node_row_of_message(const struct Ray__Rpc__GcsNodeInfo *m, struct node_row *
                            .end_ms = m->end_time_ms,
                            .node_port = m->node_manager_port,
                            .object_port = m->object_manager_port,
-                           .is_head = m->is_head_node ? 1 : 0};
+                           .is_head = m->is_head_node ? 1 : 0,
+                           .is_driver = m->is_driver ? 1 : 0};
 
     if (m->node_id.len != sizeof row.id.bytes)
         return -1;
@@ -112,6 +113,7 @@ void *node_row_pack(const struct node_row *row, size_t *size)
     m.node_manager_port = r.node_port;
     m.object_manager_port = r.object_port;
     m.is_head_node = r.is_head != 0;
+    m.is_driver = r.is_driver != 0;
     m.death = r.death;
     m.resources_total = list;
     for (uint32_t i = 0; i < r.n_resources; i++) {

@@ -11,7 +11,9 @@
 
 struct node_sync {
     struct node_sync_row *buckets[BUCKETS];
-    struct list by_version, by_heard; /* by_heard: of living ones, the most silent first */
+    struct list by_version;
+    struct list by_heard[2]; /* of living ones, the most silent first: nodes, drivers' nodes */
+    uint64_t driver_ms;
     uint64_t version;
     uint64_t listened_ms, last_ms; /* time that counts; when it was measured, 0: never */
     uint64_t forgiven_ms;          /* silence before that does not count */
@@ -35,12 +37,14 @@ static unsigned bucket_of(const struct unique_id *id)
     return h % BUCKETS;
 }
 
-struct node_sync *node_sync_create(void)
+struct node_sync *node_sync_create(uint64_t driver_ms)
 {
     struct node_sync *s = xcalloc(1, sizeof *s);
 
     list_init(&s->by_version);
-    list_init(&s->by_heard);
+    list_init(&s->by_heard[0]);
+    list_init(&s->by_heard[1]);
+    s->driver_ms = driver_ms > 0 ? driver_ms : NODE_SYNC_DRIVER_MS;
     return s;
 }
 
@@ -76,7 +80,7 @@ static void heard(struct node_sync *s, struct node_sync_row *row)
 {
     row->heard_ms = s->listened_ms;
     list_remove(&row->by_heard);
-    list_append(&s->by_heard, &row->by_heard);
+    list_append(&s->by_heard[row->is_driver], &row->by_heard);
 }
 
 struct node_sync_row *node_sync_find(const struct node_sync *s, const struct unique_id *id)
@@ -108,6 +112,7 @@ struct node_sync_row *node_sync_add(struct node_sync *s, const struct node_view 
     row = xcalloc(1, sizeof *row);
     row->id = v->id;
     row->number = v->number;
+    row->is_driver = v->is_driver;
     row->view = xmalloc(sizeof *row->view);
     *row->view = *v;
     list_init(&row->by_version);
@@ -261,8 +266,9 @@ bool node_sync_is_waiting(const struct node_sync *s)
 static bool seems_cut_off(const struct node_sync *s)
 {
     uint64_t last = UINT64_MAX;
+    const struct list *nodes = &s->by_heard[0];
 
-    for (const struct list *at = s->by_heard.prev; at != &s->by_heard; at = at->prev) {
+    for (const struct list *at = nodes->prev; at != nodes; at = at->prev) {
         const struct node_sync_row *row = list_entry(at, struct node_sync_row, by_heard);
         if (row->view->is_head)
             continue;
@@ -301,12 +307,21 @@ void node_sync_on_time(struct node_sync *s, uint64_t now_ms)
     s->last_ms = now_ms;
 }
 
+uint64_t node_sync_silence_ms(const struct node_sync *s, const struct node_sync_row *row)
+{
+    return row->is_driver ? s->driver_ms : NODE_SYNC_SILENCE_MS;
+}
+
 struct node_sync_row *node_sync_find_silent(const struct node_sync *s)
 {
-    if (list_empty(&s->by_heard))
-        return NULL;
-    struct node_sync_row *row = list_entry(s->by_heard.next, struct node_sync_row, by_heard);
-    return s->listened_ms - silent_since(s, row) >= NODE_SYNC_SILENCE_MS ? row : NULL;
+    for (int i = 0; i < 2; i++) {
+        if (list_empty(&s->by_heard[i]))
+            continue;
+        struct node_sync_row *row = list_entry(s->by_heard[i].next, struct node_sync_row, by_heard);
+        if (s->listened_ms - silent_since(s, row) >= node_sync_silence_ms(s, row))
+            return row;
+    }
+    return NULL;
 }
 
 uint64_t node_sync_version(const struct node_sync *s)

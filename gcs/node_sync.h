@@ -13,9 +13,10 @@
 #include "gcs/node_view.h"
 #include "lib/base/list.h"
 
-#define NODE_SYNC_TICK_MS    250  /* node_sync_on_time is called this often */
-#define NODE_SYNC_SILENCE_MS 6000 /* a node that says nothing so long is dead */
-#define NODE_SYNC_ALONE_MS   3000 /* nobody is heard for so long: the GCS may be cut off */
+#define NODE_SYNC_TICK_MS    250   /* node_sync_on_time is called this often */
+#define NODE_SYNC_SILENCE_MS 6000  /* a node that says nothing so long is dead */
+#define NODE_SYNC_DRIVER_MS  30000 /* a driver's node */
+#define NODE_SYNC_ALONE_MS   3000  /* nobody is heard for so long: the GCS may be cut off */
 /* In so much time that counts, from the start, a node whose row was lost has come, and said what it
  * has; who comes later is not known. As long as other nodes wait for it (gcs/client_sync.c). */
 #define NODE_SYNC_RETURN_MS 15000
@@ -36,6 +37,7 @@ struct node_sync_row {
     struct unique_id id;
     uint32_t number;
     enum node_sync_state state;
+    bool is_driver;
     uint64_t version, heard_ms, report;
     uint64_t knows;         /* it has been told of all changes up to this version */
     uint64_t died_ms;       /* the caller's: of a dead one, by which the oldest is found */
@@ -46,7 +48,8 @@ struct node_sync_row {
     void *arg; /* the caller's */
 };
 
-struct node_sync *node_sync_create(void);
+/* driver_ms: how long a driver's node may be silent; 0: NODE_SYNC_DRIVER_MS. */
+struct node_sync *node_sync_create(uint64_t driver_ms);
 void node_sync_destroy(struct node_sync *s); /* NULL is fine */
 /* For how long it may take the silence of all nodes of other machines, two at least that fell
  * silent together, for its own; 0, as at first: not at all. */
@@ -87,6 +90,8 @@ bool node_sync_is_waiting(const struct node_sync *s);
 uint64_t node_sync_listened_ms(const struct node_sync *s);
 /* A living node that is silent for too long; NULL: there is none. */
 struct node_sync_row *node_sync_find_silent(const struct node_sync *s);
+/* How long this one may be. */
+uint64_t node_sync_silence_ms(const struct node_sync *s, const struct node_sync_row *row);
 
 /* Of the last change. */
 uint64_t node_sync_version(const struct node_sync *s);

@@ -180,7 +180,10 @@ static void on_tick(void *arg)
     while ((row = node_sync_find_silent(g->sync)) != NULL && node_sync_set_dying(row)) {
         struct silent *d = xmalloc(sizeof *d);
         *d = (struct silent){.server = g, .id = row->id};
-        snprintf(why, sizeof why, "it said nothing for %d s", NODE_SYNC_SILENCE_MS / 1000);
+        snprintf(why,
+                 sizeof why,
+                 "it said nothing for %u s",
+                 (unsigned)(node_sync_silence_ms(g->sync, row) / 1000));
         gcs_bury_node(g, &row->id, why, on_written, d);
     }
     gcs_forget_nodes(g);
@@ -224,7 +227,7 @@ void gcs_sync_start(struct gcs_server *g)
 
 void gcs_sync_init(struct gcs_server *g)
 {
-    g->sync = node_sync_create();
+    g->sync = node_sync_create(g->config.driver_silence_ms);
     node_sync_set_patience(g->sync, g->config.patience_ms);
     list_init(&g->held);
     g->flush = loop_after(g->config.loop, 0, on_flush, g);

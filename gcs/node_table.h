@@ -32,6 +32,7 @@ struct node_row {
     char socket[108];               /* of its raylet, for drivers on its machine */
     int32_t node_port, object_port;
     uint32_t is_head;
+    uint32_t is_driver;           /* no task runs there: node_view.h */
     char death[160];              /* why it died, a sentence */
     char labels[NODE_LABELS_MAX]; /* "key=value,key=value" */
     uint32_t n_resources;

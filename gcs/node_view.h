@@ -22,6 +22,7 @@ struct node_view {
     struct unique_id id; /* of one incarnation of a raylet */
     uint32_t number;     /* a process number of its own */
     bool is_alive, is_head, is_draining;
+    bool is_driver; /* of a driver on a machine without a node: no task runs there */
     char name[64], address[64], hostname[64];
     int32_t node_port, object_port;
     char death[160];    /* of a dead one: why */

@@ -29,6 +29,7 @@ static void fill(struct packing *p, const struct node_view *v)
     m->is_dead = !c->is_alive;
     m->is_head = c->is_head;
     m->is_draining = c->is_draining;
+    m->is_driver = c->is_driver;
     m->name = c->name;
     m->address = c->address;
     m->hostname = c->hostname;
@@ -66,6 +67,7 @@ int node_view_of_message(const struct Ray__C__NodeView *m, struct node_view *out
                               .is_alive = !m->is_dead,
                               .is_head = m->is_head,
                               .is_draining = m->is_draining,
+                              .is_driver = m->is_driver,
                               .node_port = m->node_port,
                               .object_port = m->object_port,
                               .n_waiting = m->n_waiting};
@@ -100,6 +102,7 @@ void node_view_of_row(const struct node_row *row, struct node_view *out)
                               .number = row->number,
                               .is_alive = row->state == NODE_ALIVE,
                               .is_head = row->is_head != 0,
+                              .is_driver = row->is_driver != 0,
                               .node_port = row->node_port,
                               .object_port = row->object_port};
     COPY(out->name, row->name);

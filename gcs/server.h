@@ -25,6 +25,7 @@ struct gcs_server_config {
     size_t subscriber_bytes;        /* news that wait for one subscriber, at most; 0: 16 MiB */
     uint64_t subscriber_timeout_ms; /* without a poll it is forgotten; 0: 300000, as Ray's */
     size_t dead_nodes;              /* rows of so many are kept */
+    uint64_t driver_silence_ms;     /* of a driver's node until it is dead; 0: 30,000 */
     /* It serves: port, cluster id in hex, incarnation. */
     void (*on_ready)(void *arg, int port, const char *cluster, uint64_t incarnation);
     /* It never will, or another GCS took over: a sentence. */

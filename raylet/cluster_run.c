@@ -3,8 +3,10 @@
  * The cluster around this node, if there may be others: the client of gcs_server, the port of the
  * node service, what is known of the other nodes, coming and leaving. The node registers once; it
  * is ready, and its port answers, when it has a number. It ends when the GCS says that it is dead.
+ * A driver's node has no port: it dials, and ends if it cannot join in time.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +40,7 @@ struct cluster_run {
     uint32_t fenced_by;      /* node number of who said first that this one is dead */
     struct loop_timer *look; /* what was debited may be free again, and nobody says so */
     bool has_said_wait, is_leaving;
+    bool is_current; /* all nodes are known that the GCS knew when this one came */
     struct held_job *held;
     struct resources told; /* what was reported last */
     unsigned told_waiting;
@@ -81,10 +84,24 @@ static void on_node(void *arg, const struct node_view *v)
         return; /* it was declared dead before */
     if (transfer_add_node(n->transfer, v->number, v->address, (uint16_t)v->object_port, &err) != 0)
         log_warn("cluster", "no_data_port", "number=%u msg=\"%s\"", v->number, err.text);
-    cluster_view_set(n->view, v);
+    if (!v->is_driver)
+        cluster_view_set(n->view, v);
     guest_run_on_node(n, p);
     gcs_relay_on_node(n, v);
     n->spill_due = true;
+}
+
+static void on_current(void *arg)
+{
+    struct cluster_run *c = arg;
+
+    c->is_current = true;
+    node_join_welcome(c->node);
+}
+
+bool cluster_run_is_current(const struct node *n)
+{
+    return n->around->is_current;
 }
 
 static void on_look(void *arg)
@@ -115,7 +132,8 @@ unsigned cluster_run_sum(const struct node *n,
     const char *name;
     int64_t total, available;
     *n_nodes = cluster_view_count(n->view);
-    cluster_view_set_self(n->view, r);
+    if (!node_is_drivers(n)) /* which is none of those that are counted */
+        cluster_view_set_self(n->view, r);
     for (unsigned i = 0; k < room && cluster_view_sum(n->view, i, &name, &total, &available); i++) {
         out[k] =
             (struct wire_info_resource){.total = total, .available = available > 0 ? available : 0};
@@ -147,6 +165,8 @@ static void fill_self(void *arg, struct node_view *self)
     c->told = *r;
     c->told_waiting = count_waiting(c->node);
     self->n_waiting = c->told_waiting;
+    if (node_is_drivers(c->node))
+        return;
     self->n_resources = r->n;
     lease_get_room(c->node->leases, loop_now_ms(), room);
     for (unsigned i = 0; i < r->n; i++) {
@@ -217,6 +237,9 @@ void cluster_run_fill_row(const struct node *n, struct node_row *row)
     if (gethostname(row->hostname, sizeof row->hostname - 1) != 0)
         row->hostname[0] = '\0';
     snprintf(row->socket, sizeof row->socket, "%.90s/sockets/raylet", n->session.dir);
+    row->is_driver = node_is_drivers(n);
+    if (row->is_driver)
+        return;
     row->node_port = rpc_server_port(c->server);
     row->object_port = transfer_port(n->transfer);
     row->is_head = n->config.is_head;
@@ -317,7 +340,8 @@ void cluster_run_on_registered(struct node *n)
     n->cluster = gcs_client_cluster(n->gcs);
     lease_table_number(n->leases, (uint64_t)n->number << LEASE_NODE_SHIFT);
     n->view = cluster_view_create(n->number, n->start_ms);
-    cluster_view_set_self(n->view, &n->resources);
+    if (!node_is_drivers(n))
+        cluster_view_set_self(n->view, &n->resources);
     transfer_set_self(n->transfer, &n->cluster, n->number);
     n->peers = peers_create(&(struct peers_config){.loop = n->loop,
                                                    .bridge = c->bridge,
@@ -336,7 +360,9 @@ void cluster_run_on_registered(struct node *n)
     spill_run_init(n);
     c->look = loop_every(n->loop, SPILL_LOOK_MS, on_look, c);
     id_hex(n->cluster.bytes, sizeof n->cluster.bytes, cluster);
-    rpc_server_start(c->server, cluster, id_hex(n->id.bytes, sizeof n->id.bytes, id));
+    id_hex(n->id.bytes, sizeof n->id.bytes, id);
+    if (c->server != NULL)
+        rpc_server_start(c->server, cluster, id);
     log_info("cluster",
              "registered",
              "number=%u node=%s cluster=%s address=%s:%d",
@@ -344,7 +370,7 @@ void cluster_run_on_registered(struct node *n)
              id,
              cluster,
              c->ip,
-             rpc_server_port(c->server));
+             c->server != NULL ? rpc_server_port(c->server) : 0);
 }
 
 /* --- coming and leaving --- */
@@ -353,9 +379,22 @@ static void on_refused(void *arg, const struct err *err)
 {
     struct cluster_run *c = arg;
     struct node *n = c->node;
+    struct err why = *err;
 
-    if (!c->is_leaving)
-        node_end(n, n->number > 0 ? NODE_STATUS_DEAD : NODE_STATUS_FAILED, err->text);
+    if (c->is_leaving)
+        return;
+    if (node_is_drivers(n) && n->number == 0) {
+        char from[120];
+        const char *text = strstr(err->text, ": "); /* behind the method's name */
+        text = err->text[0] == '/' && text != NULL ? text + 2 : err->text;
+        if (err->code == ERR_DENIED && auth_token_source(from, sizeof from) != NULL)
+            err_set(&why, err->code, "%.220s; the token of here is from %s", text, from);
+        else if (err->code == ERR_NOT_FOUND) /* the first call there is */
+            err_set(&why, err->code, "another server is there, no GCS: give `ray start`'s address");
+        err_prefix(&why, "join the cluster at %.60s", n->config.gcs_address);
+    }
+    n->end_code = why.code;
+    node_end(n, n->number > 0 ? NODE_STATUS_DEAD : NODE_STATUS_FAILED, why.text);
 }
 
 static void on_wait(void *arg)
@@ -368,6 +407,72 @@ static void on_wait(void *arg)
         fprintf(stderr, "raylet: waits for the GCS at %s, which does not answer yet\n", at);
     c->has_said_wait = true;
     loop_timer_again(c->wait, WAIT_MS);
+}
+
+/* HOST:PORT, also [HOST]:PORT, taken apart. */
+static int split(const char *address, char host[256], char port[8], struct err *err)
+{
+    const char *colon = strrchr(address, ':');
+    size_t n = colon != NULL ? (size_t)(colon - address) : 0;
+    bool is_bracketed = n > 2 && address[0] == '[' && address[n - 1] == ']';
+    char *end = NULL;
+    long number = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
+
+    if (n == 0 || n >= 256 || number < 1 || number > 65535 || *end != '\0'
+        || (!is_bracketed && memchr(address, ':', n) != NULL))
+        return err_set(err, ERR_INVALID, "--gcs-address must be HOST:PORT, not %.200s", address);
+    snprintf(host, 256, "%.*s", (int)(n - 2 * is_bracketed), address + is_bracketed);
+    snprintf(port, 8, "%ld", number);
+    return 0;
+}
+
+/* What is at that address: why nobody has answered. */
+static void look_for_gcs(const char *address, char *out, size_t size)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    const struct timeval limit = {.tv_sec = 1};
+    struct addrinfo *list = NULL;
+    char host[256], port[8];
+
+    int rc = split(address, host, port, NULL) == 0 ? getaddrinfo(host, port, &hints, &list) : 0;
+    if (rc != 0 || list == NULL) {
+        snprintf(out, size, "its name is not found (%s)", gai_strerror(rc));
+        return;
+    }
+    int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    if (fd >= 0 && connect(fd, list->ai_addr, list->ai_addrlen) == 0)
+        snprintf(out, size, "something listens there, but it does not answer as a GCS does");
+    else if (errno == ECONNREFUSED)
+        snprintf(out, size, "nothing listens there: is the head up, is that its address?");
+    else
+        snprintf(out,
+                 size,
+                 "that machine does not answer (%s): is there a firewall?",
+                 strerror(errno == EINPROGRESS ? ETIMEDOUT : errno));
+    if (fd >= 0)
+        close(fd);
+    freeaddrinfo(list);
+}
+
+/* A driver waits for its answer. */
+static void on_late(void *arg)
+{
+    struct cluster_run *c = arg;
+    struct node *n = c->node;
+    char found[160];
+    struct err err;
+
+    look_for_gcs(n->config.gcs_address, found, sizeof found);
+    err_set(&err,
+            ERR_AWAY,
+            "no GCS has answered at %.100s for %d ms: %s",
+            n->config.gcs_address,
+            n->config.gcs_timeout_ms,
+            found);
+    n->end_code = err.code;
+    node_end(n, NODE_STATUS_FAILED, err.text);
 }
 
 static void on_left(void *arg, enum err_code code)
@@ -397,23 +502,6 @@ void cluster_run_leave(struct node *n)
     c->is_leaving = true;
     c->leave = loop_after(n->loop, LEAVE_MS, on_leave_time, c);
     gcs_client_unregister_node(n->gcs, on_left, c);
-}
-
-/* HOST:PORT, also [HOST]:PORT, taken apart. */
-static int split(const char *address, char host[256], char port[8], struct err *err)
-{
-    const char *colon = strrchr(address, ':');
-    size_t n = colon != NULL ? (size_t)(colon - address) : 0;
-    bool is_bracketed = n > 2 && address[0] == '[' && address[n - 1] == ']';
-    char *end = NULL;
-    long number = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
-
-    if (n == 0 || n >= 256 || number < 1 || number > 65535 || *end != '\0'
-        || (!is_bracketed && memchr(address, ':', n) != NULL))
-        return err_set(err, ERR_INVALID, "--gcs-address must be HOST:PORT, not %.200s", address);
-    snprintf(host, 256, "%.*s", (int)(n - 2 * is_bracketed), address + is_bracketed);
-    snprintf(port, 8, "%ld", number);
-    return 0;
 }
 
 /* The address of this machine on the way to that one. */
@@ -531,12 +619,14 @@ int cluster_run_open(struct node *n, struct err *err)
     c->bridge = rpc_bridge_create(n->loop, err);
     if (c->bridge == NULL)
         return -1;
-    c->server = rpc_server_create(
-        &(struct rpc_server_config){.bridge = c->bridge, .address = listen, .token = &c->token},
-        err);
-    if (c->server == NULL)
-        return err_prefix(err, "open the port for other nodes");
-    rpc_server_add(c->server, methods, c);
+    if (!node_is_drivers(n)) {
+        c->server = rpc_server_create(
+            &(struct rpc_server_config){.bridge = c->bridge, .address = listen, .token = &c->token},
+            err);
+        if (c->server == NULL)
+            return err_prefix(err, "open the port for other nodes");
+        rpc_server_add(c->server, methods, c);
+    }
     n->gcs = gcs_client_create(&(struct gcs_client_config){.loop = n->loop,
                                                            .bridge = c->bridge,
                                                            .address = c->gcs,
@@ -546,11 +636,14 @@ int cluster_run_open(struct node *n, struct err *err)
                                                            .incarnation = n->start_ms,
                                                            .held = fill_held,
                                                            .on_node = on_node,
+                                                           .on_current = on_current,
                                                            .fill_self = fill_self,
                                                            .pass_on = pass_on,
                                                            .on_refused = on_refused,
                                                            .arg = c});
-    c->wait = loop_after(n->loop, FIRST_WAIT_MS, on_wait, c);
+    c->wait = node_is_drivers(n) && n->config.gcs_timeout_ms > 0
+                  ? loop_after(n->loop, (uint32_t)n->config.gcs_timeout_ms, on_late, c)
+                  : loop_after(n->loop, FIRST_WAIT_MS, on_wait, c);
     return 0;
 }
 
@@ -568,8 +661,10 @@ int cluster_run_listen(struct node *n, struct err *err)
                                                             .capacity = store_run_capacity(n),
                                                             .token = &c->token,
                                                             .address = c->ip,
+                                                            .is_closed = node_is_drivers(n),
                                                             .port = (uint16_t)n->config.object_port,
                                                             .send_free = pull_run_send_free,
+                                                            .send_call = pull_run_send_call,
                                                             .arg = n},
                                   err);
     return n->transfer != NULL ? 0 : err_prefix(err, "open the data port");

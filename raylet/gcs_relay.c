@@ -39,7 +39,7 @@ static void ask(const struct gcs_relay *r, uint32_t number, const void *bytes, s
     const struct peer_header h = {.type = PEER_SYNC_ASK};
     struct peer *p = number > 0 ? peers_find(r->node->peers, number) : NULL;
 
-    if (p != NULL && peer_backlog(p) < BACKLOG_MAX)
+    if (p != NULL && !peer_only_dials(p) && peer_backlog(p) < BACKLOG_MAX)
         peers_send(p, FRAME_CONTROL, &h, bytes, size);
 }
 

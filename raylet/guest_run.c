@@ -507,6 +507,12 @@ static void on_own(struct node *n,
     case PEER_FREE:
         pull_run_on_free(n, body, size);
         break;
+    case PEER_CALL:
+        spill_run_on_call(n, body, size);
+        break;
+    case PEER_DATA_CALL:
+        transfer_call(n->transfer, peer_number(from));
+        break;
     case PEER_JOB_ASK:
     case PEER_JOB:
     case PEER_JOB_END:

@@ -12,6 +12,7 @@
  * (exec; a link that the raylet cut) it is kept until the driver's process ends.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,6 +138,22 @@ struct job *job_begin(struct process *driver, int32_t pid, int pidfd, int execut
     return j;
 }
 
+/* The driver started this raylet just now: what it gave us is its own. */
+int job_describe_own(struct job *j, struct err *err)
+{
+    char *at;
+
+    for (char **e = environ; e != NULL && *e != NULL; e++)
+        j->environment_size += strlen(*e) + 1;
+    at = j->environment = xmalloc(j->environment_size + 1);
+    for (char **e = environ; e != NULL && *e != NULL; e++)
+        at = stpcpy(at, *e) + 1;
+    j->folder_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (j->folder_fd < 0) /* it is not to be entered */
+        j->folder_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return j->folder_fd >= 0 ? 0 : err_sys(err, "open the folder of the program");
+}
+
 static int open_zygote(struct job *j, struct err *err)
 {
     struct node *n = j->of;
@@ -176,7 +193,7 @@ static void on_end_written(void *arg, enum err_code code)
 
 int job_start(struct job *j, struct err *err)
 {
-    if (open_zygote(j, err) != 0)
+    if (!node_is_drivers(j->of) && open_zygote(j, err) != 0)
         return -1;
     j->state = JOB_RUNNING;
     log_info("job",
@@ -229,6 +246,20 @@ void job_register(struct job *j)
 
 /* --- ending --- */
 
+/* With its job the node ends; one that others know says good-bye. */
+static void end_node(struct job *j)
+{
+    if (!node_is_joined(j->of)) {
+        loop_stop(j->of->loop);
+        return;
+    }
+    if (j->ends_node)
+        return;
+    j->ends_node = true;
+    job_elsewhere_tell_end(j);
+    cluster_run_leave(j->of);
+}
+
 void job_end(struct job *j, const char *why)
 {
     struct node *n = j->of;
@@ -237,7 +268,7 @@ void job_end(struct job *j, const char *why)
     if (j->state >= JOB_ENDING)
         return;
     if (node_is_private(n)) {
-        loop_stop(n->loop);
+        end_node(j);
         return;
     }
     log_info("job", "ending", "job=%u pid=%d why=\"%s\"", j->number, j->driver_pid, why);
@@ -265,7 +296,8 @@ void job_on_link_lost(struct process *driver)
     struct job *j = driver->job;
 
     if (node_is_private(j->of)) {
-        loop_stop(j->of->loop);
+        node_close_link(driver);
+        end_node(j);
         return;
     }
     node_close_link(driver);

@@ -34,6 +34,11 @@ struct lease_table *lease_table_create(struct resources *resources)
     return t;
 }
 
+void lease_table_close(struct lease_table *t)
+{
+    t->is_closed = true;
+}
+
 void lease_table_number(struct lease_table *t, uint64_t first)
 {
     ASSERT(t->last_id == 0);
@@ -569,7 +574,8 @@ void lease_selfcheck(const struct lease_table *t)
             const struct request *q = list_entry(k, struct request, node);
             ASSERT(q->owner == o && q->class->job == o->job && q->n_queued > 0
                    && q->n_promised <= q->n_queued && !q->is_now);
-            ASSERT(q->class->feasible || (q->class->warned && q->n_promised == 0));
+            ASSERT(q->class->feasible
+                   || ((q->class->warned || t->is_closed) && q->n_promised == 0));
             n_waiting += q->class->feasible ? q->n_queued : 0;
         }
     }

@@ -63,6 +63,9 @@ struct lease_stats {
 struct lease_table *lease_table_create(struct resources *resources);
 /* Lease numbers begin above this; before the first. */
 void lease_table_number(struct lease_table *t, uint64_t first);
+/* Nothing starts here, whatever it needs: units wait to be taken for other nodes, and nobody is
+ * warned but by lease_warn. Before the first request. */
+void lease_table_close(struct lease_table *t);
 void lease_table_destroy(struct lease_table *t);
 
 /* Units that an owner asks for. An owner is of one job. */
@@ -104,6 +107,8 @@ struct lease_class {
  * between. */
 bool lease_first_waiting(const struct lease_table *t, struct lease_class *c);
 bool lease_next_waiting(const struct lease_table *t, struct lease_class *c);
+/* No node could ever take it: WARN, once a class. */
+void lease_warn(struct lease_table *t, const struct lease_class *c, struct lease_actions *out);
 /* Up to k waiting units of the class leave the table, which owes them no answer any more: at most
  * max parts of requests. Owners share, and then it is others' turn; an owner's oldest go first.
  * Returns how many parts. */

@@ -80,6 +80,7 @@ struct lease_table {
     uint64_t surplus_ms; /* when leases were last asked to end for there being too many workers */
     uint64_t now_ms;     /* of the last event */
     unsigned n_waiting;  /* queued units that are feasible */
+    bool is_closed;      /* none is */
     char failure[192];
 };
 

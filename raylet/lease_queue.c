@@ -50,7 +50,7 @@ static struct task_class *intern(const struct lease_table *t,
     c->job = job;
     c->need = *need;
     snprintf(c->name, sizeof c->name, "%s", name);
-    c->feasible = resources_is_feasible(t->resources, need);
+    c->feasible = !t->is_closed && resources_is_feasible(t->resources, need);
     resources_say_missing(t->resources, need, why, sizeof why);
     if (!c->feasible)
         snprintf(c->text,
@@ -352,14 +352,37 @@ static struct request *add_request(struct lease_table *t,
     return q;
 }
 
-static void warn(struct request *q, struct lease_actions *out)
+static void warn(struct task_class *c, uint32_t owner, struct lease_actions *out)
 {
-    if (q->class->feasible || q->class->warned)
+    if (c->feasible || c->warned)
         return;
-    q->class->warned = true;
-    lease_add_action(
-        out,
-        (struct lease_action){.kind = LEASE_WARN, .owner = q->owner->id, .text = q->class->text});
+    c->warned = true;
+    lease_add_action(out,
+                     (struct lease_action){.kind = LEASE_WARN, .owner = owner, .text = c->text});
+}
+
+/* One that comes, or comes again. */
+static void warn_of(const struct lease_table *t, struct request *q, struct lease_actions *out)
+{
+    if (!t->is_closed)
+        warn(q->class, q->owner->id, out);
+}
+
+void lease_warn(struct lease_table *t, const struct lease_class *c, struct lease_actions *out)
+{
+    const struct job *j = lease_find_job(t, c->job);
+
+    if (j == NULL)
+        return;
+    list_for_each(n, &j->owners)
+    {
+        const struct owner *o = list_entry(n, struct owner, node);
+        list_for_each(m, &o->requests) if (list_entry(m, struct request, node)->class == c->class)
+        {
+            warn(c->class, o->id, out);
+            return;
+        }
+    }
 }
 
 void lease_request(struct lease_table *t,
@@ -369,7 +392,7 @@ void lease_request(struct lease_table *t,
 {
     if (a->count == 0)
         return;
-    warn(add_request(t, a, now_ms), out);
+    warn_of(t, add_request(t, a, now_ms), out);
     lease_pump(t, now_ms, out);
 }
 
@@ -580,7 +603,7 @@ void lease_put_back(struct lease_table *t,
     struct request *q = add_request(t, a, now_ms);
     list_remove(&q->node);
     list_push(&q->owner->requests, &q->node);
-    warn(q, out);
+    warn_of(t, q, out);
     lease_pump(t, now_ms, out);
 }
 

@@ -48,9 +48,9 @@ void node_cut_off(struct process *p, const char *why)
 
 void node_say_error(struct process *p, enum err_code code, const char *text)
 {
-    uint8_t buf[sizeof(struct wire_error) + 256];
+    uint8_t buf[sizeof(struct wire_error) + sizeof((struct err *)0)->text];
     struct wire_error w = {.code = code};
-    size_t len = strnlen(text, 255);
+    size_t len = strnlen(text, sizeof((struct err *)0)->text - 1);
 
     memcpy(buf, &w, sizeof w);
     memcpy(buf + sizeof w, text, len);
@@ -557,7 +557,7 @@ static int watch_signals(struct node *n, struct err *err)
     return ok ? 0 : err_set(err, ERR_NO_MEMORY, "no memory to watch for signals");
 }
 
-/* The one job of a private cluster. */
+/* The one job of a private cluster, or of a driver's node. */
 static int begin_private(struct node *n, struct process *driver, struct err *err)
 {
     int pidfd = (int)syscall(SYS_pidfd_open, n->config.driver_pid, 0);
@@ -568,6 +568,8 @@ static int begin_private(struct node *n, struct process *driver, struct err *err
     n->config.executable_fd = -1;
     if (store_run_greet_driver(driver, err) != 0)
         return -1;
+    if (node_is_joined(n))
+        return job_describe_own(j, err); /* it has a number when the node has one */
     job_register(j);
     return 0;
 }
@@ -611,6 +613,8 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->resources = config->custom;
     n->resources.total[0] = n->resources.available[0] = (int64_t)config->num_cpus * RESOURCE_UNIT;
     n->leases = lease_table_create(&n->resources);
+    if (node_is_private(n) && config->gcs_address != NULL)
+        lease_table_close(n->leases);
     n->router = router_create(send_routed, n);
     n->channels = channel_table_create(
         (unsigned)(config->max_channels > 0 ? config->max_channels : NODE_MAX_CHANNELS));
@@ -660,7 +664,9 @@ static void end_processes(struct node *n)
         struct process *p = n->processes[s];
         if (p == NULL || p->kind != WIRE_DRIVER || p->link == NULL)
             continue;
-        if (!node_is_private(n))
+        if (n->status != 0)
+            node_say_error(p, n->end_code != ERR_NONE ? n->end_code : ERR_DIED, n->end_why);
+        else if (!node_is_private(n))
             node_say_error(p, ERR_DIED, "the cluster was stopped");
         unix_link_flush(p->link, NULL);
     }

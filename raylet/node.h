@@ -4,7 +4,9 @@
 /*
  * The node: wires the parts that decide (lease, worker_pool, resources) to links, the zygote, logs
  * and time. Runs on the loop thread. In a private cluster it lives exactly as long as its driver;
- * else until SIGTERM, and serves the programs that come by the session's socket.
+ * so does a driver's node, which joins a cluster for a driver on a machine without a node: it runs
+ * no task, and nobody dials it. Else until SIGTERM, and it serves the programs that come by the
+ * session's socket.
  */
 #include "lib/base/err.h"
 #include "lib/net/loop.h"
@@ -22,6 +24,7 @@ struct node_config {
     int num_cpus;
     int max_channels; /* direct ones of one process; 0: NODE_MAX_CHANNELS */
     bool log_to_driver;
+    int gcs_timeout_ms;           /* of a private one: it ends unless it has joined by then */
     uint64_t object_store_memory; /* bytes; 0: 30 % of what is available */
     const char *temp_dir;
     const char *gcs_address; /* HOST:PORT; NULL: its tables are in this raylet, no other joins */

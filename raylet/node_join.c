@@ -15,7 +15,7 @@
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 
-#define PROCESSES_BLOCK 256        /* process numbers taken at once */
+#define PROCESSES_BLOCK 256        /* process numbers taken at once; for a driver alone one */
 #define ENVIRONMENT_MAX (4u << 20) /* bytes; exec takes no more in all */
 
 static void on_processes(void *arg, enum err_code code, uint32_t first, uint32_t count);
@@ -78,20 +78,22 @@ static bool is_waiting(const struct process *p)
 void node_join_welcome(struct node *n)
 {
     bool is_short = false;
+    uint32_t block = node_is_drivers(n) ? 1 : PROCESSES_BLOCK;
+    /* who has nothing but the others is to find them */
+    bool may_begin = !node_is_drivers(n) || cluster_run_is_current(n);
 
     if (n->number == 0)
         return; /* the cluster's name is not known either */
     for (uint32_t s = 0; s < n->n_slots; s++) {
-        if (is_waiting(n->processes[s]) && n->n_processes + n->n_spare > 0)
+        if (is_waiting(n->processes[s]) && n->n_processes + n->n_spare > 0 && may_begin)
             welcome(n->processes[s]);
         is_short |= is_waiting(n->processes[s]);
     }
     /* the next block in time: workers start while the GCS is away, too */
-    if (n->asked_processes || n->n_spare > 0
-        || (!is_short && n->n_processes >= PROCESSES_BLOCK / 2))
+    if (n->asked_processes || n->n_spare > 0 || (!is_short && n->n_processes >= block / 2))
         return;
     n->asked_processes = true;
-    gcs_client_take_processes(n->gcs, PROCESSES_BLOCK, on_processes, n);
+    gcs_client_take_processes(n->gcs, block, on_processes, n);
 }
 
 /* Some of these numbers are, or will be, of a living process. */
@@ -155,7 +157,7 @@ static void on_registered_node(void *arg, enum err_code code, uint32_t number)
     add_block(n, number, 1);
     if (node_is_joined(n)) {
         cluster_run_on_registered(n);
-        if (node_begin_listening(n, &err) != 0)
+        if (!node_is_private(n) && node_begin_listening(n, &err) != 0)
             node_end(n, NODE_STATUS_FAILED, err.text);
     }
     list_for_each(m, &n->jobs)
@@ -293,7 +295,7 @@ void node_join_on_hello(struct process *p, const uint8_t *body, size_t size)
     if (p->kind == WIRE_DRIVER)
         memcpy(p->job->build, h.build, sizeof p->job->build);
     p->registered = true;
-    if (p->kind == WIRE_DRIVER && !node_is_private(n) && n->number > 0)
+    if (p->kind == WIRE_DRIVER && (!node_is_private(n) || node_is_joined(n)) && n->number > 0)
         job_register(p->job);
     node_join_welcome(n);
 }

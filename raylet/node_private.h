@@ -73,6 +73,7 @@ struct job {
     int pidfd; /* of the driver */
     struct loop_watch *pidfd_watch;
     bool driver_dead, has_left; /* its pidfd fired; it said LEAVE */
+    bool ends_node;             /* of a driver's node: it is leaving the cluster */
     int executable_fd, folder_fd;
     char *environment; /* strings, each with its end; NULL: the raylet's own */
     size_t environment_size;
@@ -211,6 +212,7 @@ struct node {
     uint32_t number;            /* of the node, by the GCS; 0: not registered yet */
     struct cluster_run *around; /* NULL: the node is alone */
     int status;
+    enum err_code end_code; /* ERR_NONE: ERR_DIED */
     char end_why[sizeof((struct err *)0)->text];
     uint32_t next_process, n_processes; /* numbers left of the block */
     uint32_t spare_process, n_spare;    /* the next block */
@@ -248,6 +250,12 @@ static inline bool node_is_private(const struct node *n)
 static inline bool node_is_joined(const struct node *n)
 {
     return n->around != NULL;
+}
+
+/* Both: it is there for one driver, on a machine without a node of the cluster. */
+static inline bool node_is_drivers(const struct node *n)
+{
+    return node_is_private(n) && node_is_joined(n);
 }
 
 /* --- node.c --- */
@@ -322,6 +330,8 @@ void node_join_welcome(struct node *n);
 /* --- job_run.c --- */
 /* The driver's job, NEW; it is the process's now. pidfd is taken. */
 struct job *job_begin(struct process *driver, int32_t pid, int pidfd, int executable_fd);
+/* Environment and folder, which workers elsewhere are to have: those of this raylet. */
+int job_describe_own(struct job *j, struct err *err);
 /* It becomes RUNNING as soon as it has a number. */
 void job_register(struct job *j);
 /* The driver's link has ended, by whomever. */
@@ -385,6 +395,8 @@ void cluster_run_close(struct node *n); /* NULL around is fine */
 void cluster_run_fill_row(const struct node *n, struct node_row *row);
 /* Where other nodes reach this one; "" if n is alone. */
 const char *cluster_run_ip(const struct node *n);
+/* All other nodes are known that there were. n is joined. */
+bool cluster_run_is_current(const struct node *n);
 /* This node has its number: its port answers. */
 void cluster_run_on_registered(struct node *n);
 /* "node ID NUMBER NODE_PORT OBJECT_PORT\n", for who started the raylet. */
@@ -490,6 +502,8 @@ void spill_run(struct node *n);
 void spill_run_init(struct node *n);
 void spill_run_fini(struct node *n);
 void spill_run_on_return(struct process *owner, uint64_t lease);
+/* A PEER_CALL: another node has work of the job of here. */
+void spill_run_on_call(struct node *n, const uint8_t *body, size_t size);
 /* This owner has ended: nodes that it asked are told. */
 void spill_run_on_gone(const struct process *owner);
 /* What was asked of that node is asked for again, what it granted is lost. */
@@ -537,6 +551,7 @@ void pull_run_on_gone(struct process *p);
 void pull_run_on_free(struct node *n, const uint8_t *body, size_t size);
 /* As transfer_config has it; arg: the node. */
 void pull_run_send_free(void *arg, uint32_t node, const struct transfer_key *key);
+void pull_run_send_call(void *arg, uint32_t node);
 
 /* --- command_run.c --- */
 /* Listen on the session's socket. -1 with err: a private cluster goes on without. */

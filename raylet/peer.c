@@ -11,6 +11,10 @@
  * all of ours and dials since its stream broke: it takes the place of the stream we have. A hello
  * of a dial that is not newer than one we know of was given up by its sender. So a side takes
  * messages from one stream at a time, and what a hello expects is still true when it is taken.
+ *
+ * A node that nobody can dial (a driver's, behind whatever firewall) dials whom it talks to, or is
+ * told to by peers_call, and again after each break, whether or not it has something to send; such
+ * a stream is not idle for either side.
  */
 #include "raylet/peer.h"
 
@@ -38,6 +42,7 @@
 #define N_BUCKETS      256
 #define N_REMOVED      4096 /* dead nodes that are remembered */
 #define N_STRANGERS    1024 /* streams without a hello */
+#define N_CALLS        4096 /* of nodes that are not known yet */
 
 /* The first message, each way. It grows at its end only. */
 struct hello {
@@ -63,7 +68,8 @@ struct peer {
     struct peer *next; /* in its bucket */
     struct unique_id id;
     uint32_t number;
-    char address[128]; /* as gRPC wants it; "": not known */
+    char address[128]; /* as gRPC wants it; "": it is not dialled, or where it is is not known */
+    bool is_kept;      /* of one that nobody dials: there is to be a stream */
     void *data;
     struct link_session *session;
     struct rpc_stream *stream;
@@ -100,6 +106,8 @@ struct peers {
     unsigned n_peers, n_strangers;
     struct unique_id removed[N_REMOVED]; /* a ring */
     uint64_t n_removed;
+    uint32_t calls[N_CALLS]; /* a ring of numbers, 0: none */
+    uint64_t n_calls;
     struct unique_id refused; /* the last one that is no peer, and why: */
     char refusal[200];
     struct loop_timer *tick, *ack;
@@ -166,6 +174,12 @@ static struct peer *create_peer(struct peers *ps, const struct unique_id *id, ui
     return p;
 }
 
+static void mark_dirty(struct peer *p)
+{
+    if (list_empty(&p->dirty))
+        list_append(&p->peers->dirty, &p->dirty);
+}
+
 struct peer *peers_add(struct peers *ps,
                        const struct unique_id *node,
                        uint32_t number,
@@ -181,20 +195,51 @@ struct peer *peers_add(struct peers *ps,
         return NULL;
     if (p == NULL)
         p = create_peer(ps, node, number);
-    if (inet_pton(AF_INET, address, &ip) == 1)
+    if (port == 0)
+        at[0] = '\0';
+    else if (inet_pton(AF_INET, address, &ip) == 1)
         snprintf(at, sizeof at, "ipv4:%s:%d", address, port);
     else if (inet_pton(AF_INET6, address, &ip) == 1)
         snprintf(at, sizeof at, "ipv6:[%s]:%d", address, port);
     else
         snprintf(at, sizeof at, "dns:///%.100s:%d", address, port);
+    for (uint32_t i = 0; i < N_CALLS && i < ps->n_calls; i++)
+        if (ps->calls[i] == number) {
+            ps->calls[i] = 0;
+            p->is_kept = true;
+        }
     if (strcmp(at, p->address) != 0) { /* dialled there at once */
-        memcpy(p->address, at, sizeof at);
+        memcpy(p->address, at, strlen(at) + 1);
         p->is_waiting = false;
         p->backoff_ms = BACKOFF_MS;
     }
-    if (list_empty(&p->dirty))
-        list_append(&ps->dirty, &p->dirty);
+    mark_dirty(p);
     return p;
+}
+
+/* Nobody can dial this node: the other side may have something for it at any time. */
+static void keep(struct peer *p)
+{
+    p->is_kept = p->peers->config.server == NULL;
+}
+
+void peers_call(struct peers *ps, uint32_t number)
+{
+    struct peer *p = peers_find(ps, number);
+
+    if (ps->config.server != NULL)
+        return;
+    if (p == NULL) {
+        ps->calls[ps->n_calls++ % N_CALLS] = number;
+        return;
+    }
+    keep(p);
+    mark_dirty(p);
+}
+
+bool peer_only_dials(const struct peer *p)
+{
+    return p->address[0] == '\0';
 }
 
 /* It was removed, and none of its callbacks runs. */
@@ -333,12 +378,6 @@ static void dial(struct peer *p)
     write_hello(p);
 }
 
-static void mark_dirty(struct peer *p)
-{
-    if (list_empty(&p->dirty))
-        list_append(&p->peers->dirty, &p->dirty);
-}
-
 static void on_redial(void *arg)
 {
     struct peer *p = arg;
@@ -415,6 +454,7 @@ static int attach(struct peer *p, uint64_t expects, struct err *err)
     if (link_session_resume(p->session, expects, err) != 0)
         return err_prefix(err, "the session with node %u cannot go on", p->number);
     p->state = PEER_ATTACHED;
+    keep(p);
     p->active_ms = loop_now_ms();
     p->backoff_ms = BACKOFF_MS;
     p->refusal[0] = '\0';
@@ -687,7 +727,7 @@ static void flush(struct peer *p)
     struct iovec pieces[LINK_SESSION_PIECES_MAX];
 
     if (p->state == PEER_IDLE && !p->is_waiting && p->address[0] != '\0'
-        && link_session_backlog(p->session) > 0)
+        && (p->is_kept || link_session_backlog(p->session) > 0))
         dial(p);
     if (p->state != PEER_ATTACHED || !rpc_stream_has_room(p->stream))
         return;
@@ -720,6 +760,7 @@ static void look_at(struct peer *p, uint64_t now_ms)
         on_end(p, &late);
     } else if (p->state == PEER_ATTACHED && link_session_backlog(p->session) == 0
                && link_session_owes(p->session) == 0 && rpc_stream_has_room(p->stream)
+               && !p->is_kept && p->address[0] != '\0'
                && now_ms - p->active_ms >= p->peers->config.idle_ms) {
         log_debug("peer", "idle", "number=%u", p->number);
         let_go(p, ERR_NONE, "idle");
@@ -763,7 +804,8 @@ struct peers *peers_create(const struct peers_config *config)
     uint32_t shortest =
         ps->config.idle_ms < ps->config.hello_ms ? ps->config.idle_ms : ps->config.hello_ms;
     ps->tick = loop_every(config->loop, shortest / 4 < 1000 ? shortest / 4 + 1 : 1000, on_tick, ps);
-    rpc_server_add_stream(config->server, PATH, on_accept, ps);
+    if (config->server != NULL)
+        rpc_server_add_stream(config->server, PATH, on_accept, ps);
     return ps;
 }
 

@@ -38,9 +38,11 @@ struct peer_header {
 _Static_assert(sizeof(struct peer_header) == 20, "wire layout");
 
 struct peers_config {
-    struct loop *loop;              /* borrowed */
-    struct rpc_bridge *bridge;      /* borrowed */
-    struct rpc_server *server;      /* borrowed, not started yet: sessions come to its port */
+    struct loop *loop;         /* borrowed */
+    struct rpc_bridge *bridge; /* borrowed */
+    /* Borrowed, not started yet: sessions come to its port. NULL: nobody can dial this node, so it
+     * holds a stream to each that it has ever exchanged a message with, or was called by. */
+    struct rpc_server *server;
     const struct auth_token *token; /* copied */
     struct unique_id cluster, node; /* node names one incarnation of a raylet */
     uint32_t number;                /* of this node */
@@ -69,14 +71,15 @@ struct peers_config {
     void *arg;
 };
 
-/* Its method is added to the server. */
+/* Its method is added to the server, if there is one. */
 struct peers *peers_create(const struct peers_config *config);
 /* Before the server and the bridge, which wait for what is left of its streams. The other sides
  * dial on until they hear that this node is dead. NULL is fine. */
 void peers_destroy(struct peers *ps);
 
 /* That node is there; nothing is dialled yet. Known already: its address is this one now. address:
- * an IP address or a host's name. NULL: it was removed before, or the number is another node's. */
+ * an IP address or a host's name; port 0: it is not dialled, it dials. NULL: it was removed before,
+ * or the number is another node's. */
 struct peer *peers_add(struct peers *ps,
                        const struct unique_id *node,
                        uint32_t number,
@@ -85,6 +88,11 @@ struct peer *peers_add(struct peers *ps,
 /* That node is dead: nothing is delivered of it any more, what it did not get is dropped, and its
  * number is free; it cannot come again. p is freed. */
 void peers_remove(struct peers *ps, struct peer *p);
+/* That node, which may not be known yet, may have something for this one, which nobody can dial: it
+ * is dialled. */
+void peers_call(struct peers *ps, uint32_t number);
+/* It dials, and is not dialled. */
+bool peer_only_dials(const struct peer *p);
 /* By node number; NULL: there is none. */
 struct peer *peers_find(const struct peers *ps, uint32_t number);
 

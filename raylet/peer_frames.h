@@ -20,6 +20,9 @@ enum peer_type {
     PEER_FREE = 134,        /* the owner of an object needs it no more */
     PEER_SYNC_ASK = 135,    /* a NodeSyncRequest of the sender, to be sent to the GCS for it ... */
     PEER_SYNC_ANSWER = 136, /* ... and its reply, if there was one */
+    /* to a driver's node, which nobody can dial: */
+    PEER_CALL = 137,      /* another node may have something for it: it is to dial that */
+    PEER_DATA_CALL = 138, /* the sender wants bytes of it: it is to dial the data port */
 };
 
 /* Followed by the owner's LEASE_REQUEST: ticket, units, resources by name, class. */
@@ -59,6 +62,10 @@ struct peer_job {
 
 struct peer_job_end {
     uint32_t job;
+} __attribute__((packed));
+
+struct peer_call {
+    uint32_t node; /* number */
 } __attribute__((packed));
 
 /* An attempt's object, or with is_abort all that this attempt made and nobody was told of. */

@@ -163,6 +163,16 @@ void pull_run_send_free(void *arg, uint32_t node, const struct transfer_key *key
     send_free(arg, node, key, false);
 }
 
+void pull_run_send_call(void *arg, uint32_t node)
+{
+    const struct node *n = arg;
+    struct peer *p = peers_find(n->peers, node);
+    struct peer_header h = {.type = PEER_DATA_CALL};
+
+    if (p != NULL)
+        peers_send(p, FRAME_CONTROL, &h, NULL, 0);
+}
+
 static void on_free_at(struct process *p, const uint8_t *body, size_t size)
 {
     struct node *n = p->node;

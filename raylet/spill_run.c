@@ -30,14 +30,37 @@ static void set_units(void *request, uint64_t ticket, uint32_t count)
 
 /* --- to another node --- */
 
-/* To be told of its death, whatever it answers. */
-static void remember(struct process *owner, uint32_t at)
+/* To be told of its death, whatever it answers. false: it was asked before. */
+static bool remember(struct process *owner, uint32_t at)
 {
     for (uint32_t i = 0; i < owner->n_asked_nodes; i++)
         if (owner->asked[i] == at)
-            return;
+            return false;
     owner->asked = xrealloc(owner->asked, (owner->n_asked_nodes + 1) * sizeof *owner->asked);
     owner->asked[owner->n_asked_nodes++] = at;
+    return true;
+}
+
+/* A node that is to have work of this job cannot dial a driver's: that is to dial it. */
+static void call_home(const struct job *j, uint32_t at)
+{
+    struct peer *home = j->home > 0 ? peers_find(j->of->peers, j->home) : NULL;
+    struct peer_header h = {.type = PEER_CALL};
+    struct peer_call w = {.node = at};
+
+    if (home != NULL && peer_only_dials(home))
+        peers_send(home, FRAME_CONTROL, &h, &w, sizeof w);
+}
+
+void spill_run_on_call(struct node *n, const uint8_t *body, size_t size)
+{
+    struct peer_call w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    if (w.node > 0 && w.node != n->number)
+        peers_call(n->peers, w.node);
 }
 
 static bool send(struct process *owner,
@@ -61,7 +84,8 @@ static bool send(struct process *owner,
 
     if (peer == NULL || size > REQUEST_MAX)
         return false;
-    remember(owner, at);
+    if (remember(owner, at))
+        call_home(owner->job, at);
     memcpy(&r, request, sizeof r);
     spill_sent(n->spill,
                &(struct spill_units){.owner = owner->number,
@@ -127,6 +151,19 @@ static enum view_pick pick(struct node *n,
     return way;
 }
 
+/* Nodes that could take something of this one's. */
+static bool has_others(const struct node *n)
+{
+    return n->peers != NULL && cluster_view_count(n->view) > (node_is_drivers(n) ? 0u : 1u);
+}
+
+/* A driver's node has no row among those that may be picked. */
+static void look_at_self(struct node *n)
+{
+    if (!node_is_drivers(n))
+        cluster_view_set_self(n->view, &n->resources);
+}
+
 static bool is_elsewhere(enum view_pick way)
 {
     return way == VIEW_THERE || way == VIEW_WAIT_THERE;
@@ -148,7 +185,7 @@ uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t 
     uint32_t here = 0, at, k;
 
     memcpy(&r, request, sizeof r);
-    if (n->peers == NULL || cluster_view_count(n->view) < 2)
+    if (!has_others(n))
         return r.count;
     unsigned n_need = read_need(request, names, need);
     if (cluster_view_may_ask(n->view, r.node, need, n_need, loop_now_ms())
@@ -156,7 +193,7 @@ uint32_t spill_run_divide(struct process *owner, const uint8_t *request, size_t 
         cluster_view_debit(n->view, r.node, need, n_need, r.count, loop_now_ms());
         return 0;
     }
-    cluster_view_set_self(n->view, &n->resources);
+    look_at_self(n);
     for (uint32_t done = 0; done < r.count; done += k) {
         enum view_pick way = pick(n, need, n_need, r.count - done, &at, &k);
         if (!is_elsewhere(way) || !send(owner, at, k, loop_now_ms(), when_of(way), request, size))
@@ -221,13 +258,15 @@ void spill_run(struct node *n)
     if (!n->spill_due)
         return;
     n->spill_due = false;
-    if (n->peers == NULL || cluster_view_count(n->view) < 2)
+    if (n->peers == NULL || (!has_others(n) && !node_is_drivers(n)))
         return;
-    cluster_view_set_self(n->view, &n->resources);
+    look_at_self(n);
     for (bool more = lease_first_waiting(n->leases, &c); more;
          more = lease_next_waiting(n->leases, &c))
         for (uint32_t left = c.count; left > 0; left -= k) {
             enum view_pick way = pick(n, c.need, c.n_need, left, &at, &k);
+            if (way == VIEW_NOWHERE && node_is_drivers(n))
+                lease_warn(n->leases, &c, &n->lease_actions);
             if (!is_elsewhere(way))
                 break;
             take(n, &c, at, k, when_of(way));
@@ -478,7 +517,8 @@ void spill_run_on_spill(struct process *owner, const uint8_t *body, size_t size)
     if (size < sizeof w + sizeof(struct wire_lease_request))
         return;
     memcpy(&w, body, sizeof w);
-    struct job *j = job_elsewhere(n, w.job, w.home, owner->at);
+    /* nothing runs on a driver's */
+    struct job *j = !node_is_drivers(n) ? job_elsewhere(n, w.job, w.home, owner->at) : NULL;
     if (owner->job == NULL)
         owner->job = j;
     owner->id = w.owner;

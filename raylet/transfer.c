@@ -234,7 +234,7 @@ static void on_event(struct transfer *t, const struct mover_event *e)
         if (c == NULL || c->cut)
             return;
         c->used_ms = loop_now_ms();
-        if (c->is_dialer)
+        if (conn_asks(c))
             transfer_pull_on_frame(t, c, &e->frame);
         else
             transfer_serve_on_frame(t, c, &e->frame);
@@ -377,7 +377,7 @@ struct transfer *transfer_create(const struct transfer_config *config, struct er
         err_set(err, ERR_NO_MEMORY, "no memory to watch the data port's events");
         goto fail;
     }
-    if (transfer_listen(t, err) != 0)
+    if (!config->is_closed && transfer_listen(t, err) != 0)
         goto fail;
     return t;
 fail:

@@ -14,6 +14,7 @@
  * No callback is made before the call that asked for it returns. Everything from a peer is foreign
  * input.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lib/base/auth_token.h"
@@ -56,6 +57,7 @@ struct transfer_config {
     uint32_t node;           /* our number */
     const char *address;     /* to listen at, numeric; NULL: all */
     uint16_t port;           /* 0: any */
+    bool is_closed;          /* listens nowhere: it dials, also to serve (send_call) */
     uint32_t hello_ms;       /* for a peer to prove the token; 0: 5000 */
     uint32_t give_up_ms;     /* without progress, of one pull or fetch; 0: 30000 */
     uint32_t idle_ms;        /* a connection without requests ends; 0: 30000 */
@@ -63,6 +65,9 @@ struct transfer_config {
     /* The owner has freed an object of which that node got a copy from us: hand this on to its
      * transfer_free, once, whenever it can be reached. */
     void (*send_free)(void *arg, uint32_t node, const struct transfer_key *key);
+    /* That node is not to be dialled, but we want something of it: hand this on to its
+     * transfer_call. Again while it does not come. */
+    void (*send_call)(void *arg, uint32_t node);
     void *arg;
 };
 
@@ -79,13 +84,15 @@ uint16_t transfer_port(const struct transfer *t);
  * get; else NULL. */
 void transfer_on_store(struct transfer *t, const struct store_action *action, const char *refusal);
 
-/* Where another node's data port is; again: from now on there. -1 with err: the address is not a
- * numeric one. */
+/* Where another node's data port is; again: from now on there. Port 0: it has none, and dials us
+ * when it is called. -1 with err: the address is not a numeric one. */
 int transfer_add_node(struct transfer *t,
                       uint32_t number,
                       const char *address,
                       uint16_t port,
                       struct err *err);
+/* That node wants something of us, who have no port: it is dialled, and may ask. */
+void transfer_call(struct transfer *t, uint32_t number);
 /* It is dead: what is pulled from it goes on from another holder, or fails (ERR_DIED). */
 void transfer_remove_node(struct transfer *t, uint32_t number);
 

@@ -171,9 +171,9 @@ static void give_to_mover(struct conn *c)
     }
     c->state = CONN_PROVEN;
     c->used_ms = loop_now_ms();
-    mover_add(t->mover, c->id, c->fd, c->is_dialer);
+    mover_add(t->mover, c->id, c->fd, conn_asks(c));
     c->fd = -1;
-    if (c->is_dialer)
+    if (conn_asks(c))
         transfer_due(t, c->used_ms + t->config.idle_ms);
 }
 
@@ -205,6 +205,8 @@ static void hello_came(struct conn *c)
 {
     struct transfer *t = c->of;
     struct transfer_frame f;
+    struct peer *caller = NULL;
+    uint64_t id = c->id;
 
     memcpy(&f, c->buf, sizeof f);
     if (f.protocol != TRANSFER_PROTOCOL) {
@@ -220,13 +222,27 @@ static void hello_came(struct conn *c)
         return;
     }
     c->number = f.node;
+    c->is_called = f.is_called != 0;
+    if (c->is_called) {
+        caller = transfer_find_peer(t, f.node);
+        if (caller == NULL || !caller->is_known || !caller->is_away || caller->conn != NULL) {
+            refuse(c, ERR_EXISTS, "this node has not called that one, or it has come already");
+            return;
+        }
+    }
     struct transfer_frame welcome = {.word = TRANSFER_WORD, .type = TRANSFER_WELCOME};
     welcome.protocol = TRANSFER_PROTOCOL;
     welcome.node = t->config.node;
-    if (say(c, &welcome))
-        give_to_mover(c);
-    else
+    if (!say(c, &welcome)) {
         transfer_free_conn(c);
+        return;
+    }
+    give_to_mover(c);
+    if (caller == NULL || transfer_find_conn(t, id) == NULL)
+        return;
+    caller->conn = c;
+    caller->backoff_ms = 0;
+    transfer_pull_on_conn(t, caller);
 }
 
 /* A head is there: is it one, and how long is all? */
@@ -363,6 +379,7 @@ static void say_hello(struct conn *c)
     f.protocol = TRANSFER_PROTOCOL;
     f.node = t->config.node;
     f.token_size = (uint32_t)n;
+    f.is_called = c->is_called;
     memcpy(f.cluster, t->config.cluster.bytes, sizeof f.cluster);
     memcpy(c->buf, &f, sizeof f);
     memcpy(c->buf + sizeof f, t->token.text, n);
@@ -416,6 +433,10 @@ static void on_answer(struct conn *c)
         dial_failed(c, "another node listens there now", NULL);
         return;
     }
+    if (c->is_called) {
+        give_to_mover(c);
+        return;
+    }
     struct peer *p = transfer_find_peer(t, c->number);
     uint64_t id = c->id;
     give_to_mover(c);
@@ -465,6 +486,31 @@ static void on_conn(void *arg, bool readable, bool writable)
         hello_came(c);
 }
 
+/* NULL: it cannot, for now; errno says why. */
+static struct conn *dial(struct transfer *t, const struct peer *p)
+{
+    int fd = socket(p->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return NULL;
+    tune(fd);
+    if (connect(fd, (const struct sockaddr *)&p->address, p->address_size) != 0
+        && errno != EINPROGRESS) {
+        int e = errno;
+        close(fd);
+        errno = e;
+        return NULL;
+    }
+    struct conn *c = add_conn(t, fd, true);
+    if (c == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    c->number = p->number;
+    loop_want_write(c->watch, true);
+    return c;
+}
+
 struct conn *transfer_conn_to(struct transfer *t, struct peer *p)
 {
     uint64_t now_ms = loop_now_ms();
@@ -477,26 +523,37 @@ struct conn *transfer_conn_to(struct transfer *t, struct peer *p)
         transfer_due(t, p->dial_ms);
         return NULL;
     }
-    int fd = socket(p->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        put_off(p, strerror(errno));
+    if (p->is_away) {
+        p->dial_ms = now_ms + TRANSFER_CALL_MS;
         transfer_due(t, p->dial_ms);
+        t->config.send_call(t->config.arg, p->number);
         return NULL;
     }
-    tune(fd);
-    if (connect(fd, (struct sockaddr *)&p->address, p->address_size) != 0 && errno != EINPROGRESS) {
+    p->conn = dial(t, p);
+    if (p->conn == NULL) {
         put_off(p, strerror(errno));
-        close(fd);
         transfer_due(t, p->dial_ms);
-        return NULL;
     }
-    struct conn *c = add_conn(t, fd, true);
-    if (c == NULL)
-        return NULL;
-    c->number = p->number;
-    loop_want_write(c->watch, true);
-    p->conn = c;
     return NULL;
+}
+
+void transfer_call(struct transfer *t, uint32_t number)
+{
+    CHECK_MAGIC(t, TRANSFER_MAGIC);
+    const struct peer *p = transfer_find_peer(t, number);
+
+    if (!t->config.is_closed || p == NULL || !p->is_known || p->is_away
+        || n_conns(t) > TRANSFER_CONNS)
+        return; /* it calls again */
+    list_for_each(n, &t->conns)
+    {
+        const struct conn *c = list_entry(n, struct conn, node);
+        if (c->is_called && c->number == number && c->state != CONN_PROVEN)
+            return;
+    }
+    struct conn *c = dial(t, p);
+    if (c != NULL)
+        c->is_called = true;
 }
 
 void transfer_cut(struct conn *c)
@@ -522,7 +579,7 @@ void transfer_misbehaved(struct conn *c, const char *why)
 void transfer_conn_ended(struct conn *c, int error, const char *why)
 {
     struct transfer *t = c->of;
-    struct peer *p = c->is_dialer ? transfer_find_peer(t, c->number) : NULL;
+    struct peer *p = conn_asks(c) ? transfer_find_peer(t, c->number) : NULL;
     bool was_cut = c->cut, is_current = p != NULL && p->conn == c;
     char from[32];
 
@@ -548,7 +605,7 @@ static uint64_t conn_on_time(struct conn *c, uint64_t now_ms)
         return UINT64_MAX;
     if (c->state != CONN_PROVEN) {
         at_ms = c->due_ms;
-    } else if (c->is_dialer) {
+    } else if (conn_asks(c)) {
         if (c->n_open > 0)
             c->used_ms = now_ms;
         at_ms = c->used_ms + t->config.idle_ms;
@@ -631,6 +688,7 @@ int transfer_add_node(struct transfer *t,
     p->address_size = size;
     name_of((struct sockaddr *)&a, size, p->name, sizeof p->name);
     p->is_known = true;
+    p->is_away = port == 0;
     p->dial_ms = 0;
     p->backoff_ms = 0;
     if (p->conn != NULL)
@@ -648,14 +706,15 @@ void transfer_remove_node(struct transfer *t, uint32_t number)
     list_for_each_safe(n, &t->conns)
     {
         struct conn *c = list_entry(n, struct conn, node);
-        if (c->number == number && !c->is_dialer && !c->cut)
+        if (c->number == number && !c->cut && (p == NULL || c != p->conn))
             transfer_cut(c);
     }
     if (p == NULL)
         return;
     p->is_known = false;
     if (p->conn != NULL && p->conn->state == CONN_PROVEN) {
-        transfer_cut(p->conn);
+        if (!p->conn->cut)
+            transfer_cut(p->conn);
     } else if (p->conn != NULL) {
         transfer_free_conn(p->conn);
         p->conn = NULL;

@@ -155,7 +155,7 @@ static void add_better(struct pull *p, const struct transfer_frame *f)
 
     for (int i = 0; i < f->n_holders && i < TRANSFER_HOLDERS_MAX; i++) {
         const struct peer *peer = transfer_find_peer(t, f->holders[i]);
-        if (peer != NULL && peer->is_known && peer->number != t->config.node
+        if (peer != NULL && peer->is_known && !peer->is_away && peer->number != t->config.node
             && transfer_find_holder(p, peer->number) == NULL)
             transfer_add_holder(p, peer->number)->is_better = true;
     }

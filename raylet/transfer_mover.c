@@ -39,7 +39,7 @@
 enum command_kind { ADD, SEND, READ, CUT, HASH };
 struct command {
     enum command_kind kind;
-    bool is_dialer;
+    bool asks;
     int fd;
     uint64_t link, ticket, max;
     void *bytes; /* of SEND only read */
@@ -66,7 +66,7 @@ struct link {
     uint64_t id;
     int fd;
     uint32_t interest; /* of epoll */
-    bool is_dialer;
+    bool asks;
     uint32_t n_open; /* questions that were asked and are not answered */
     struct list outs, wants;
     struct transfer_frame frame;
@@ -177,7 +177,7 @@ static void end_link(struct mover *m, struct link *k, int error, const char *why
 
 static void set_interest(struct mover *m, struct link *k)
 {
-    bool is_full = !k->is_dialer && k->n_open >= MOVER_REQUESTS_MAX;
+    bool is_full = !k->asks && k->n_open >= MOVER_REQUESTS_MAX;
     uint32_t want = (is_full ? 0 : EPOLLIN) | (list_empty(&k->outs) ? 0 : EPOLLOUT);
 
     if (want == k->interest)
@@ -211,7 +211,7 @@ static bool write_some(struct mover *m, struct link *k)
         o->done += (uint64_t)done;
         budget -= (uint64_t)done < budget ? (uint64_t)done : budget;
         if (o->done == sizeof o->frame + o->n) {
-            if (!k->is_dialer)
+            if (!k->asks)
                 k->n_open--;
             end_out(m, k, o);
         }
@@ -238,7 +238,7 @@ static const char *on_frame(struct mover *m, struct link *k)
 
     if (f->word != TRANSFER_WORD)
         return "garbage";
-    if (!k->is_dialer) {
+    if (!k->asks) {
         if (f->type != TRANSFER_ASK && f->type != TRANSFER_READ)
             return "a frame that is no request";
         k->n_open++;
@@ -303,7 +303,7 @@ static bool read_some(struct mover *m, struct link *k)
                 end_link(m, k, EPROTO, why);
                 return false;
             }
-            if (!k->is_dialer && k->n_open >= MOVER_REQUESTS_MAX)
+            if (!k->asks && k->n_open >= MOVER_REQUESTS_MAX)
                 return true;
             continue;
         }
@@ -323,7 +323,7 @@ static void add_link(struct mover *m, const struct command *c)
 
     k->id = c->link;
     k->fd = c->fd;
-    k->is_dialer = c->is_dialer;
+    k->asks = c->asks;
     k->interest = EPOLLIN;
     list_init(&k->outs);
     list_init(&k->wants);
@@ -345,7 +345,7 @@ static void add_out(struct mover *m, struct link *k, const struct command *c)
         o->ticket = c->ticket;
     }
     list_append(&k->outs, &o->node);
-    if (k->is_dialer)
+    if (k->asks)
         k->n_open++;
     if (!was_idle || write_some(m, k))
         set_interest(m, k);
@@ -621,9 +621,9 @@ static void post(struct mover *m, const struct command *command)
         wake(m->wake_fd);
 }
 
-void mover_add(struct mover *m, uint64_t link, int fd, bool is_dialer)
+void mover_add(struct mover *m, uint64_t link, int fd, bool asks)
 {
-    post(m, &(struct command){.kind = ADD, .link = link, .fd = fd, .is_dialer = is_dialer});
+    post(m, &(struct command){.kind = ADD, .link = link, .fd = fd, .asks = asks});
 }
 
 void mover_send(struct mover *m,

@@ -40,8 +40,8 @@ void mover_destroy(struct mover *m);
 bool mover_next(struct mover *m, struct mover_event *out);
 
 /* A connection on which the token is proven; link: any number that was none before. The fd,
- * nonblocking, is the mover's. */
-void mover_add(struct mover *m, uint64_t link, int fd, bool is_dialer);
+ * nonblocking, is the mover's. asks: requests go out there, else they come in. */
+void mover_add(struct mover *m, uint64_t link, int fd, bool asks);
 /* An ASK, or an answer; DATA with frame->length bytes at `bytes`, which stay until MOVED for
  * ticket. For other frames bytes is NULL and there is no MOVED. */
 void mover_send(struct mover *m,

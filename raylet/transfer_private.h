@@ -26,8 +26,9 @@
 #define TRANSFER_CONNS     4096
 #define TRANSFER_BACKOFF   50 /* ms, the first one; doubled up to */
 #define TRANSFER_BACKOFFS  2000
-#define TRANSFER_AGAIN_MS  50 /* until a holder that did not have it is asked once more */
-#define TRANSFER_TRIES     3  /* of asking one holder */
+#define TRANSFER_CALL_MS   2000 /* until one that was called and has not come is called again */
+#define TRANSFER_AGAIN_MS  50   /* until a holder that did not have it is asked once more */
+#define TRANSFER_TRIES     3    /* of asking one holder */
 #define TRANSFER_PARKED_MS 2000
 #define TRANSFER_CHILDREN  2    /* nodes that read a large object here before others are sent on */
 #define TRANSFER_REFER_MS  200  /* to reach a node that a holder has sent us to */
@@ -45,7 +46,8 @@ struct conn {
     struct list node;
     uint64_t id; /* the mover's name for it */
     enum conn_state state;
-    bool is_dialer;
+    bool is_dialer; /* we dialled */
+    bool is_called; /* who listens asks */
     bool cut;
     uint32_t number; /* of the other node */
     int fd;
@@ -57,15 +59,22 @@ struct conn {
 };
 #define TRANSFER_CONN_MAGIC 0x54434f4eu
 
+/* It is ours to ask: READs and ASKs go out, else they come in. */
+static inline bool conn_asks(const struct conn *c)
+{
+    return c->is_dialer != c->is_called;
+}
+
 /* Another node. Owned by transfer.nodes; kept while there are holders that name it. */
 struct peer {
     struct list node;
     uint32_t number;
     bool is_known; /* where it is */
+    bool is_away;  /* nobody can dial it: it is called */
     struct sockaddr_storage address;
     socklen_t address_size;
     char name[64];
-    struct conn *conn; /* dialled by us, or NULL */
+    struct conn *conn; /* that asks, dialled by us unless it is away; or NULL */
     uint32_t backoff_ms;
     uint64_t dial_ms;                          /* not before */
     char why[200];                             /* why it could not be reached; "" */

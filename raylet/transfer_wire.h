@@ -10,7 +10,9 @@
  *   ASK what       ─►   ◄─ IS: so large, or GONE
  *   READ a range   ─►   ◄─ DATA, the bytes of that range, or GONE
  *
- * Each request has an id of the dialer's, its answer names it; answers come in any order.
+ * Each request has an id of the asker's, its answer names it; answers come in any order. The dialer
+ * asks, unless its HELLO says that it was called: a node that nobody can dial dials who wants
+ * something of it, and is asked.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -71,8 +73,9 @@ struct transfer_frame {
         struct {
             uint32_t protocol, node, token_size;
             uint8_t cluster[ID_UNIQUE_SIZE];
-        };              /* HELLO, WELCOME */
-        char text[112]; /* REFUSED */
+            uint8_t is_called; /* HELLO: the listener is to ask */
+        };                     /* HELLO, WELCOME */
+        char text[112];        /* REFUSED */
     };
 };
 _Static_assert(sizeof(struct transfer_frame) == 128, "wire layout");

@@ -38,6 +38,7 @@ static void usage(FILE *out)
           "(16777216)\n"
           "  --subscriber-timeout-ms=N  without a poll a subscriber is forgotten (300000)\n"
           "  --dead-nodes=N        so many are remembered, older ones are forgotten (1000)\n"
+          "  --driver-silence-ms=N  a driver on a machine without a node is dead after (30000)\n"
           "  --ready-fd=N          say there when it serves: \"ready PORT CLUSTER INCARNATION\"\n"
           "  --version, --help\n"
           "The token is RAY_AUTH_TOKEN, or in the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.\n",
@@ -58,6 +59,7 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         {"subscriber-bytes", required_argument, NULL, 's'},
         {"subscriber-timeout-ms", required_argument, NULL, 't'},
         {"dead-nodes", required_argument, NULL, 'd'},
+        {"driver-silence-ms", required_argument, NULL, 'D'},
         {"ready-fd", required_argument, NULL, 'f'},
         {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},
@@ -98,6 +100,9 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
             break;
         case 'd':
             c->dead_nodes = strtoull(optarg, &end, 10);
+            break;
+        case 'D':
+            c->driver_silence_ms = strtoull(optarg, &end, 10);
             break;
         case 'f':
             *ready_fd = (int)strtol(optarg, &end, 10);

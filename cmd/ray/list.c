@@ -52,7 +52,7 @@ json_t *nodes_as_json(const struct node_row *rows, size_t n)
             json_object_set_new(resources, r->resources[k].name, json_real(r->resources[k].amount));
         json_array_append_new(
             list,
-            json_pack("{s:s, s:o, s:i, s:i, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I}",
+            json_pack("{s:s, s:o, s:i, s:i, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I}",
                       "node_id",
                       id,
                       "node_ip",
@@ -63,6 +63,8 @@ json_t *nodes_as_json(const struct node_row *rows, size_t n)
                       (int)r->object_port,
                       "is_head_node",
                       r->is_head != 0,
+                      "is_driver_node",
+                      r->is_driver != 0,
                       "state",
                       r->state == NODE_ALIVE ? "ALIVE" : "DEAD",
                       "state_message",
@@ -233,6 +235,7 @@ static json_t *list_workers(const struct config *c, int timeout_ms, bool *is_who
 static const char *const node_columns[] = {"node_id",
                                            "node_ip",
                                            "is_head_node",
+                                           "is_driver_node",
                                            "state",
                                            "node_name",
                                            "resources_total",

@@ -153,8 +153,8 @@ static void ask_all(struct ask *a, struct nodes *out)
 
     out->v = xcalloc(out->n_rows + 1, sizeof *out->v);
     for (size_t i = 0; i < out->n_rows; i++) {
-        if (out->rows[i].state != NODE_ALIVE)
-            continue;
+        if (out->rows[i].state != NODE_ALIVE || out->rows[i].is_driver)
+            continue; /* a driver's has no port, and nothing runs there */
         struct why_node *node = &out->v[out->n];
         take_row(&out->rows[i], node);
         targets[out->n++] = (struct ask_target){.host = node->address, .port = node->port};

@@ -76,35 +76,47 @@ static json_t *usage_of(const struct node_row *row, const struct node_row *avail
     return json_string(text);
 }
 
+static const char *role_of(const struct node_row *row)
+{
+    return row->is_head ? "head" : row->is_driver ? "driver" : "";
+}
+
+/* A driver on a machine without a node is none of the nodes that are counted, and nothing when it
+ * has ended. */
 static void print(const struct state *s)
 {
     static const char *const columns[] = {"node_name", "node_ip", "role", "state", "usage", NULL};
-    json_t *list = nodes_as_json(s->rows, s->n), *node;
+    json_t *list = nodes_as_json(s->rows, s->n), *shown = json_array(), *node;
     char now[32], used[64], amount[64];
     time_t t = time(NULL);
     struct tm tm;
-    size_t i, n_alive = 0;
+    size_t i, n_alive = 0, n_dead = 0, n_drivers = 0;
 
     strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
     json_array_foreach(list, i, node)
     {
-        n_alive += s->rows[i].state == NODE_ALIVE;
-        json_object_set_new(node, "role", json_string(s->rows[i].is_head ? "head" : ""));
+        bool is_alive = s->rows[i].state == NODE_ALIVE, is_driver = s->rows[i].is_driver != 0;
+        n_alive += is_alive && !is_driver;
+        n_dead += !is_alive && !is_driver;
+        n_drivers += is_alive && is_driver;
+        json_object_set_new(node, "role", json_string(role_of(&s->rows[i])));
         json_object_set_new(node, "usage", usage_of(&s->rows[i], &s->available[i]));
+        if (is_alive || !is_driver)
+            json_array_append(shown, node);
     }
-    printf("Cluster %s at %s\n\nNodes: %zu alive, %zu dead\n",
-           s->address,
-           now,
-           n_alive,
-           s->n - n_alive);
-    if (s->n > 0)
-        print_table(list, columns);
+    printf("Cluster %s at %s\n\nNodes: %zu alive, %zu dead", s->address, now, n_alive, n_dead);
+    if (n_drivers > 0)
+        printf("; drivers on machines without a node: %zu", n_drivers);
+    fputs("\n", stdout);
+    if (json_array_size(shown) > 0)
+        print_table(shown, columns);
     fputs("\nUsage\n", stdout);
     for (i = 0; i < s->n_totals; i++) {
         format_amount(s->totals[i].amount - s->totals[i].available, used, sizeof used);
         format_amount(s->totals[i].amount, amount, sizeof amount);
         printf("  %s/%s %s\n", used, amount, s->totals[i].name);
     }
+    json_decref(shown);
     json_decref(list);
 }
 

@@ -55,7 +55,7 @@ int main(int argc, char **argv)
     loop_run(loop, node_turn_end, node);
     const char *why;
     int status = node_status(node, &why);
-    if (status != 0)
+    if (status != 0 && config.driver_fd < 0) /* else its driver was told */
         fprintf(stderr, "raylet: %s\n", why);
     node_destroy(node);
     loop_destroy(loop);

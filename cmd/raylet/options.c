@@ -26,7 +26,10 @@ static void usage(FILE *out)
         "  --ready-fd=N          its folder and a newline are written here when programs may come\n"
         "  --driver-fd=N         socket to the driver\n"
         "  --executable-fd=N     the driver's executable, run as workers\n"
-        "  --driver-pid=N        the raylet ends with this process\n"
+        "  --driver-pid=N        the raylet ends with this process; these three with "
+        "--gcs-address:\n"
+        "                        a driver's node, which runs no task and which nobody dials, and\n"
+        "  --gcs-timeout-ms=N    it ends unless it has joined by then (10000)\n"
         "  --num-cpus=N          CPUs to lend (default: this machine's)\n"
         "  --resource=NAME:N     a custom resource, in 1/10000\n"
         "  --object-store-memory=BYTES  shared memory for objects (default: 30 % of what is free)\n"
@@ -83,6 +86,7 @@ static int set_number(struct node_config *c, int option, const char *value)
                    {'p', "--driver-pid: not a process:", 1, INT32_MAX, &c->driver_pid},
                    {'R', "--ready-fd: not a descriptor:", 0, 1 << 20, &c->ready_fd},
                    {'c', "--num-cpus must be 1 or more, not", 1, 100000, &c->num_cpus},
+                   {'T', "--gcs-timeout-ms: not a time:", 1, 3600000, &c->gcs_timeout_ms},
                    {'P', "--node-manager-port: not a port:", 0, 65535, &c->node_port},
                    {'O', "--object-manager-port: not a port:", 0, 65535, &c->object_port},
                    {'x', "--dev-max-channels must be 1 or more, not", 1, 1024, &c->max_channels}};
@@ -113,6 +117,7 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
                                             {"standalone", 0, NULL, 's'},
                                             {"session-dir", 1, NULL, 'S'},
                                             {"gcs-address", 1, NULL, 'g'},
+                                            {"gcs-timeout-ms", 1, NULL, 'T'},
                                             {"node-ip-address", 1, NULL, 'i'},
                                             {"node-name", 1, NULL, 'N'},
                                             {"node-manager-port", 1, NULL, 'P'},
@@ -163,8 +168,10 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
             c->log_to_driver = false;
         else if (o == 'D')
             developer = true;
-        else if (o == 's' || o == 'S' || o == 'g')
+        else if (o == 's' || o == 'S')
             standalone = true;
+        else if (o == 'g')
+            continue;
         else if (o == 'm')
             *measuring = true;
         else
@@ -176,17 +183,28 @@ int options_parse(int argc, char **argv, struct node_config *c, bool *measuring)
         return bad("unexpected argument", argv[optind]);
     if (c->max_channels > 0 && !developer)
         return bad("--dev-max-channels needs", "--developer");
-    if (standalone && (c->driver_fd >= 0 || c->executable_fd >= 0 || c->driver_pid > 0))
-        return bad("--standalone, --session-dir and --gcs-address mean no driver, but there is",
+    bool is_for_driver = c->driver_fd >= 0 || c->executable_fd >= 0 || c->driver_pid > 0;
+    if (standalone && is_for_driver)
+        return bad("--standalone and --session-dir mean no driver, but there is",
                    "--driver-fd, --executable-fd or --driver-pid");
+    if (is_for_driver && c->gcs_address != NULL
+        && (c->is_head || c->labels != NULL || c->node_port > 0 || c->object_port > 0))
+        return bad("a driver's node has no ports, labels or head:", "leave them out");
+    if (c->gcs_timeout_ms > 0 && !(is_for_driver && c->gcs_address != NULL))
+        return bad("--gcs-timeout-ms is of a driver's node, which needs",
+                   "--gcs-address and --driver-fd");
     if (c->gcs_address == NULL
         && (c->node_ip != NULL || c->node_name != NULL || c->labels != NULL || c->is_head
             || c->node_port > 0 || c->object_port > 0))
         return bad("what other nodes see of this one needs", "--gcs-address");
     if (c->session_dir != NULL && c->temp_dir != NULL)
         return bad("--session-dir says where, leave out", "--temp-dir");
-    if (standalone)
+    if (standalone || (c->gcs_address != NULL && !is_for_driver))
         return 0;
+    if (c->gcs_address != NULL) {
+        c->num_cpus = 0;
+        c->gcs_timeout_ms = c->gcs_timeout_ms > 0 ? c->gcs_timeout_ms : 10000;
+    }
     if (c->driver_fd < 0 || c->executable_fd < 0 || c->driver_pid <= 0)
         return bad("--driver-fd, --executable-fd and --driver-pid are needed:",
                    "a program's ray_init gives them");

@@ -93,6 +93,22 @@ int auth_token_load(struct auth_token *t, struct err *err)
     return auth_token_load_file(t, path, err);
 }
 
+const char *auth_token_source(char *out, unsigned long size)
+{
+    const char *text = getenv("RAY_AUTH_TOKEN"), *named = getenv("RAY_AUTH_TOKEN_PATH");
+    char path[512];
+
+    if (text != NULL && text[0] != '\0')
+        snprintf(out, size, "RAY_AUTH_TOKEN");
+    else if (named != NULL && named[0] != '\0')
+        snprintf(out, size, "%s (RAY_AUTH_TOKEN_PATH)", named);
+    else if (home_path(path, sizeof path, "/auth_token", NULL) == 0)
+        snprintf(out, size, "%s", path);
+    else
+        return NULL;
+    return out;
+}
+
 int auth_token_make(struct auth_token *t, struct err *err)
 {
     unsigned char bytes[32];

@@ -48,19 +48,26 @@ static int check(enum config_setting s, const char *name, const char *text, stru
                    strlen(text) > 80 ? "..." : "");
 }
 
+int config_load_one(struct config *c, enum config_setting s, struct err *err)
+{
+    const char *text = getenv(settings[s].variable);
+
+    c->v[s].text = settings[s].otherwise;
+    c->v[s].source = CONFIG_DEFAULT;
+    if (text == NULL || text[0] == '\0')
+        return 0;
+    if (check(s, settings[s].variable, text, err) != 0)
+        return -1;
+    c->v[s].text = text;
+    c->v[s].source = CONFIG_ENVIRONMENT;
+    return 0;
+}
+
 int config_load(struct config *c, struct err *err)
 {
-    for (int s = 0; s < CONFIG_N_SETTINGS; s++) {
-        const char *text = getenv(settings[s].variable);
-        c->v[s].text = settings[s].otherwise;
-        c->v[s].source = CONFIG_DEFAULT;
-        if (text == NULL || text[0] == '\0')
-            continue;
-        if (check(s, settings[s].variable, text, err) != 0)
+    for (int s = 0; s < CONFIG_N_SETTINGS; s++)
+        if (config_load_one(c, s, err) != 0)
             return -1;
-        c->v[s].text = text;
-        c->v[s].source = CONFIG_ENVIRONMENT;
-    }
     return 0;
 }
 

@@ -72,6 +72,10 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "a subscriber that has not polled the GCS for so long is forgotten")                         \
     X(DEAD_NODES, "", "RAY_maximum_gcs_dead_node_cached_count", NUMBER, "1000", 0, 1000000, "",    \
       "so many dead nodes are remembered, for a head; older ones are forgotten")                   \
+    X(DRIVER_SILENCE, "", "RAY_driver_silence_ms", NUMBER, "30000", 1000, 86400000, "ms",          \
+      "a driver on a machine without a node that is cut off for so long has ended, for a head")    \
+    X(CONNECT_TIMEOUT, "", "RAY_connect_timeout_ms", NUMBER, "10000", 100, 3600000, "ms",          \
+      "how long a driver on a machine without a node tries to reach its cluster")                  \
     X(TEMP_DIR, "temp-dir", "RAY_TMPDIR", TEXT, "/tmp/ray", 0, 0, "DIR",                           \
       "session folders are made here")                                                             \
     X(START_TIMEOUT, "", "RAY_start_timeout_ms", NUMBER, "30000", 100, 3600000, "ms",              \
@@ -103,6 +107,8 @@ struct config {
 /* What the environment says, else the defaults; an empty variable is not set. -1: a value that
  * cannot be, the sentence names the variable. */
 int config_load(struct config *c, struct err *err);
+/* This one alone; the others are as they were. */
+int config_load_one(struct config *c, enum config_setting s, struct err *err);
 /* From a flag; text is borrowed. -1: cannot be, *c as it was. */
 int config_set(struct config *c, enum config_setting s, const char *text, struct err *err);
 

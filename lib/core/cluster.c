@@ -16,6 +16,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/base/config.h"
+
 #define PATH_SIZE 512
 #define FATE_MS   200
 #define FILES_MIN 64            /* descriptors of a raylet that runs a few workers */
@@ -76,8 +78,8 @@ static int find_raylet(char *path, struct err *err)
 }
 
 struct arguments {
-    char *v[9 + CORE_N_RESOURCES];
-    char text[9 + CORE_N_RESOURCES][PATH_SIZE];
+    char *v[10 + CORE_N_RESOURCES];
+    char text[10 + CORE_N_RESOURCES][PATH_SIZE];
     int n;
 };
 
@@ -172,7 +174,39 @@ static int check_limits(const struct core_config *config, struct err *err)
         FILES_MIN);
 }
 
-int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err)
+/* A raylet that joins has the cluster's resources, none of its own. */
+static int add_cluster(struct arguments *a,
+                       const struct core_config *config,
+                       const char *gcs,
+                       int *timeout_ms,
+                       struct err *err)
+{
+    struct config settings;
+
+    if (gcs != NULL) {
+        if (config_load_one(&settings, CONFIG_CONNECT_TIMEOUT, err) != 0)
+            return -1;
+        *timeout_ms = (int)config_number(&settings, CONFIG_CONNECT_TIMEOUT, 0);
+        add(a, "--gcs-address=%s", gcs);
+        add(a, "--gcs-timeout-ms=%d", *timeout_ms);
+        return 0;
+    }
+    if (config->num_cpus > 0)
+        add(a, "--num-cpus=%d", config->num_cpus);
+    for (unsigned i = 0; i < config->n_resources; i++)
+        add(a,
+            "--resource=%s:%lld",
+            config->resources[i].name,
+            (long long)config->resources[i].units);
+    return 0;
+}
+
+int cluster_start(const struct core_config *config,
+                  const char *gcs,
+                  int *timeout_ms,
+                  int *pidfd,
+                  int *link_fd,
+                  struct err *err)
 {
     char path[PATH_SIZE];
     struct arguments a = {.n = 0};
@@ -192,20 +226,15 @@ int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, st
     add(&a, "--driver-fd=%d", pair[1]);
     add(&a, "--executable-fd=%d", exe);
     add(&a, "--driver-pid=%d", (int)getpid());
-    if (config->num_cpus > 0)
-        add(&a, "--num-cpus=%d", config->num_cpus);
     if (config->temp_dir != NULL)
         add(&a, "--temp-dir=%s", config->temp_dir);
     if (config->object_store_memory > 0)
         add(&a, "--object-store-memory=%llu", (unsigned long long)config->object_store_memory);
     if (config->no_log_to_driver)
         add(&a, "--no-log-to-driver");
-    for (unsigned i = 0; i < config->n_resources; i++)
-        add(&a,
-            "--resource=%s:%lld",
-            config->resources[i].name,
-            (long long)config->resources[i].units);
-    rc = spawn(path, &a, pair[1], exe, pidfd, err);
+    rc = add_cluster(&a, config, gcs, timeout_ms, err);
+    if (rc == 0)
+        rc = spawn(path, &a, pair[1], exe, pidfd, err);
     close(pair[1]);
     close(exe);
     if (rc != 0) {

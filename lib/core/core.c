@@ -193,11 +193,16 @@ static void close_all(const int *fds)
         close(fds[i]);
 }
 
-int core_connect(int fd, const struct wire_hello *who, const int *made_of, struct err *err)
+int core_connect(int fd,
+                 const struct wire_hello *who,
+                 const int *made_of,
+                 int more_ms,
+                 struct err *err)
 {
     struct wire_hello hello = *who;
     struct waiter w = {.n_missing = 1};
-    uint64_t deadline = core_deadline(CONNECT_MS);
+    int timeout_ms = CONNECT_MS + more_ms;
+    uint64_t deadline = core_deadline(timeout_ms);
 
     hello.protocol = WIRE_PROTOCOL;
     hello.pid = getpid();
@@ -240,7 +245,7 @@ int core_connect(int fd, const struct wire_hello *who, const int *made_of, struc
     } else if (!ok && core.lost.code != ERR_NONE)
         *err = core.lost;
     else if (!ok)
-        err_set(err, ERR_TIMEOUT, "the raylet did not answer within %d s", CONNECT_MS / 1000);
+        err_set(err, ERR_TIMEOUT, "the raylet did not answer within %d s", timeout_ms / 1000);
     core_unlock();
     return ok ? 0 : -1;
 }
@@ -323,7 +328,7 @@ static int join(const struct core_config *config, int fd, struct err *err)
         close(fd);
         return -1;
     }
-    if (core_connect(fd, &who, made_of, err) == 0)
+    if (core_connect(fd, &who, made_of, 0, err) == 0)
         return 0;
     clear();
     return -1;
@@ -332,17 +337,20 @@ static int join(const struct core_config *config, int fd, struct err *err)
 static int begin(const struct core_config *config, struct err *err)
 {
     struct wire_hello who = {.kind = WIRE_DRIVER};
-    int fd;
+    int fd, joined = -1, more_ms = 0;
 
     core.raylet_pidfd = -1;
-    if ((config->address != NULL || config->may_join)
-        && cluster_join(config->address, config->temp_dir, &fd, err) == 0)
+    if (config->address != NULL || config->may_join)
+        joined = cluster_join(config->address, config->temp_dir, &fd, err);
+    if (joined == 0)
         return join(config, fd, err);
-    if (config->address != NULL)
+    if (config->address != NULL && joined < 0)
         return -1;
-    if (cluster_start(config, &core.raylet_pidfd, &fd, err) != 0)
+    /* one of our own: for this program alone, or for it in a cluster that has no node here */
+    const char *gcs = config->address;
+    if (cluster_start(config, gcs, &more_ms, &core.raylet_pidfd, &fd, err) != 0)
         return -1;
-    if (core_connect(fd, &who, NULL, err) == 0)
+    if (core_connect(fd, &who, NULL, more_ms, err) == 0)
         return 0;
     clear();
     cluster_reap(core.raylet_pidfd, SHUTDOWN_MS);

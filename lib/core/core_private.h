@@ -212,9 +212,13 @@ extern struct core core;
 uint8_t *core_class_frame(uint32_t class, size_t *size);
 void core_on_welcome(const uint8_t *body, size_t size, int fd);
 /* Connect to the raylet at the other end of fd: HELLO with kind, token and flags, and wait for
- * WELCOME. made_of: NULL, or what cluster_describe gave, for a raylet that is not ours. Takes all
- * descriptors. */
-int core_connect(int fd, const struct wire_hello *who, const int *made_of, struct err *err);
+ * WELCOME, more_ms longer than a raylet of this machine alone may take. made_of: NULL, or what
+ * cluster_describe gave, for a raylet that is not ours. Takes all descriptors. */
+int core_connect(int fd,
+                 const struct wire_hello *who,
+                 const int *made_of,
+                 int more_ms,
+                 struct err *err);
 
 /* In a forked child the library is inert. */
 bool core_is_forked(void);

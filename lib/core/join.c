@@ -191,14 +191,7 @@ static int join_newest(const char *temp, const struct wanted *w, int *link_fd, s
     if (fd >= 0)
         return finish(fd, link_fd, err);
     if (w->gcs != NULL)
-        return err_set(err,
-                       ERR_NOT_FOUND,
-                       "no node of the cluster at %s runs on this machine for this user (in %s): "
-                       "`ray start --address=%s` makes one; if it was started with --temp-dir, "
-                       "name that folder by RAY_TMPDIR or temp_dir",
-                       w->gcs,
-                       temp,
-                       w->gcs);
+        return 1;
     return err_set(
         err,
         ERR_NOT_FOUND,
@@ -210,6 +203,21 @@ static int join_newest(const char *temp, const struct wanted *w, int *link_fd, s
         n == 1 ? "" : "s");
 }
 
+/* Of a cluster, [HOST]:PORT too. */
+static bool is_host_port(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    size_t n = colon != NULL ? (size_t)(colon - text) : 0;
+    char *end = NULL;
+
+    if (n == 0 || n > 250 || colon[1] < '0' || colon[1] > '9')
+        return false;
+    long port = strtol(colon + 1, &end, 10);
+    bool is_bracketed = n > 2 && text[0] == '[' && colon[-1] == ']';
+    return *end == '\0' && port > 0 && port < 65536
+           && (is_bracketed || memchr(text, ':', n) == NULL);
+}
+
 int cluster_join(const char *address, const char *temp_dir, int *link_fd, struct err *err)
 {
     const char *temp = temp_dir != NULL ? temp_dir : getenv("RAY_TMPDIR");
@@ -217,9 +225,21 @@ int cluster_join(const char *address, const char *temp_dir, int *link_fd, struct
 
     if (temp == NULL || temp[0] == '\0')
         temp = "/tmp/ray";
+    if (address != NULL && strstr(address, "://") != NULL)
+        return err_set(err,
+                       ERR_INVALID,
+                       "the address %.100s is an URL: say HOST:PORT, as `ray start` prints it",
+                       address);
     if (address != NULL && strchr(address, '/') != NULL)
         return join_path(address, link_fd, err);
-    if (address != NULL && strcmp(address, "auto") != 0)
+    bool is_named = address != NULL && strcmp(address, "auto") != 0;
+    if (is_named && !is_host_port(address))
+        return err_set(err,
+                       ERR_INVALID,
+                       "the address must be HOST:PORT as `ray start` prints it, \"auto\", or a "
+                       "session's folder, not %.200s",
+                       address);
+    if (is_named)
         w = (struct wanted){.is_node = true, .gcs = address};
     return join_newest(temp, &w, link_fd, err);
 }

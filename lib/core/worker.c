@@ -324,7 +324,7 @@ _Noreturn void core_worker_main(const struct core_worker_setup *setup)
     close(setup->index_fd);
     close(setup->arena_fd);
     struct wire_hello who = {.kind = WIRE_WORKER, .token = setup->token};
-    if (core_connect(setup->link_fd, &who, NULL, &err) != 0) {
+    if (core_connect(setup->link_fd, &who, NULL, 0, &err) != 0) {
         fprintf(stderr, "ray: worker cannot join its raylet: %s\n", err.text);
         _exit(1);
     }

@@ -237,11 +237,11 @@ def test_auto_is_the_newest_that_lives(cluster):
 @pytest.mark.parametrize("address, words", [
     ("/nowhere/session", ("/nowhere/session", "No such file", "auto")),
     ("/dev/null", ("/dev/null", "refused")),
-    ("10.0.0.1:6379", ("10.0.0.1:6379", "this machine")),
+    ("127.0.0.1:1", ("127.0.0.1:1", "nothing listens there")),
     ("/" + "x" * 600, ("longer than",)),
 ])
 def test_an_address_where_nothing_is(cluster, address, words):
-    program = cluster.start("jobs", env={"RAY_ADDRESS": address})
+    program = cluster.start("jobs", env={"RAY_ADDRESS": address, "RAY_AUTH_TOKEN": "x", "RAY_connect_timeout_ms": 300})
     program.say("init")
     refused(program, *words)
     program.say("exit 0")

@@ -53,14 +53,14 @@ class Node:
 class Machines:
     """A cluster of gcs_server --memory and raylets."""
 
-    def __init__(self, cluster):
+    def __init__(self, cluster, *options):
         self.cluster = cluster
         self.nodes = []
         tell_the_machine(cluster)
         read, write = os.pipe()
         os.set_inheritable(write, True)
         self.gcs = cluster.start(build_dir() / "bin" / "gcs_server", "--address=127.0.0.1:0", "--memory",
-                                 f"--ready-fd={write}", env={"RAY_AUTH_TOKEN": TOKEN}, pass_fds=(write,))
+                                 f"--ready-fd={write}", *options, env={"RAY_AUTH_TOKEN": TOKEN}, pass_fds=(write,))
         os.close(write)
         with os.fdopen(read) as pipe:
             self.port = int(pipe.readline().split()[1])

@@ -518,6 +518,7 @@ START_TEST(test_rows_of_nodes_and_jobs)
                          .node_port = 1,
                          .object_port = 65535,
                          .is_head = 1,
+                         .is_driver = 1,
                          .n_resources = 2,
                          .resources = {{"CPU", 4}, {"GPU", 0.5}}};
     struct job_row j = {.start_ms = 1, .driver_pid = 7, .entry = "program"};

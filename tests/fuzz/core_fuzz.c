@@ -44,11 +44,18 @@ static void welcome(struct unix_link *l)
     ASSERT(unix_link_flush(l, NULL) == 1);
 }
 
-int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err)
+int cluster_start(const struct core_config *config,
+                  const char *gcs,
+                  int *timeout_ms,
+                  int *pidfd,
+                  int *link_fd,
+                  struct err *err)
 {
     int fds[2];
 
     (void)config;
+    (void)gcs;
+    (void)timeout_ms;
     (void)err;
     ASSERT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
     far[0].link = unix_link_create(fds[1], 0);
@@ -408,8 +415,8 @@ static void start(bool worker)
             mmap(NULL, CONTROL_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         ASSERT(core.control != MAP_FAILED); /* the core's now, which unmaps it */
         core.body_thread = pthread_self();
-        cluster_start(NULL, &pid, &fd, &err);
-        ASSERT(core_connect(fd, &who, NULL, &err) == 0);
+        cluster_start(NULL, NULL, NULL, &pid, &fd, &err);
+        ASSERT(core_connect(fd, &who, NULL, 0, &err) == 0);
         core.n_inits = 1;
     } else {
         ASSERT(core_init(NULL, &err) == CORE_OK);

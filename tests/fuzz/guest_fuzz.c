@@ -260,7 +260,7 @@ static void step(struct loop *l, struct node *n, struct input *in)
     switch (op & 15) {
     case 0: /* any bytes */
         b = input_u8(in);
-        h.type = b < 64 ? 128 + b % 8 : b;
+        h.type = b < 64 ? 128 + b % 11 : b;
         h.to = b % 2 == 0 ? 0 : any_process(n, input_u8(in));
         h.from = any_process(n, input_u8(in));
         h.route = (uint32_t)input_u8(in) << 24;

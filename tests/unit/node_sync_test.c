@@ -59,7 +59,7 @@ static const char *changed_after(uint64_t version)
 
 static void setup(void)
 {
-    s = node_sync_create();
+    s = node_sync_create(0);
     now = 1000;
     node_sync_on_time(s, now);
 }
@@ -117,6 +117,23 @@ START_TEST(test_silence_is_found_the_most_silent_first)
     ck_assert_ptr_null(node_sync_find_silent(s));
     pass(NODE_SYNC_SILENCE_MS);
     ck_assert_ptr_eq(node_sync_find_silent(s), a);
+}
+END_TEST
+
+START_TEST(test_a_driver_may_be_silent_for_longer)
+{
+    struct node_view v = view(1);
+
+    v.is_driver = true;
+    struct node_sync_row *driver = node_sync_add(s, &v), *node = add(2);
+    pass(NODE_SYNC_SILENCE_MS);
+    ck_assert_ptr_eq(node_sync_find_silent(s), node);
+    ck_assert(node_sync_set_dying(node));
+    pass(NODE_SYNC_DRIVER_MS - NODE_SYNC_SILENCE_MS - NODE_SYNC_TICK_MS);
+    ck_assert_ptr_null(node_sync_find_silent(s));
+    pass(NODE_SYNC_TICK_MS);
+    ck_assert_ptr_eq(node_sync_find_silent(s), driver);
+    ck_assert_uint_eq(node_sync_silence_ms(s, driver), NODE_SYNC_DRIVER_MS);
 }
 END_TEST
 
@@ -335,6 +352,7 @@ int main(void)
     tcase_add_test(t, test_changes_are_told_in_their_order_each_once);
     tcase_add_test(t, test_inv_37_a_late_report_is_a_heartbeat_alone);
     tcase_add_test(t, test_silence_is_found_the_most_silent_first);
+    tcase_add_test(t, test_a_driver_may_be_silent_for_longer);
     tcase_add_test(t, test_time_in_which_nobody_listened_is_no_silence);
     tcase_add_test(t, test_the_silence_of_all_others_is_waited_for);
     tcase_add_test(t, test_the_silence_of_all_others_is_not_waited_for_without_end);

@@ -27,7 +27,12 @@ static struct store_share *share;
 
 /* --- in place of lib/core/cluster.c --- */
 
-int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err)
+int cluster_start(const struct core_config *config,
+                  const char *gcs,
+                  int *timeout_ms,
+                  int *pidfd,
+                  int *link_fd,
+                  struct err *err)
 {
     static const char strings[] = "/nowhere\0head\0/nowhere/log";
     uint8_t body[sizeof(struct wire_welcome) + sizeof strings];
@@ -35,6 +40,8 @@ int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, st
     int fds[2];
 
     (void)config;
+    (void)gcs;
+    (void)timeout_ms;
     (void)err;
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     raylet = unix_link_create(fds[1], 0);

@@ -47,7 +47,12 @@ static unsigned n_heard;
 
 /* --- in place of lib/core/cluster.c --- */
 
-int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, struct err *err)
+int cluster_start(const struct core_config *config,
+                  const char *gcs,
+                  int *timeout_ms,
+                  int *pidfd,
+                  int *link_fd,
+                  struct err *err)
 {
     static const char strings[] = "/nowhere\0head\0/nowhere/log";
     uint8_t body[sizeof(struct wire_welcome) + sizeof strings];
@@ -60,6 +65,8 @@ int cluster_start(const struct core_config *config, int *pidfd, int *link_fd, st
     int fds[2];
 
     (void)config;
+    (void)gcs;
+    (void)timeout_ms;
     (void)err;
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     raylet = unix_link_create(fds[1], 0);
@@ -284,8 +291,8 @@ static void join_as(bool worker)
         core.worker = true;
         core.inbox = inbox_create();
         core.body_thread = pthread_self();
-        cluster_start(NULL, &pid, &fd, &err);
-        ck_assert_int_eq(core_connect(fd, &who, NULL, &err), 0);
+        cluster_start(NULL, NULL, NULL, &pid, &fd, &err);
+        ck_assert_int_eq(core_connect(fd, &who, NULL, 0, &err), 0);
     } else {
         ck_assert_int_eq(core_init(NULL, &err), CORE_OK);
     }

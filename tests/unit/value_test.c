@@ -577,6 +577,8 @@ START_TEST(before_ray_init_calls_fail_with_a_sentence)
     ray_ref ref = {0};
     bool ready;
     long i;
+    static const char *const none[] =
+        {"ray://head:10001", "head:", "head:0", "head:65536", "head:63 79", ":6379", "a:b:6379"};
 
     ck_assert_int_eq(ray_get(ref, &i, 0), RAY_ESTALE);
     ck_assert_int_eq(ray_wait(&ref, 1, 1, 0, &ready), RAY_ESTALE);
@@ -592,8 +594,14 @@ START_TEST(before_ray_init_calls_fail_with_a_sentence)
     ck_assert_ptr_nonnull(strstr(ray_error()->text, "RAY_CONFIG"));
     ck_assert_int_eq(ray_init(RAY_CONFIG(.address = "nowhere")), RAY_EARG);
     ck_assert_ptr_nonnull(strstr(ray_error()->text, "HOST:PORT"));
+    for (size_t k = 0; k < sizeof none / sizeof none[0]; k++) {
+        ck_assert_int_eq(ray_init(RAY_CONFIG(.address = none[k])), RAY_ELINK);
+        ck_assert_msg(strstr(ray_error()->text, "HOST:PORT") != NULL, "%s", none[k]);
+    }
+    setenv("RAY_RAYLET", "/nowhere/raylet", 1); /* no node here: one is to be started */
     ck_assert_int_eq(ray_init(RAY_CONFIG(.address = "10.0.0.1:6379")), RAY_ELINK);
-    ck_assert_ptr_nonnull(strstr(ray_error()->text, "ray start --address=10.0.0.1:6379"));
+    ck_assert_ptr_nonnull(strstr(ray_error()->text, "/nowhere/raylet"));
+    unsetenv("RAY_RAYLET");
     ck_assert_int_eq(ray_init(RAY_CONFIG(.num_cpus = -1)), RAY_EARG);
     ck_assert_int_eq(ray_init(RAY_CONFIG(.resources = "x")), RAY_EARG);
 

@@ -113,8 +113,8 @@ typedef struct {
     const char *resources; /* of this node: "name=amount,name=amount" */
     const char *temp_dir;  /* for session folders: RAY_TMPDIR, else /tmp/ray */
     bool no_log_to_driver; /* prints of tasks stay in their log files */
-    const char *address;   /* RAY_ADDRESS; HOST:PORT of a cluster that has a node on this machine;
-                            * "auto": the newest of this user; or a session folder; "local": a
+    const char *address;   /* RAY_ADDRESS; HOST:PORT of a cluster, with a node here or not; "auto":
+                            * the newest of this user here; or a session folder; "local": a
                             * private one in any case */
     uint64_t object_store_memory; /* bytes, 1 MiB or more; 30 % of the memory that is available */
 } ray_config;

@@ -102,6 +102,17 @@ def test_it_works_as_on_a_node(two):
     leave(again)
 
 
+def test_a_node_that_it_has_never_asked(two):
+    """That has work of its job by another one, and cannot dial it."""
+    program = laptop_of(two).driver()
+    for size in (100, 3_000_000):
+        mine = ask(program, f"put {size} 7")
+        total = ask(program, f"get {mine}", r"sum (\d+)")
+        node, _, found = ask(program, f"relay {mine} 0 b=1", r"sum (.*)", timeout=30).rpartition(" ")
+        assert (node, found) == (two.nodes[1].id, total)
+    leave(program)
+
+
 def test_others_run_beside_it(two):
     """Two of them and one on a node: no job sees another's."""
     laptop = laptop_of(two)

@@ -136,6 +136,29 @@ static int sum_inside(ray_call *call)
 }
 RAY_REMOTE(sum_inside);
 
+/* Hands the ref of its list on to a task at those resources, whose answer is its own. */
+static int relay(ray_call *call)
+{
+    ray_box list;
+    ray_ref ref;
+    char *resources, *text;
+
+    if (ray_arg(call, 0, &list) != RAY_OK || ray_next(&list, &ref) != RAY_OK
+        || ray_arg(call, 1, &resources) != RAY_OK)
+        return -1;
+    ray_ref sum = ray_submit(&ray_fn_check_sum,
+                             RAY_OPTIONS(.resources = resources),
+                             (ray_value[]){ray_v(ref)},
+                             1);
+    ray_release(ref);
+    if (ray_take(sum, &text, RAY_FOREVER) != RAY_OK)
+        return -1;
+    int rc = ray_return(call, 0, text);
+    ray_free(text);
+    return rc;
+}
+RAY_REMOTE(relay);
+
 RAY_DECLARE(fib);
 static int fib(ray_call *call)
 {
@@ -448,6 +471,11 @@ static void obey(const char *line)
                              RAY_OPTIONS(.resources = text),
                              (ray_value[]){ray_list(kept[a])},
                              1));
+    } else if (strcmp(what, "relay") == 0) { /* from a task at resource a to one where text is */
+        print_text(ray_submit(&ray_fn_relay,
+                              RAY_OPTIONS(.resources = "a=1"),
+                              (ray_value[]){ray_list(kept[a]), ray_v(text)},
+                              2));
     } else if (strcmp(what, "drop") == 0) {
         CHECK_CODE(ray_release(kept[a]), RAY_OK);
         printf("ok %ld\n", a);

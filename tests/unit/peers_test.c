@@ -297,6 +297,7 @@ static struct unique_id id_of(uint8_t first)
 }
 
 static uint32_t idle_ms, short_ms; /* 0: as in life */
+static bool is_portless;           /* the next one that is opened: nobody can dial it */
 
 static void open_node(unsigned i, const char *with, uint8_t cluster)
 {
@@ -308,12 +309,15 @@ static void open_node(unsigned i, const char *with, uint8_t cluster)
 
     *n = (struct node){.id = id_of((uint8_t)(10 + i)), .number = number_of(i)};
     snprintf(t.text, sizeof t.text, "%s", with);
-    n->server = rpc_server_create(
-        &(struct rpc_server_config){.bridge = bridge, .address = "ipv4:127.0.0.1:0", .token = &t},
-        &err);
-    if (n->server == NULL)
-        ck_abort_msg("%s", err.text);
-    n->proxy = open_proxy(rpc_server_port(n->server));
+    if (!is_portless) {
+        n->server = rpc_server_create(&(struct rpc_server_config){.bridge = bridge,
+                                                                  .address = "ipv4:127.0.0.1:0",
+                                                                  .token = &t},
+                                      &err);
+        if (n->server == NULL)
+            ck_abort_msg("%s", err.text);
+        n->proxy = open_proxy(rpc_server_port(n->server));
+    }
     n->peers = peers_create(&(struct peers_config){.loop = loop,
                                                    .bridge = bridge,
                                                    .server = n->server,
@@ -331,7 +335,8 @@ static void open_node(unsigned i, const char *with, uint8_t cluster)
                                                    .on_refused = on_refused,
                                                    .on_dead = on_dead,
                                                    .arg = n});
-    rpc_server_start(n->server, id_hex(c.bytes, sizeof c.bytes, hex), "1");
+    if (n->server != NULL)
+        rpc_server_start(n->server, id_hex(c.bytes, sizeof c.bytes, hex), "1");
 }
 
 static void close_node(unsigned i)
@@ -353,7 +358,7 @@ static void know(unsigned i, unsigned other)
                                     &nodes[other].id,
                                     nodes[other].number,
                                     "127.0.0.1",
-                                    nodes[other].proxy->port));
+                                    nodes[other].proxy != NULL ? nodes[other].proxy->port : 0));
 }
 
 static void setup(void)
@@ -659,6 +664,54 @@ START_TEST(test_an_idle_stream_is_closed_and_the_session_stays)
     }
     ck_assert_uint_eq(nodes[1].n_all, 3);
     ck_assert_uint_eq(nodes[0].n_refusals + nodes[1].n_refusals, 0);
+}
+END_TEST
+
+static bool has_passed;
+
+static void on_passed(void *arg)
+{
+    (void)arg;
+    has_passed = true;
+}
+
+static bool is_passed(void)
+{
+    return has_passed;
+}
+
+/* It dials, once it has something to do with the other, and again; neither side thinks it idle. */
+START_TEST(test_one_that_nobody_can_dial_holds_its_stream)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        close_node(i);
+        idle_ms = 60;
+        is_portless = i == 0;
+        open_node(i, token.text, 1);
+    }
+    know(1, 0);
+    send_to(1, 0, FRAME_CALLS, 100);
+    ck_assert(peer_only_dials(peers_find(nodes[1].peers, number_of(0))));
+    peers_call(nodes[0].peers, number_of(1)); /* before it is known */
+    know(0, 1);
+    ck_assert(!peer_only_dials(peers_find(nodes[0].peers, number_of(1))));
+    wait_for(is_settled);
+    ck_assert_uint_eq(stats_of(1).n_dials, 0);
+
+    struct loop_timer *passed = loop_after(loop, 5 * idle_ms, on_passed, NULL);
+    wait_for(is_passed);
+    loop_timer_end(passed);
+    ck_assert(is_attached());
+    ck_assert_uint_eq(stats_of(0).n_dials, 1);
+
+    for (unsigned i = 1; i <= 3; i++) {
+        cut_all(nodes[1].proxy);
+        send_to(1, 0, FRAME_CALLS, 100);
+        wait_for(is_settled);
+    }
+    ck_assert_uint_eq(nodes[0].n_all, 4);
+    ck_assert_uint_eq(stats_of(1).n_dials, 0);
+    ck_assert_uint_ge(stats_of(0).n_dials, 2);
 }
 END_TEST
 
@@ -1006,6 +1059,7 @@ int main(void)
     tcase_add_test(c, test_long_messages_survive_resets);
     tcase_add_test(c, test_a_node_that_is_not_there_yet_is_dialled_on);
     tcase_add_test(c, test_an_idle_stream_is_closed_and_the_session_stays);
+    tcase_add_test(c, test_one_that_nobody_can_dial_holds_its_stream);
     tcase_add_test(c, test_a_backlog_has_marks);
     suite_add_tcase(s, c);
     tcase_add_checked_fixture(d, setup, teardown);

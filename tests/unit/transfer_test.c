@@ -55,6 +55,7 @@ struct machine {
         struct transfer_key key;
     } frees[64];
     unsigned n_frees;
+    unsigned n_calls; /* of send_call */
 };
 
 static struct loop *l;
@@ -81,6 +82,14 @@ static void on_send_free(void *arg, uint32_t node, const struct transfer_key *ke
     ck_assert_uint_lt(x->n_frees, 64);
     x->frees[x->n_frees].node = node;
     x->frees[x->n_frees++].key = *key;
+}
+
+static void on_send_call(void *arg, uint32_t node)
+{
+    struct machine *x = arg;
+
+    x->n_calls++;
+    transfer_call(m[node - node_of(0)].t, node_of((unsigned)(x - m)));
 }
 
 static void carry_out(struct machine *x)
@@ -138,6 +147,7 @@ static void begin_port(unsigned i, const struct transfer_config *more)
     config.node = node_of(i);
     config.address = "127.0.0.1";
     config.send_free = on_send_free;
+    config.send_call = on_send_call;
     config.arg = &m[i];
     m[i].t = transfer_create(&config, &err);
     ck_assert_msg(m[i].t != NULL, "%s", err.text);
@@ -1254,6 +1264,39 @@ START_TEST(an_idle_port_has_neither_connections_nor_a_thread)
 }
 END_TEST
 
+/* Machine 1 has no port: nobody can dial it. */
+START_TEST(who_has_no_port_is_called_and_asked)
+{
+    end_port(1);
+    begin_port(1, &(struct transfer_config){.is_closed = true});
+    ck_assert_uint_eq(transfer_port(m[1].t), 0);
+    for (unsigned i = 0; i < N_MACHINES; i++)
+        if (i != 1) {
+            connect_ports(1, i);
+            connect_ports(i, 1);
+        }
+    make_object(1, 1, 20 * MIB, 3);
+    make_object(1, 2, MIB, 0);
+    make_object(0, 3, MIB, 0);
+    bring(0, 1, 1, 20 * MIB, 3);
+    bring(0, 1, 2, MIB, 0); /* by the same connection */
+    ck_assert_uint_eq(m[0].n_calls, 1);
+    bring(1, 0, 3, MIB, 0); /* by one of its own */
+    bring(2, 1, 1, 20 * MIB, 3);
+    bring(3, 1, 1, 20 * MIB, 3);
+    ck_assert_uint_eq(m[1].n_calls, 0);
+
+    transfer_remove_node(m[0].t, node_of(1)); /* which ends it */
+    WAIT_FOR(port_of(0).n_links == 1);
+    transfer_call(m[1].t, node_of(0));
+    WAIT_FOR(port_of(0).n_refused == 1); /* nobody called it */
+    connect_ports(0, 1);
+    make_object(1, 4, MIB, 0);
+    bring(0, 1, 4, MIB, 0);
+    ck_assert_uint_eq(m[0].n_calls, 2);
+}
+END_TEST
+
 /* --- many readers --- */
 
 /* Machine 1 reads from 0, and stops after so many MiB until hold_at is raised; 2 reads from 1 and
@@ -1516,6 +1559,7 @@ int main(void)
     tcase_add_test(tc, what_comes_no_more_is_not_waited_for);
     tcase_add_test(tc, who_holds_back_too_long_is_passed_over);
     tcase_add_test(tc, later_readers_are_sent_to_earlier_ones);
+    tcase_add_test(tc, who_has_no_port_is_called_and_asked);
     tcase_add_test(tc, a_file_comes_by_its_hash);
     tcase_add_test(tc, a_file_with_another_content_is_not_handed_over);
     suite_add_tcase(suite, tc);

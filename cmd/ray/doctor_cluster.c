@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cmd/ray/doctor_cluster.h"
 
+#include <errno.h>
 #include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
@@ -227,8 +228,8 @@ static bool can_connect(const char *host, int port)
         socklen_t size = sizeof error;
         if (fd < 0)
             continue;
-        connect(fd, a->ai_addr, a->ai_addrlen);
-        ok = poll(&p, 1, CONNECT_MS) == 1
+        ok = (connect(fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS)
+             && poll(&p, 1, CONNECT_MS) == 1
              && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
         close(fd);
     }
@@ -322,7 +323,7 @@ bool doctor_cluster(const struct config *c)
         look_at_port(c, a != NULL ? ask_address(a) : "");
     if (a == NULL && (is_named || err.code != ERR_NOT_FOUND)) {
         if (err.code != ERR_NOT_FOUND) /* that there is no token was said */
-            ok = doctor_complain("the cluster cannot be asked", err.text);
+            doctor_complain("the cluster cannot be asked", err.text);
         return false;
     }
     if (a == NULL) {

@@ -272,8 +272,8 @@ int nodes_ask_refs(struct nodes *n,
 {
     struct raylet_client *link = NULL;
     uint64_t from = 0, before;
-    void *page;
-    size_t size;
+    void *page = NULL;
+    size_t size = 0;
     int rc;
 
     *out = (struct why_refs){.n = 0};

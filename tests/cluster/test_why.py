@@ -108,6 +108,21 @@ def test_workers_of_all_nodes_and_one_that_is_stopped(two):
     leave(program)
 
 
+def test_units_at_a_node_that_is_stopped(two):
+    program = two.nodes[0].driver()
+    os.kill(two.nodes[1].pid, signal.SIGSTOP)
+    try:
+        ask(program, "hold 1 0 b=1")
+        ask(program, "cluster", r"cluster (\d+) [\d.]+")  # answered by its raylet, behind what was asked for
+        wait, = waits(two, "hold", status=1)
+    finally:
+        os.kill(two.nodes[1].pid, signal.SIGCONT)
+    assert wait["reason"] == "no_answer" and wait["node_name"] == "a" and wait["count"] == 1, wait
+    assert re.match(r"b was asked [\d.]+ s ago and has not said yes or no yet; it does not answer this command either: ",
+                    wait["message"])
+    leave(program)
+
+
 def test_one_task_says_what_it_waits_for(two):
     program = two.nodes[0].driver()
     held = ask(program, "hold 1 0 b=1")

@@ -16,6 +16,7 @@
 #define ARGS_TOLD  5  /* of one task */
 #define NAME_TOLD  47 /* of a function's name, as classes have it */
 #define ACTOR_SIZE 12
+#define NO_PROCESS ((UINT32_C(1) << ID_PROCESS_BITS) - 1)
 
 struct owner_refs {
     uint32_t process;
@@ -310,10 +311,32 @@ static void explain(struct telling *t, const struct what *w, int depth)
     }
 }
 
+/* What runs in a program outside of any task has an identity, too, and no owner. */
+static bool explain_program(const struct telling *t, uint32_t job)
+{
+    for (size_t i = 0; i < t->all->n; i++)
+        for (size_t k = 0; k < t->all->v[i].state.n_processes; k++) {
+            const struct why_process *p = &t->all->v[i].state.processes[k];
+            if (p->kind != WIRE_DRIVER || p->job != job)
+                continue;
+            fprintf(t->out,
+                    "the program of job %u itself: pid=%d at %s\n",
+                    job,
+                    p->pid,
+                    t->all->v[i].name);
+            return true;
+        }
+    fprintf(t->out, "the program of job %u, which has ended", job);
+    print_silent(t->all, t->out);
+    return false;
+}
+
 static bool explain_what(struct telling *t, const struct what *w)
 {
     const struct why_node *at;
 
+    if (w->owner == NO_PROCESS)
+        return explain_program(t, w->job);
     explain(t, w, 0);
     const struct why_process *p = find_process(t->all, w->owner, &at);
     bool is_known =

@@ -173,6 +173,9 @@ def test_workers_and_nodes_by_their_identity(two):
     assert re.fullmatch(rf"worker pid={row['pid']} at b serves hold of job \d+, for [\d.]+ s\n", told), told
     assert ray(two, "why", row["node_id"]).stdout == "node b lives and answers\n"
     assert "no node of the cluster had that identity" in ray(two, "why", "00" * 28, status=1).stdout
+    job = job_of(two, program)
+    task = "f" * 40 + job.to_bytes(4, "little").hex()
+    assert ray(two, "why", task).stdout == f"the program of job {job} itself: pid={program.pid} at a\n"
     assert "is no identity" in ray(two, "why", "12", status=2).stderr
     leave(program)
     two.nodes[1].program.kill(signal.SIGTERM)

@@ -6,11 +6,14 @@
 
 #include "lib/base/alloc.h"
 
+static char no_text[] = ""; /* of the many rows that have none */
+
 static void take_text(struct why_row *w, const uint8_t *at, size_t n)
 {
-    size_t max = sizeof w->text - 1;
-
-    for (size_t i = 0; i < n && i < max; i++)
+    if (n == 0 || w->text != no_text)
+        return;
+    w->text = xcalloc(1, n + 1);
+    for (size_t i = 0; i < n; i++)
         w->text[i] = at[i] >= ' ' && at[i] < 127 ? (char)at[i] : '?';
 }
 
@@ -25,7 +28,7 @@ static struct why_row *add_row(struct why_refs *r, const struct wire_refs_row *r
         r->room = r->room == 0 ? 64 : 2 * r->room;
         r->v = xrealloc(r->v, r->room * sizeof *r->v);
     }
-    r->v[r->n] = (struct why_row){.row = *row};
+    r->v[r->n] = (struct why_row){.row = *row, .text = no_text};
     return &r->v[r->n++];
 }
 
@@ -68,8 +71,11 @@ int why_refs_add_page(struct why_refs *r, const void *body, size_t size, uint64_
 
 void why_refs_fini(struct why_refs *r)
 {
-    for (size_t i = 0; i < r->n; i++)
+    for (size_t i = 0; i < r->n; i++) {
         free(r->v[i].args);
+        if (r->v[i].text != no_text)
+            free(r->v[i].text);
+    }
     free(r->v);
     *r = (struct why_refs){.n = 0};
 }

@@ -13,7 +13,7 @@
 
 struct why_row {
     struct wire_refs_row row;
-    char text[224];         /* see wire_refs_row */
+    char *text;             /* see wire_refs_row; "" if it has none */
     uint32_t *args, n_args; /* slots of the records that a pending task holds */
 };
 

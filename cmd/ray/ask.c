@@ -18,7 +18,9 @@ struct ask {
     struct auth_token token;
     char address[300];
     int timeout_ms;
-    size_t n_open; /* calls of ask_nodes */
+    size_t n_open;           /* calls of ask_nodes */
+    struct rpc_client *kept; /* the one to the node that was asked last, or NULL */
+    char kept_target[320];
     /* the call under way */
     bool is_done;
     struct err err;
@@ -109,6 +111,7 @@ void ask_close(struct ask *a)
 {
     if (a == NULL)
         return;
+    rpc_client_destroy(a->kept);
     rpc_client_destroy(a->client);
     rpc_bridge_destroy(a->bridge);
     loop_destroy(a->loop);
@@ -220,17 +223,22 @@ static void on_node_reply(void *arg, const struct err *err, const uint8_t *bytes
         loop_stop(c->ask->loop);
 }
 
-static struct rpc_client *connect_to(struct ask *a, const struct ask_target *t)
+/* The one that is kept, if it goes there; else a new one. */
+static struct rpc_client *connect_to(struct ask *a, const struct ask_target *t, char target[320])
 {
-    char target[320];
     struct in6_addr ip;
 
     if (inet_pton(AF_INET, t->host, &ip) == 1)
-        snprintf(target, sizeof target, "ipv4:%.250s:%d", t->host, t->port);
+        snprintf(target, 320, "ipv4:%.250s:%d", t->host, t->port);
     else if (inet_pton(AF_INET6, t->host, &ip) == 1)
-        snprintf(target, sizeof target, "ipv6:[%.250s]:%d", t->host, t->port);
+        snprintf(target, 320, "ipv6:[%.250s]:%d", t->host, t->port);
     else
-        snprintf(target, sizeof target, "dns:///%.250s:%d", t->host, t->port);
+        snprintf(target, 320, "dns:///%.250s:%d", t->host, t->port);
+    if (a->kept != NULL && strcmp(target, a->kept_target) == 0) {
+        struct rpc_client *kept = a->kept;
+        a->kept = NULL;
+        return kept;
+    }
     return rpc_client_create(
         &(struct rpc_client_config){.bridge = a->bridge, .address = target, .token = &a->token});
 }
@@ -243,12 +251,13 @@ void ask_nodes(struct ask *a,
                struct ask_reply *replies)
 {
     struct node_call *calls = xcalloc(n + 1, sizeof *calls);
+    char target[320] = "";
 
     a->n_open = n;
     for (size_t i = 0; i < n; i++) {
         replies[i] = (struct ask_reply){.bytes = NULL};
         calls[i] = (struct node_call){.ask = a,
-                                      .client = connect_to(a, &targets[i]),
+                                      .client = connect_to(a, &targets[i], target),
                                       .reply = &replies[i],
                                       .timeout_ms = timeout_ms};
         rpc_client_call(calls[i].client,
@@ -262,7 +271,12 @@ void ask_nodes(struct ask *a,
     }
     while (a->n_open > 0)
         loop_run(a->loop, turn_end, NULL);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i + 1 < n; i++)
         rpc_client_destroy(calls[i].client);
+    if (n > 0) { /* who asks one node page by page dials it once */
+        rpc_client_destroy(a->kept);
+        a->kept = calls[n - 1].client;
+        memcpy(a->kept_target, target, sizeof target);
+    }
     free(calls);
 }

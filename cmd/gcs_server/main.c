@@ -209,6 +209,7 @@ int main(int argc, char **argv)
     struct loop_watch *term = loop_on_signal(x.loop, SIGTERM, on_signal, &x);
     struct loop_watch *interrupt = loop_on_signal(x.loop, SIGINT, on_signal, &x);
     loop_run(x.loop, turn_end, &x);
+    loop_block_signals();
     log_info("gcs", "end", "status=%d", x.status);
     loop_unwatch(term);
     loop_unwatch(interrupt);

@@ -53,6 +53,7 @@ int main(int argc, char **argv)
         return 1;
     }
     loop_run(loop, node_turn_end, node);
+    loop_block_signals();
     const char *why;
     int status = node_status(node, &why);
     if (status != 0 && config.driver_fd < 0) /* else its driver was told */

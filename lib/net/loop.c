@@ -2,6 +2,7 @@
 #include "lib/net/loop.h"
 
 #include <event2/event.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "lib/base/alloc.h"
@@ -157,6 +158,14 @@ struct loop_watch *loop_on_signal(struct loop *l, int signo, loop_fd_f cb, void 
         return NULL;
     }
     return w;
+}
+
+void loop_block_signals(void)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)

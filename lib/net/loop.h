@@ -43,6 +43,8 @@ void loop_timer_again(struct loop_timer *t, uint32_t ms);
 void loop_timer_end(struct loop_timer *t); /* NULL is fine; also from its own callback */
 /* The signal becomes an event; one callback a signal. */
 struct loop_watch *loop_on_signal(struct loop *l, int signo, loop_fd_f cb, void *arg);
+/* When the last loop has run: what would end the process waits until it has ended in its order. */
+void loop_block_signals(void);
 
 uint64_t loop_now_ms(void);
 uint64_t loop_now_ns(void);

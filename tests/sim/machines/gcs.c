@@ -36,7 +36,7 @@ static struct node_sync_row *row_of(uint32_t k)
 
 void gcs_begin(void)
 {
-    cluster->gcs = node_sync_create();
+    cluster->gcs = node_sync_create(0);
     node_sync_set_patience(cluster->gcs, PATIENCE_MS);
     post_event(M_GCS_TICK, HEAD, 0, 0, 0);
     for (unsigned i = 0; i < 3; i++) {

@@ -125,14 +125,18 @@ void resources_say_missing(const struct resources *r,
 {
     out[0] = '\0';
     if (set->n_foreign > 0) {
-        snprintf(out, size, "%s, it has none", set->foreign[0].name);
+        snprintf(out,
+                 size,
+                 "%.12g %s, this one has none",
+                 (double)set->foreign[0].units / RESOURCE_UNIT,
+                 set->foreign[0].name);
         return;
     }
     for (unsigned i = 0; i < r->n; i++)
         if (set->units[i] > r->total[i]) {
             snprintf(out,
                      size,
-                     "%.12g %s, it has %.12g",
+                     "%.12g %s, this one has %.12g",
                      (double)set->units[i] / RESOURCE_UNIT,
                      r->names[i],
                      (double)r->total[i] / RESOURCE_UNIT);

@@ -597,7 +597,7 @@ START_TEST(what_can_never_fit_stays_queued_with_one_warning_that_names_what_is_m
     ck_assert_str_eq(seen(), "warn 10");
     ck_assert_str_eq(
         last_text,
-        "task big waits for a node with 8 CPU, it has 2; it stays queued until one comes");
+        "task big waits for a node with 8 CPU, this one has 2; it stays queued until one comes");
     request_set(A, 2, 1, "big", need_of(8, 0));
     pass(10000);
     ck_assert_str_eq(seen(), "");
@@ -620,7 +620,8 @@ START_TEST(texts_of_several_warnings_stay_good_side_by_side)
     lease_cancel(t, A, 1, now, &out);
     ck_assert_uint_eq(out.n, 3);
     ck_assert_ptr_nonnull(strstr(out.v[0].text, "task big waits for a node with 8 CPU"));
-    ck_assert_ptr_nonnull(strstr(out.v[1].text, "task odd waits for a node with TPU, it has none"));
+    ck_assert_ptr_nonnull(
+        strstr(out.v[1].text, "task odd waits for a node with 0.0001 TPU, this one has none"));
 }
 END_TEST
 

@@ -168,12 +168,12 @@ START_TEST(what_a_node_can_never_give_is_named)
     ck_assert_str_eq(text, "");
     ck_assert(!resources_is_feasible(&r, &eight));
     resources_say_missing(&r, &eight, text, sizeof text);
-    ck_assert_str_eq(text, "8 CPU, it has 4");
+    ck_assert_str_eq(text, "8 CPU, this one has 4");
     ck_assert_int_eq(res_set_add(&tpu, &r, "TPU", 1, NULL), 0);
     ck_assert(!resources_is_feasible(&r, &tpu));
     ck_assert(!resources_acquire(&r, &tpu));
     resources_say_missing(&r, &tpu, text, sizeof text);
-    ck_assert_str_eq(text, "TPU, it has none");
+    ck_assert_str_eq(text, "0.0001 TPU, this one has none");
     ck_assert_int_eq(res_set_add(&none, &r, "TPU", 0, NULL), 0);
     ck_assert(resources_is_feasible(&r, &none)); /* nothing of it is wanted */
 }

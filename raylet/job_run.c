@@ -95,6 +95,7 @@ static struct job *create(struct node *n)
     j->magic = JOB_MAGIC;
     j->of = n;
     j->id = ++n->last_job;
+    j->made_ms = loop_now_ms();
     j->pidfd = j->executable_fd = j->folder_fd = -1;
     list_init(&j->held);
     j->start_code = ERR_START_FAILED;

@@ -68,6 +68,7 @@ struct job {
     uint32_t number; /* by the GCS; 0: not yet */
     enum job_state state;
     bool asked_number;      /* a completion that names this job is on its way */
+    uint64_t made_ms;       /* since when it is known here */
     struct process *driver; /* NULL: gone with its memory */
     int32_t driver_pid;
     int pidfd; /* of the driver */

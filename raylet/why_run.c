@@ -154,7 +154,7 @@ static void add_jobs(const struct node *n, struct why_state *s)
     list_for_each(m, &n->jobs)
     {
         const struct job *j = list_entry(m, struct job, node);
-        uint64_t since_ms = loop_now_ms();
+        uint64_t since_ms = j->home == 0 ? j->made_ms : loop_now_ms();
         if (j->state != JOB_NEW)
             continue;
         struct why_job *w = ADD(s, jobs);

@@ -62,11 +62,13 @@ static int find_local(const struct config *c,
 static int target_of(const char *address, char *out, size_t size, struct err *err)
 {
     const char *colon = strrchr(address, ':');
-    char host[256];
+    char host[256], *end;
     struct in_addr a;
+    long port = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
 
-    if (colon == NULL || colon == address || colon[1] == '\0' || strchr(address, '/') != NULL
-        || (size_t)(colon - address) >= sizeof host)
+    if (colon == NULL || colon == address || strchr(address, '/') != NULL
+        || (size_t)(colon - address) >= sizeof host || colon[1] < '0' || colon[1] > '9'
+        || *end != '\0' || port < 1 || port > 65535)
         return err_set(err,
                        ERR_INVALID,
                        "a cluster's address is HOST:PORT, as `ray start --head` printed it, not "

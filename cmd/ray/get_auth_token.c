@@ -26,11 +26,11 @@ int get_auth_token_main(int argc, char **argv)
         return rc;
     rc = generate ? auth_token_find(&token, &is_made, &err) : auth_token_load(&token, &err);
     if (rc != 0 && err.code == ERR_NOT_FOUND && !generate)
-        err_prefix(&err, "--generate makes one");
-    if (rc != 0) {
+        fprintf(stderr, "ray get-auth-token: %s; --generate makes one\n", err.text);
+    else if (rc != 0)
         fprintf(stderr, "ray get-auth-token: %s\n", err.text);
+    if (rc != 0)
         return 1;
-    }
     fputs(token.text, stdout);
     return 0;
 }

@@ -299,7 +299,7 @@ static int list(const struct kind *k, const struct config *c, const struct query
         return 1;
     }
     if (q->is_json) {
-        json_dumpf(rows, stdout, JSON_INDENT(2));
+        json_dumpf(rows, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
         putchar('\n');
     } else {
         print_table(rows, k->columns);
@@ -320,10 +320,10 @@ int list_main(int argc, char **argv)
                                           "is ended"},
                                  {.name = NULL}};
     const struct flags f = {.command = "ray list",
-                            .summary = "ray list nodes | workers | jobs",
+                            .summary = "nodes, workers or jobs of a cluster: ray list nodes",
                             .notes =
                                 "Workers are told by their nodes, who have 2 s for it: one that "
-                                "does not answer is named, and the exit status is 1.",
+                                "does not answer is named,\nand the exit status is 1.",
                             .table = table};
     const char *word = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL, *near;
     struct config c;

@@ -83,7 +83,7 @@ static const struct flags *flags_of(struct start_options *o)
         .summary = "start a node of a cluster on this machine",
         .notes =
             "It returns when the node is ready; a supervisor stays, which `ray stop` ends.\n"
-            "More settings, as variables: ray config. exit status: 0; 1 a step failed, 2 usage.\n",
+            "More settings, as variables: ray config. exit status: 0; 1 a step failed, 2 usage.",
         .table = table};
     return &f;
 }

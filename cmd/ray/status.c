@@ -138,7 +138,7 @@ static void print_json(const struct state *s)
                             totals,
                             "resources_available",
                             available);
-    json_dumpf(all, stdout, JSON_INDENT(2));
+    json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     putchar('\n');
     json_decref(all);
 }

@@ -422,8 +422,14 @@ static void say_ready(struct supervisor *s)
         else
             fputs("with the same RAY_AUTH_TOKEN in its environment.\n", out);
     }
+    fputc('\n', out);
+    if (s->o->config.v[CONFIG_TEMP_DIR].source == CONFIG_FLAG)
+        fprintf(out,
+                "For programs and commands here: export RAY_TMPDIR=%.*s\n",
+                (int)(strrchr(s->session.dir, '/') - s->session.dir),
+                s->session.dir);
     fprintf(out,
-            "\nPrograms here join it with RAY_ADDRESS=auto. Look at it with `ray status`, end "
+            "Programs here join it with RAY_ADDRESS=auto. Look at it with `ray status`, end "
             "%s with `ray stop`.\n",
             o->is_head ? "it" : "this node");
     fclose(out);

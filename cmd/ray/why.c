@@ -69,7 +69,7 @@ static void print_json(const struct nodes *all, const struct why_waits *waits)
                           silent,
                           "waits",
                           list);
-    json_dumpf(j, stdout, JSON_INDENT(2));
+    json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     putchar('\n');
     json_decref(j);
 }
@@ -146,8 +146,8 @@ int why_main(int argc, char **argv)
     const struct flag table[] = {QUERY_FLAGS(q), {.name = NULL}};
     const struct flags f = {
         .command = "ray why",
-        .summary = "ray why: what waits in the cluster, and for what\n"
-                   "ray why ID: the same of one task, object, worker or node, by its hex digits",
+        .summary = "what waits in the cluster, and for what; ray why ID: the same of one task,\n"
+                   "object, worker or node, by its hex digits",
         .notes = "Tasks are told by their function and what they need, as workers that are wanted "
                  "for them: an owner\nof many tasks asks for some at a time. Nodes have 2 s for "
                  "their answers. One that does not answer is\nnamed, and the exit status is 1; so "

@@ -26,8 +26,8 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
 /* clang-format off */
 #define CONFIG_SETTINGS(X)                                                                         \
     X(ADDRESS, "address", "RAY_ADDRESS", TEXT, "", 0, 0, "HOST:PORT",                              \
-      "the cluster, by its head's address; `ray start` takes it from its flag alone, "             \
-      "commands without it ask this user's newest node here")                                      \
+      "the cluster, by its head's address; without it commands ask this user's newest "            \
+      "node here, and `ray stop` ends all; `ray start` wants the flag")                            \
     X(PORT, "port", "RAY_port", NUMBER, "6379", 0, 65535, "",                                      \
       "of a head's GCS; 0: any")                                                                   \
     X(NODE_IP_ADDRESS, "node-ip-address", "RAY_node_ip_address", TEXT, "", 0, 0, "IP",             \

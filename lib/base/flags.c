@@ -118,7 +118,7 @@ static void help(const struct flags *f)
     }
     printf("  %-28s this\n", "--help");
     if (f->notes != NULL)
-        fputs(f->notes, stdout);
+        puts(f->notes);
 }
 
 /* --- parsing --- */

@@ -171,6 +171,7 @@ def test_a_head_starts_and_stops_and_leaves_its_logs(nodes):
     head = Node(nodes, folder)
     assert f"ray start --address={head.address}" in done.stdout
     assert "auth_token" in done.stdout
+    assert "RAY_TMPDIR" not in done.stdout
     assert done.stderr == ""
     assert head.file["is_ready"] and head.file["is_head"] and len(head.file["node_id"]) == 56
     assert set(head.daemons()) == {"redis-server", "gcs_server", "raylet"}
@@ -748,6 +749,7 @@ def test_flags_that_cannot_be_say_what_to_write(nodes, args, words):
 def test_every_command_has_help(nodes, command):
     done = nodes.ray(*command.split(), "--help")
     assert "--help" in done.stdout and not done.stderr
+    assert done.stdout.endswith("\n")
 
 
 def test_an_unknown_command_is_answered_with_the_nearest(nodes):
@@ -779,10 +781,41 @@ def test_commands_without_a_cluster_say_so(nodes):
     done = nodes.ray("health-check", f"--address={HERE}:{free_port()}", "--timeout=0.2", status=1,
                      env={"RAY_AUTH_TOKEN": "x"})
     assert "no GCS answers" in done.stderr
+    for address in ("1.2.3.4", "1.2.3.4:", "1.2.3.4:22x", "1.2.3.4:65536"):
+        done = nodes.ray("status", f"--address={address}", status=1, env={"RAY_AUTH_TOKEN": "x"})
+        assert "HOST:PORT" in done.stderr, done.stderr
     assert "did you mean nodes?" in nodes.ray("list", "node", status=2).stderr
 
 
+def test_a_program_that_waits_for_the_gcs_is_told_with_its_time(nodes):
+    head = nodes.head()
+    gcs = head.daemons()["gcs_server"]
+    os.kill(gcs, signal.SIGSTOP)
+    try:
+        program = nodes.cluster.start("hold", env={"RAY_ADDRESS": "auto"})
+        program.say("init 0")
+
+        def time():
+            told = json.loads(nodes.ray("why", "--timeout=0.1", "--format=json", status=1).stdout)
+            return sum(w["waiting_s"] for w in told["waits"] if w["name"] == f"program pid={program.pid}")
+        wait_until(time, 20 * slow(), "it waits, and since when")
+    finally:
+        os.kill(gcs, signal.SIGCONT)
+    program.expect(r"^ok \d+$")
+    program.say("exit 0")
+    program.wait()
+    nodes.ray("stop")
+
+
 # --- several ---
+
+def test_a_start_with_a_folder_of_its_own_says_how_to_find_it(nodes):
+    folder = nodes.temp("elsewhere")
+    done = nodes.ray("start", "--head", "--port=0", f"--node-ip-address={HERE}", f"--temp-dir={folder}")
+    assert f"export RAY_TMPDIR={folder}\n" in done.stdout
+    nodes.ray("status", env={"RAY_TMPDIR": folder})
+    nodes.ray("stop", env={"RAY_TMPDIR": folder})
+
 
 def test_two_clusters_of_one_user_on_one_machine(nodes):
     one, two = nodes.head(), nodes.head()

@@ -290,7 +290,7 @@ static void remote_unregister_node(struct gcs_client *c, store_done_f done, void
 
     if (r->sync != NULL)
         client_sync_stop(r->sync);
-    void *bytes = query_unregister(&r->row.id, &size);
+    void *bytes = query_unregister(&r->row.id, "", &size);
     struct asking *a = begin(c, QUERY_UNREGISTER, bytes, size, on_code);
     a->done.code = done;
     a->arg = arg;

@@ -198,7 +198,11 @@ static void on_unregister(void *arg, struct rpc_call *call)
         rpc_call_fail(call, ERR_INVALID, "a node's id has %d bytes", ID_UNIQUE_SIZE);
     } else {
         memcpy(id.bytes, m->node_id.data, sizeof id.bytes);
-        gcs_bury_node(g, &id, "it said good-bye", on_unregistered, asking(g, call));
+        gcs_bury_node(g,
+                      &id,
+                      m->death[0] != '\0' ? m->death : "it said good-bye",
+                      on_unregistered,
+                      asking(g, call));
     }
     ray__rpc__unregister_node_request__free_unpacked(m, NULL);
 }

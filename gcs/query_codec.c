@@ -1,20 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gcs/query_codec.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "gcs/job_codec.h"
 #include "gcs/node_codec.h"
 #include "lib/base/alloc.h"
+#include "lib/base/utf8.h"
 #include "proto/gcs.pb-c.h"
 
-void *query_unregister(const struct unique_id *node, size_t *size)
+void *query_unregister(const struct unique_id *node, const char *death, size_t *size)
 {
     struct unique_id id = *node;
+    char text[160];
     Ray__Rpc__UnregisterNodeRequest m = RAY__RPC__UNREGISTER_NODE_REQUEST__INIT;
 
+    snprintf(text, sizeof text, "%s", death);
+    utf8_clean(text);
     m.node_id = (ProtobufCBinaryData){sizeof id.bytes, id.bytes};
+    m.death = text;
     *size = ray__rpc__unregister_node_request__get_packed_size(&m);
     void *bytes = xmalloc(*size + 1);
     ray__rpc__unregister_node_request__pack(&m, bytes);

@@ -19,7 +19,8 @@
 #define QUERY_POLL        "/ray.rpc.ControlPlanePubSubGcsService/GcsSubscriberPoll"
 
 /* All but the last three are asked with no bytes. */
-void *query_unregister(const struct unique_id *node, size_t *size); /* to be freed */
+/* To be freed. death: why the node ends, a sentence; "": it says good-bye itself. */
+void *query_unregister(const struct unique_id *node, const char *death, size_t *size);
 
 struct query_job {
     uint32_t number;

@@ -39,9 +39,10 @@ int health_check_main(int argc, char **argv)
 int unregister_main(int argc, char **argv)
 {
     struct query_flags q = {.timeout = "5"};
-    const char *id = "";
+    const char *id = "", *death = "";
     const struct flag table[] = {QUERY_FLAGS(q),
                                  {.name = "node-id", .text = &id, .help = "in hex"},
+                                 {.name = "death", .text = &death, .help = "why, a sentence"},
                                  {.name = NULL}};
     const struct flags f = {.command = "ray unregister",
                             .summary = "tell the GCS that a node has ended",
@@ -57,7 +58,7 @@ int unregister_main(int argc, char **argv)
         return rc;
     if (!id_parse(id, node.bytes, sizeof node.bytes))
         return flags_refuse(&f, "--node-id must be %d hex digits", 2 * ID_UNIQUE_SIZE);
-    request = query_unregister(&node, &size);
+    request = query_unregister(&node, death, &size);
     struct ask *a = ask_open(&c, q.timeout_ms, &err);
     rc = a != NULL ? ask_call(a, QUERY_UNREGISTER, request, size, &reply, &size, &err) : -1;
     ask_close(a);

@@ -620,7 +620,7 @@ static void on_told(void *arg, int status)
 }
 
 /* A raylet that was killed could not say good-bye; silence would tell the GCS later. */
-static void tell_gcs(struct supervisor *s)
+static void tell_gcs(struct supervisor *s, const char *what)
 {
     struct words w = {.n = 0};
     char **environment = make_environment(s, RAYLET);
@@ -635,6 +635,7 @@ static void tell_gcs(struct supervisor *s)
     words_add(&w, "unregister");
     words_add(&w, "--address=%s", s->file.gcs_address);
     words_add(&w, "--node-id=%s", s->file.node_id);
+    words_add(&w, "--death=its raylet %s", what);
     words_add(&w, "--timeout=" TELL_S);
     if (daemon_start(s->teller, "/proc/self/exe", w.v, environment, &err) != 0)
         log_warn("supervisor", "tell", "msg=\"%s\"", err.text);
@@ -642,7 +643,7 @@ static void tell_gcs(struct supervisor *s)
     free_environment(environment);
 }
 
-static void on_end_of_raylet(struct part *p, int status)
+static void on_end_of_raylet(struct part *p, int status, const char *what)
 {
     struct supervisor *s = p->s;
 
@@ -651,7 +652,7 @@ static void on_end_of_raylet(struct part *p, int status)
         return;
     }
     if (WIFSIGNALED(status) && s->file.node_id[0] != '\0')
-        tell_gcs(s);
+        tell_gcs(s, what);
     begin_end(s, 1, "the raylet has ended");
 }
 
@@ -671,7 +672,7 @@ static void on_end(void *arg, int status)
     if (s->phase == STARTING)
         fail(s, p->id, what);
     else if (p->id == RAYLET)
-        on_end_of_raylet(p, status);
+        on_end_of_raylet(p, status, what);
     else if (p->id == GCS && WIFEXITED(status) && WEXITSTATUS(status) == GCS_REPLACED)
         begin_end(s, 1, "another head has taken this cluster over");
     else

@@ -395,6 +395,26 @@ START_TEST(what_is_put_back_comes_before_what_was_asked_for_later)
 }
 END_TEST
 
+/* Whatever it has: what wants nothing does not start there either. */
+START_TEST(a_closed_table_starts_nothing_and_gives_all_away)
+{
+    struct lease_class c;
+
+    lease_table_close(t);
+    request_set(A, 1, 2, "f", need_of(0, 0));
+    ck_assert_str_eq(seen(), "");
+    pass(5000);
+    ck_assert_str_eq(seen(), "");
+    ck_assert(lease_first_waiting(t, &c));
+    lease_warn(t, &c, &out);
+    lease_warn(t, &c, &out); /* once a class */
+    ck_assert_str_eq(seen(), "warn 10");
+    ck_assert_str_eq(take(1, 4), "10/1 x1");
+    lease_cancel(t, A, 1, now, &out);
+    ck_assert_str_eq(seen(), "canceled 10/1 x1");
+}
+END_TEST
+
 START_TEST(classes_that_can_be_sent_are_shown_whole)
 {
     struct lease_class c;
@@ -1583,6 +1603,7 @@ int main(void)
     tcase_add_test(c, what_is_kept_for_a_promise_is_not_for_what_is_to_start_now);
     tcase_add_test(c, owners_share_what_goes_elsewhere_and_take_turns);
     tcase_add_test(c, what_is_put_back_comes_before_what_was_asked_for_later);
+    tcase_add_test(c, a_closed_table_starts_nothing_and_gives_all_away);
     tcase_add_test(c, classes_that_can_be_sent_are_shown_whole);
     tcase_add_test(c, each_class_says_what_it_has_and_why_it_waits);
     tcase_add_test(c, what_is_kept_for_another_is_said);

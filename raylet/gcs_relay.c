@@ -34,12 +34,18 @@ struct passing {
 
 /* --- this node's word, to others --- */
 
+/* A driver's node may be far away. */
+static bool can_be_asked(const struct peer *p)
+{
+    return !peer_only_dials(p) && peer_backlog(p) < BACKLOG_MAX;
+}
+
 static void ask(const struct gcs_relay *r, uint32_t number, const void *bytes, size_t size)
 {
     const struct peer_header h = {.type = PEER_SYNC_ASK};
     struct peer *p = number > 0 ? peers_find(r->node->peers, number) : NULL;
 
-    if (p != NULL && !peer_only_dials(p) && peer_backlog(p) < BACKLOG_MAX)
+    if (p != NULL && can_be_asked(p))
         peers_send(p, FRAME_CONTROL, &h, bytes, size);
 }
 
@@ -57,6 +63,8 @@ static uint32_t take_turn(struct gcs_relay *r)
     if (r->last == 0)
         steps += r->node->number % stats.n_peers;
     while (steps-- > 0)
+        p = peers_next(peers, p);
+    for (uint32_t more = stats.n_peers; more > 1 && !can_be_asked(p); more--)
         p = peers_next(peers, p);
     r->last = peer_number(p);
     return r->last;

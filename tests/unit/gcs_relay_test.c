@@ -15,6 +15,7 @@
 struct peer {
     uint32_t number; /* 0: none */
     size_t backlog;
+    bool only_dials;
 };
 
 static struct peer others[N_PEERS_MAX];
@@ -65,6 +66,11 @@ const struct unique_id *peer_node(const struct peer *p)
 size_t peer_backlog(const struct peer *p)
 {
     return p->backlog;
+}
+
+bool peer_only_dials(const struct peer *p)
+{
+    return p->only_dials;
 }
 
 void peers_send(struct peer *p,
@@ -172,6 +178,8 @@ START_TEST(test_the_head_and_others_in_turn_are_asked)
     ck_assert_str_eq(pass_on(), "ask 12 ask 13 ask 14 ");
     others[2].backlog = 1u << 20; /* nor is it to be reached */
     ck_assert_str_eq(pass_on(), "ask 10 ask 11 ");
+    others[3].only_dials = true; /* a driver's: it may be far away */
+    ck_assert_str_eq(pass_on(), "ask 14 ask 10 ");
 }
 END_TEST
 

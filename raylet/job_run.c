@@ -133,6 +133,7 @@ struct job *job_begin(struct process *driver, int32_t pid, int pidfd, int execut
     snprintf(path, sizeof path, "/proc/%d/exe", pid);
     if (readlink(path, j->row.entry, sizeof j->row.entry - 1) < 0)
         j->row.entry[0] = '\0';
+    snprintf(j->row.driver_address, sizeof j->row.driver_address, "%s", cluster_run_ip(j->of));
     j->pidfd_watch = loop_watch_fd(n->loop, pidfd, on_driver_dead, j);
     driver->job = j;
     driver->pid = pid;

@@ -85,7 +85,7 @@ static int set_number(struct node_config *c, int option, const char *value)
                    {'e', "--executable-fd: not a descriptor:", 0, 1 << 20, &c->executable_fd},
                    {'p', "--driver-pid: not a process:", 1, INT32_MAX, &c->driver_pid},
                    {'R', "--ready-fd: not a descriptor:", 0, 1 << 20, &c->ready_fd},
-                   {'c', "--num-cpus must be 1 or more, not", 1, 100000, &c->num_cpus},
+                   {'c', "--num-cpus must be 0 or more, not", 0, 100000, &c->num_cpus},
                    {'T', "--gcs-timeout-ms: not a time:", 1, 3600000, &c->gcs_timeout_ms},
                    {'P', "--node-manager-port: not a port:", 0, 65535, &c->node_port},
                    {'O', "--object-manager-port: not a port:", 0, 65535, &c->object_port},

@@ -39,8 +39,8 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "of the raylet's data port; 0: any")                                                         \
     X(NODE_NAME, "node-name", "RAY_node_name", TEXT, "", 0, 0, "NAME",                             \
       "what lists call this node (default: its address)")                                          \
-    X(NUM_CPUS, "num-cpus", "RAY_num_cpus", NUMBER, "", 1, 100000, "",                             \
-      "CPUs to lend (default: this machine's)")                                                    \
+    X(NUM_CPUS, "num-cpus", "RAY_num_cpus", NUMBER, "", 0, 100000, "",                             \
+      "CPUs to lend (default: this machine's); 0: a head that runs no tasks which need one")       \
     X(NUM_GPUS, "num-gpus", "RAY_num_gpus", NUMBER, "0", 0, 100000, "",                            \
       "GPUs to lend")                                                                              \
     X(MEMORY, "memory", "RAY_memory", NUMBER, "", 0, CONFIG_BYTES_MAX, "bytes",                    \

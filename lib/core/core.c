@@ -19,6 +19,7 @@
 #define ARG_IS_REF      UINT32_MAX
 #define DEFAULT_WAKE_NS 20000u
 #define CONNECT_MS      10000
+#define SAY_MS          2000 /* before a program is told that it waits */
 #define MIN_UNITS       10
 #define SHUTDOWN_MS     2000
 #define FLUSH_TASKS     32
@@ -231,8 +232,18 @@ int core_connect(int fd,
         introduce(&hello, made_of);
     else
         peer_send(core.raylet, WIRE_HELLO, &hello, sizeof hello);
-    while (!core.connected && core.raylet->link != NULL && clock_now_ns() < deadline)
-        poller_wait(&w, deadline, NULL, 0);
+    uint64_t say = hello.kind == WIRE_DRIVER ? core_deadline(SAY_MS) : UINT64_MAX;
+    while (!core.connected && core.raylet->link != NULL && clock_now_ns() < deadline) {
+        poller_wait(&w, say < deadline ? say : deadline, NULL, 0);
+        if (!core.connected && clock_now_ns() >= say) {
+            fprintf(stderr,
+                    "ray: the raylet has not let this program in for %d s: it waits for its "
+                    "cluster's GCS, or is stopped (`ray why` tells); at most %d s more\n",
+                    SAY_MS / 1000,
+                    (timeout_ms - SAY_MS) / 1000);
+            say = UINT64_MAX;
+        }
+    }
     bool ok = core.connected && core.raylet->link != NULL;
     if (!ok && core.lost.code == ERR_DIED && hello.kind == WIRE_DRIVER) {
         char fate[96];
@@ -245,7 +256,11 @@ int core_connect(int fd,
     } else if (!ok && core.lost.code != ERR_NONE)
         *err = core.lost;
     else if (!ok)
-        err_set(err, ERR_TIMEOUT, "the raylet did not answer within %d s", timeout_ms / 1000);
+        err_set(err,
+                ERR_TIMEOUT,
+                "the raylet did not let this program in within %d s: it waits for its cluster's "
+                "GCS, or is stopped (`ray why` tells)",
+                timeout_ms / 1000);
     core_unlock();
     return ok ? 0 : -1;
 }

@@ -289,11 +289,10 @@ static const grpc_slice *find_metadata(const struct rpc_call *c, const char *key
     return found;
 }
 
-static bool has_token(const struct rpc_call *c)
+static bool is_token(const struct rpc_call *c, const grpc_slice *value)
 {
     static const char scheme[] = "Bearer ";
     const size_t n = sizeof scheme - 1;
-    const grpc_slice *value = find_metadata(c, "authorization");
 
     return value != NULL && GRPC_SLICE_LENGTH(*value) > n
            && memcmp(GRPC_SLICE_START_PTR(*value), scheme, n) == 0
@@ -307,8 +306,9 @@ static bool let_in(struct rpc_call *c)
 {
     struct rpc_server *s = c->server;
     const grpc_slice *cluster = find_metadata(c, "ray_cluster_id");
+    const grpc_slice *token = find_metadata(c, "authorization");
 
-    if (!has_token(c)) {
+    if (!is_token(c, token)) {
         s->n_denied++;
         if ((s->n_denied & (s->n_denied - 1)) == 0) { /* the 1st, 2nd, 4th, 8th ... */
             char *peer = grpc.call_get_peer(c->call);
@@ -317,8 +317,12 @@ static bool let_in(struct rpc_call *c)
         }
         refuse(c,
                GRPC_STATUS_UNAUTHENTICATED,
-               "this cluster wants its token: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write "
-               "it to ~/.ray/auth_token (`ray get-auth-token` on the head prints it)");
+               token != NULL
+                   ? "the token that was sent is not this cluster's: `ray get-auth-token` on the "
+                     "head prints that; RAY_AUTH_TOKEN counts before RAY_AUTH_TOKEN_PATH and "
+                     "~/.ray/auth_token"
+                   : "this cluster wants its token: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or "
+                     "write it to ~/.ray/auth_token (`ray get-auth-token` on the head prints it)");
         return false;
     }
     if (cluster != NULL && s->cluster[0] != '\0' && grpc.slice_str_cmp(*cluster, s->cluster) != 0) {

@@ -267,6 +267,7 @@ def test_the_gcs_comes_late(cluster):
     early = cluster.start("jobs", env={"RAY_ADDRESS": wait_until(cluster.sessions, 5)[0]})
     early.say("init")
     assert r.program.out == ""
+    wait_until(lambda: "has not let this program in for 2 s" in early.err or None, 20 * slow())
     gcs.start("--memory", redis=False)
     r.ready()
     early.expect(r"^ok \d+$")

@@ -154,7 +154,7 @@ def test_frames_to_a_process_that_is_gone(cluster, route):
 
 
 @pytest.mark.parametrize("argument,word", [
-    ("--num-cpus=0", "num-cpus"),
+    ("--num-cpus=-1", "num-cpus"),
     ("--num-cpus=nan", "num-cpus"),
     ("--resource=gpu", "resource"),
     ("--resource=gpu:-1", "resource|gpu"),

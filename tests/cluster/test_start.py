@@ -445,6 +445,23 @@ def test_a_node_joins_is_seen_and_leaves(nodes):
     nodes.all_gone()
 
 
+def test_a_head_that_lends_no_cpu(nodes):
+    head = nodes.head("--num-cpus=0")
+    second = nodes.join(head, "second")
+    program = nodes.cluster.start("machines", env={"RAY_ADDRESS": "auto"})
+    program.say("init")
+    program.expect(r"^ok \d+$")
+    program.say("where 20 1000")
+    assert program.expect(r"^nodes (.*)$").group(1).strip() == f"{second.file['node_id'][:8]}=20"
+    program.say("shutdown")
+    program.expect(r"^ok 0$")
+    program.say("exit 0")
+    assert program.wait() == 0
+    nodes.ray("stop", f"--temp-dir={nodes.temp('second')}")
+    nodes.ray("stop")
+    nodes.all_gone()
+
+
 def test_a_killed_raylet_is_known_to_be_dead_at_once(nodes):
     """Its supervisor tells the GCS, which else would wait for 6 s of silence."""
     head = nodes.head("--node-name=first")
@@ -511,6 +528,7 @@ def test_lists_of_jobs_and_workers(nodes):
     program.expect(r"^ok 42$")
     job, = nodes.list("jobs")
     assert job["status"] == "RUNNING" and job["driver_pid"] == program.pid and len(job["job_id"]) == 8
+    assert job["driver_ip"] == HERE
     workers = nodes.list("workers")
     assert [w["pid"] for w in workers if w["worker_type"] == "DRIVER"] == [program.pid]
     assert {w["pid"] for w in nodes.list("workers", env={"RAY_ADDRESS": head.address})} == {w["pid"] for w in workers}
@@ -710,7 +728,7 @@ def test_a_part_that_fails_is_named_with_its_last_words(nodes):
     (["--head", "--redis-address=./socket"], ["HOST:PORT", "begins with /"]),
     (["--head", "--redis-address=name.invalid:6379"], ["name.invalid"]),
     (["--head", "--num-cpu=2"], ["did you mean --num-cpus?"]),
-    (["--head", "--num-cpus=0"], ["--num-cpus must be", "not 0"]),
+    (["--head", "--num-cpus=-1"], ["--num-cpus must be", "not -1"]),
     (["--head", "--num-cpus"], ["--num-cpus needs a value"]),
     (["--head", "--port=70000"], ["--port must be", "65535"]),
     (["--head", "--object-store-memory=1"], ["--object-store-memory must be", "1048576"]),

@@ -285,6 +285,8 @@ static void on_ask(void *arg)
     if (s->is_stopped)
         return;
     unsigned steps = sync_way_on_time(&s->way, loop_now_ms(), (unsigned)s->n_known);
+    if (s->way.n_tried == 2 && (steps & SYNC_WAY_DIAL) != 0) /* it is not merely slow */
+        log_warn("gcs", "does_not_answer", "msg=\"asked again, anew and through other nodes\"");
     if ((steps & SYNC_WAY_DIAL) != 0)
         gcs_link_redial(s->config.link);
     if ((steps & SYNC_WAY_ASK) != 0) {

@@ -9,6 +9,7 @@
 #include "gcs/process_table.h"
 #include "gcs/server_private.h"
 #include "lib/base/alloc.h"
+#include "lib/base/log.h"
 #include "proto/gcs.pb-c.h"
 
 static void on_get_cluster_id(void *arg, struct rpc_call *call)
@@ -44,9 +45,19 @@ static void reply_registered(struct rpc_call *call, uint32_t number)
 
 static void end_registering(struct registering *r, enum err_code code)
 {
+    char hex[ID_HEX_MAX];
+
     if (code != ERR_NONE) {
         gcs_fail(r->asking.server, r->asking.call, code, "register the node");
     } else {
+        log_info("gcs",
+                 "node_joined",
+                 "node=%s number=%u address=%s:%d name=\"%s\"",
+                 id_hex(r->row.id.bytes, sizeof r->row.id.bytes, hex),
+                 r->row.number,
+                 r->row.address,
+                 r->row.node_port,
+                 r->row.name);
         gcs_sync_add(r->asking.server, &r->row);
         gcs_pubsub_tell_node(r->asking.server, &r->row);
         reply_registered(r->asking.call, r->row.number);

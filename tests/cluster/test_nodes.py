@@ -190,6 +190,7 @@ def test_they_outlive_the_gcs(cluster, lasting):
     c = Raylet(cluster, lasting)
     see(old, 3, 6)
     assert all(alive for alive, _ in lasting.states().values())
+    assert "event=does_not_answer" in a.log() and "event=answers_again" in a.log()
     assert c.number not in (a.number, b.number)
     leave(old)
     wait_until(lambda: all(lasting.jobs().values()), 10 * slow())

@@ -427,6 +427,7 @@ def test_a_node_joins_is_seen_and_leaves(nodes):
     assert not (second.folder.parent / "ray_current_cluster").exists()
     rows = {n["node_name"]: n for n in nodes.list("nodes")}
     assert set(rows) == {"first", "second"}
+    assert re.search(r'event=node_joined .* name="second"', head.log("gcs_server.err"))
     assert rows["first"]["is_head_node"] and not rows["second"]["is_head_node"]
     for node, row in ((head, rows["first"]), (second, rows["second"])):
         assert row["node_id"] == node.file["node_id"] and row["state"] == "ALIVE" and row["node_ip"] == HERE

@@ -124,9 +124,11 @@ json_t *jobs_as_json(const struct query_job *rows, size_t n)
         job_id_bytes(rows[i].number, bytes);
         id_hex(bytes, sizeof bytes, id);
         json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:o, s:o, s:i, s:I, s:I}",
+                              json_pack("{s:s, s:i, s:s, s:o, s:o, s:i, s:I, s:I}",
                                         "job_id",
                                         id,
+                                        "job",
+                                        (int)rows[i].number,
                                         "status",
                                         rows[i].row.end_ms != 0 ? "FINISHED" : "RUNNING",
                                         "entrypoint",
@@ -245,7 +247,7 @@ static const char *const node_columns[] = {"node_id",
 static const char *const worker_columns[] =
     {"node_name", "pid", "worker_id", "worker_type", "job", "state", "function", NULL};
 static const char *const job_columns[] =
-    {"job_id", "status", "entrypoint", "driver_ip", "driver_pid", NULL};
+    {"job_id", "job", "status", "entrypoint", "driver_ip", "driver_pid", NULL};
 
 static const struct watch_kind watched_nodes = {
     QUERY_CHANNEL_NODES,
@@ -255,13 +257,14 @@ static const struct watch_kind watched_nodes = {
     "DEAD",
     node_columns,
     {"node_id", "node_ip", "node_name", "state", "state_message"}};
-static const struct watch_kind watched_jobs = {QUERY_CHANNEL_JOBS,
-                                               read_jobs,
-                                               "job_id",
-                                               "status",
-                                               "FINISHED",
-                                               job_columns,
-                                               {"job_id", "status", "entrypoint", "driver_ip"}};
+static const struct watch_kind watched_jobs = {
+    QUERY_CHANNEL_JOBS,
+    read_jobs,
+    "job_id",
+    "status",
+    "FINISHED",
+    job_columns,
+    {"job_id", "job", "status", "entrypoint", "driver_ip"}};
 
 static const struct kind {
     const char *name;

@@ -529,7 +529,7 @@ def test_lists_of_jobs_and_workers(nodes):
     program.expect(r"^ok 42$")
     job, = nodes.list("jobs")
     assert job["status"] == "RUNNING" and job["driver_pid"] == program.pid and len(job["job_id"]) == 8
-    assert job["driver_ip"] == HERE
+    assert job["driver_ip"] == HERE and job["job"] == int.from_bytes(bytes.fromhex(job["job_id"]), "little")
     workers = nodes.list("workers")
     assert [w["pid"] for w in workers if w["worker_type"] == "DRIVER"] == [program.pid]
     assert {w["pid"] for w in nodes.list("workers", env={"RAY_ADDRESS": head.address})} == {w["pid"] for w in workers}

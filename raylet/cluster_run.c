@@ -397,18 +397,6 @@ static void on_refused(void *arg, const struct err *err)
     node_end(n, n->number > 0 ? NODE_STATUS_DEAD : NODE_STATUS_FAILED, why.text);
 }
 
-static void on_wait(void *arg)
-{
-    struct cluster_run *c = arg;
-    const char *at = c->node->config.gcs_address;
-
-    log_warn("cluster", "waits_for_gcs", "address=%s", at);
-    if (!c->has_said_wait)
-        fprintf(stderr, "raylet: waits for the GCS at %s, which does not answer yet\n", at);
-    c->has_said_wait = true;
-    loop_timer_again(c->wait, WAIT_MS);
-}
-
 /* HOST:PORT, also [HOST]:PORT, taken apart. */
 static int split(const char *address, char host[256], char port[8], struct err *err)
 {
@@ -454,6 +442,21 @@ static void look_for_gcs(const char *address, char *out, size_t size)
     if (fd >= 0)
         close(fd);
     freeaddrinfo(list);
+}
+
+static void on_wait(void *arg)
+{
+    struct cluster_run *c = arg;
+    const char *at = c->node->config.gcs_address;
+    char found[160];
+
+    log_warn("cluster", "waits_for_gcs", "address=%s", at);
+    if (!c->has_said_wait) { /* it may take a second; nobody could do anything meanwhile */
+        c->has_said_wait = true;
+        look_for_gcs(at, found, sizeof found);
+        fprintf(stderr, "raylet: waits for the GCS at %s: %s\n", at, found);
+    }
+    loop_timer_again(c->wait, WAIT_MS);
 }
 
 /* A driver waits for its answer. */

@@ -581,7 +581,7 @@ def test_a_head_that_is_not_there_is_waited_for_and_named(nodes):
     done = nodes.ray("start", f"--address={HERE}:{port}", f"--node-ip-address={HERE}", status=1,
                      env={"RAY_AUTH_TOKEN": "x", "RAY_start_timeout_ms": 2600})
     assert "raylet is not ready yet" in done.stderr and f"{HERE}:{port}" in done.stderr, done.stderr
-    assert "raylet was not ready within 2600 ms" in done.stderr
+    assert "raylet was not ready within 2600 ms" in done.stderr and "nothing listens there" in done.stderr
     nodes.all_gone()
 
 

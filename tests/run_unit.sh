@@ -5,8 +5,16 @@ set -uo pipefail
 build=$1
 passed=0
 failed=0
+# With gRPC's last threads the leak checker itself crashes now and then, which says nothing of the test: once more,
+# without it.
 run() {
-    if timeout -k 5 300 "$@" >"$build/last.log" 2>&1; then
+    local status=0
+    timeout -k 5 300 "$@" >"$build/last.log" 2>&1 || status=$?
+    if [ $status -ne 0 ] && grep -q "LeakSanitizer has encountered a fatal error" "$build/last.log"; then
+        status=0
+        ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0" timeout -k 5 300 "$@" >"$build/last.log" 2>&1 || status=$?
+    fi
+    if [ $status -eq 0 ]; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1))

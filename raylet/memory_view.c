@@ -12,6 +12,7 @@
 
 #include "lib/base/alloc.h"
 #include "raylet/memory_view_private.h"
+#include "raylet/refs_page.h"
 
 void *memory_add(struct memory_table *t, size_t size)
 {
@@ -239,37 +240,26 @@ int memory_view_add_page(struct memory_view *v,
                          size_t size,
                          uint64_t *next)
 {
-    const uint8_t *at = body, *end = at + size;
-    struct wire_refs w;
+    struct refs_page page;
+    struct refs_page_row from;
+    int more;
 
-    if (size < sizeof w)
+    if (refs_page_open(&page, body, size) != 0)
         return -1;
-    memcpy(&w, at, sizeof w);
-    at += sizeof w;
-    for (uint32_t i = 0; i < w.n; i++) {
-        struct wire_refs_row row;
-        if ((size_t)(end - at) < sizeof row)
-            return -1;
-        memcpy(&row, at, sizeof row);
-        at += sizeof row;
-        uint64_t need =
-            (uint64_t)row.n_items * sizeof(struct wire_refs_item) + row.site_size + row.text_size;
-        if ((uint64_t)(end - at) < need)
-            return -1;
-        size_t ref = add_row(v, p, &row);
-        for (uint32_t k = 0; k < row.n_items; k++) {
+    while ((more = refs_page_next(&page, &from)) == 1) {
+        size_t ref = add_row(v, p, &from.row);
+        for (uint32_t k = 0; k < from.row.n_items; k++) {
             struct memory_item *m = memory_add(&v->items, sizeof *m);
-            struct wire_refs_item item;
-            memcpy(&item, at, sizeof item);
-            at += sizeof item;
+            struct wire_refs_item item = refs_page_item(&from, k);
             *m = (struct memory_item){item.kind, item.number, (uint32_t)ref, p->number};
         }
-        if (row.site_size > 0 && ref > 0 && memory_ref_at(v, ref - 1)->site[0] == '\0')
-            set_site(v, memory_ref_at(v, ref - 1), at, row.site_size);
-        at += row.site_size + row.text_size;
+        if (from.row.site_size > 0 && ref > 0 && memory_ref_at(v, ref - 1)->site[0] == '\0')
+            set_site(v, memory_ref_at(v, ref - 1), from.site, from.row.site_size);
     }
-    *next = w.next;
-    if (w.next != 0)
+    if (more != 0)
+        return -1;
+    *next = page.head.next;
+    if (*next != 0)
         p->is_whole = false;
     else
         p->answer = MEMORY_ANSWERED;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/base/alloc.h"
+#include "raylet/refs_page.h"
 
 static char no_text[] = ""; /* of the many rows that have none */
 
@@ -34,38 +35,27 @@ static struct why_row *add_row(struct why_refs *r, const struct wire_refs_row *r
 
 int why_refs_add_page(struct why_refs *r, const void *body, size_t size, uint64_t *next)
 {
-    const uint8_t *at = body, *end = at + size;
-    struct wire_refs w;
+    struct refs_page page;
+    struct refs_page_row from;
+    int more;
 
-    if (size < sizeof w)
+    if (refs_page_open(&page, body, size) != 0)
         return -1;
-    memcpy(&w, at, sizeof w);
-    at += sizeof w;
-    r->status = (enum wire_refs_status)w.status;
-    for (uint32_t i = 0; i < w.n; i++) {
-        struct wire_refs_row row;
-        if ((size_t)(end - at) < sizeof row)
-            return -1;
-        memcpy(&row, at, sizeof row);
-        at += sizeof row;
-        uint64_t items = (uint64_t)row.n_items * sizeof(struct wire_refs_item);
-        if ((uint64_t)(end - at) < items + row.site_size + row.text_size)
-            return -1;
-        struct why_row *to = add_row(r, &row);
-        for (uint32_t k = 0; k < row.n_items; k++) {
-            struct wire_refs_item item;
-            memcpy(&item, at, sizeof item);
-            at += sizeof item;
+    r->status = (enum wire_refs_status)page.head.status;
+    while ((more = refs_page_next(&page, &from)) == 1) {
+        struct why_row *to = add_row(r, &from.row);
+        for (uint32_t k = 0; k < from.row.n_items; k++) {
+            struct wire_refs_item item = refs_page_item(&from, k);
             if (item.kind != WIRE_ITEM_ARGUMENT)
                 continue;
             to->args = xrealloc(to->args, (to->n_args + 1) * sizeof *to->args);
             to->args[to->n_args++] = item.number;
         }
-        at += row.site_size;
-        take_text(to, at, row.text_size);
-        at += row.text_size;
+        take_text(to, from.text, from.row.text_size);
     }
-    *next = w.next;
+    if (more != 0)
+        return -1;
+    *next = page.head.next;
     return 0;
 }
 

@@ -178,9 +178,7 @@ static void look_at_clock(void)
 /* needs: a cluster is named, so there must be one. */
 static bool check_token(bool needs)
 {
-    const char *text = getenv("RAY_AUTH_TOKEN"), *path = getenv("RAY_AUTH_TOKEN_PATH");
-    const char *home = getenv("HOME");
-    char own[512], what[128], fix[540];
+    char path[512], what[128], fix[540];
     struct auth_token t;
     struct stat st;
     struct err err;
@@ -192,13 +190,9 @@ static bool check_token(bool needs)
         note("no token yet", "`ray start --head` makes one; who joins needs that one");
         return true;
     }
-    if (text != NULL && text[0] != '\0') {
+    if (auth_token_path(path, sizeof path) == NULL) {
         puts("token             of RAY_AUTH_TOKEN");
         return true;
-    }
-    if (path == NULL || path[0] == '\0') {
-        snprintf(own, sizeof own, "%s/.ray/auth_token", home);
-        path = own;
     }
     printf("token             in %s\n", path);
     if (stat(path, &st) != 0 || (st.st_mode & 077) == 0)

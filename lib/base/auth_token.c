@@ -93,6 +93,19 @@ int auth_token_load(struct auth_token *t, struct err *err)
     return auth_token_load_file(t, path, err);
 }
 
+const char *auth_token_path(char *out, unsigned long size)
+{
+    const char *text = getenv("RAY_AUTH_TOKEN"), *named = getenv("RAY_AUTH_TOKEN_PATH");
+
+    if (text != NULL && text[0] != '\0')
+        return NULL;
+    if (named != NULL && named[0] != '\0')
+        snprintf(out, size, "%s", named);
+    else if (home_path(out, size, "/auth_token", NULL) != 0)
+        return NULL;
+    return out;
+}
+
 const char *auth_token_source(char *out, unsigned long size)
 {
     const char *text = getenv("RAY_AUTH_TOKEN"), *named = getenv("RAY_AUTH_TOKEN_PATH");
@@ -100,12 +113,14 @@ const char *auth_token_source(char *out, unsigned long size)
 
     if (text != NULL && text[0] != '\0')
         snprintf(out, size, "RAY_AUTH_TOKEN");
-    else if (named != NULL && named[0] != '\0')
-        snprintf(out, size, "%s (RAY_AUTH_TOKEN_PATH)", named);
-    else if (home_path(path, sizeof path, "/auth_token", NULL) == 0)
-        snprintf(out, size, "%s", path);
-    else
+    else if (auth_token_path(path, sizeof path) == NULL)
         return NULL;
+    else
+        snprintf(out,
+                 size,
+                 "%s%s",
+                 path,
+                 named != NULL && named[0] != '\0' ? " (RAY_AUTH_TOKEN_PATH)" : "");
     return out;
 }
 

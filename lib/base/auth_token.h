@@ -18,6 +18,8 @@ struct auth_token {
 /* ERR_NOT_FOUND: no source has one; a source that is named but unreadable, empty or no token is an
  * error of its own. */
 int auth_token_load(struct auth_token *t, struct err *err);
+/* The file that auth_token_load reads, cut to size; NULL: the variable has it, or nowhere. */
+const char *auth_token_path(char *out, unsigned long size);
 /* Where auth_token_load finds it: a variable's name or a path, cut to size; NULL: nowhere. */
 const char *auth_token_source(char *out, unsigned long size);
 /* From this file alone. */

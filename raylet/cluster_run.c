@@ -19,6 +19,7 @@
 #include "lib/base/auth_token.h"
 #include "lib/base/log.h"
 #include "lib/net/rpc_bridge.h"
+#include "lib/net/rpc_client.h"
 #include "lib/net/rpc_server.h"
 #include "raylet/node_private.h"
 
@@ -558,12 +559,7 @@ static int find_addresses(struct cluster_run *c, char listen[100], struct err *e
         snprintf(c->ip, sizeof c->ip, "%s", k->node_ip);
     else if (find_own_ip(host, port, c->ip, sizeof c->ip, err) != 0)
         return -1;
-    if (inet_pton(AF_INET, host, &a) == 1)
-        snprintf(c->gcs, sizeof c->gcs, "ipv4:%s:%s", host, port);
-    else if (inet_pton(AF_INET6, host, &a) == 1)
-        snprintf(c->gcs, sizeof c->gcs, "ipv6:[%s]:%s", host, port);
-    else
-        snprintf(c->gcs, sizeof c->gcs, "dns:///%s:%s", host, port);
+    rpc_target(host, (int)strtol(port, NULL, 10), c->gcs, sizeof c->gcs);
     if (inet_pton(AF_INET6, c->ip, &a) == 1)
         snprintf(listen, 100, "[%s]:%d", c->ip, k->node_port);
     else if (inet_pton(AF_INET, c->ip, &a) == 1)

@@ -18,7 +18,6 @@
  */
 #include "raylet/peer.h"
 
-#include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +28,7 @@
 #include "lib/base/list.h"
 #include "lib/base/log.h"
 #include "lib/net/link_session.h"
+#include "lib/net/rpc_client.h"
 #include "lib/net/rpc_stream.h"
 
 #define PATH           "/ray.c.Node/Session"
@@ -188,21 +188,15 @@ struct peer *peers_add(struct peers *ps,
 {
     struct peer *p = peers_find(ps, number);
     char at[sizeof p->address];
-    struct in6_addr ip;
 
     CHECK_MAGIC(ps, PEERS_MAGIC);
     if (p != NULL ? !unique_id_eq(&p->id, node) : was_removed(ps, node))
         return NULL;
     if (p == NULL)
         p = create_peer(ps, node, number);
-    if (port == 0)
-        at[0] = '\0';
-    else if (inet_pton(AF_INET, address, &ip) == 1)
-        snprintf(at, sizeof at, "ipv4:%s:%d", address, port);
-    else if (inet_pton(AF_INET6, address, &ip) == 1)
-        snprintf(at, sizeof at, "ipv6:[%s]:%d", address, port);
-    else
-        snprintf(at, sizeof at, "dns:///%.100s:%d", address, port);
+    at[0] = '\0';
+    if (port != 0)
+        rpc_target(address, port, at, sizeof at);
     for (uint32_t i = 0; i < N_CALLS && i < ps->n_calls; i++)
         if (ps->calls[i] == number) {
             ps->calls[i] = 0;

@@ -228,14 +228,7 @@ static void on_node_reply(void *arg, const struct err *err, const uint8_t *bytes
 /* The one that is kept, if it goes there; else a new one. */
 static struct rpc_client *connect_to(struct ask *a, const struct ask_target *t, char target[320])
 {
-    struct in6_addr ip;
-
-    if (inet_pton(AF_INET, t->host, &ip) == 1)
-        snprintf(target, 320, "ipv4:%.250s:%d", t->host, t->port);
-    else if (inet_pton(AF_INET6, t->host, &ip) == 1)
-        snprintf(target, 320, "ipv6:[%.250s]:%d", t->host, t->port);
-    else
-        snprintf(target, 320, "dns:///%.250s:%d", t->host, t->port);
+    rpc_target(t->host, t->port, target, 320);
     if (a->kept != NULL && strcmp(target, a->kept_target) == 0) {
         struct rpc_client *kept = a->kept;
         a->kept = NULL;

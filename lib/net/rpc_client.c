@@ -5,6 +5,7 @@
  */
 #include "lib/net/rpc_client.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,6 +85,18 @@ static void connect_client(struct rpc_client *c)
 {
     c->channel =
         rpc_channel_create(c->address, c->config.max_message_bytes, c->config.keepalive_ms);
+}
+
+void rpc_target(const char *host, int port, char *out, size_t size)
+{
+    struct in6_addr ip;
+
+    if (inet_pton(AF_INET, host, &ip) == 1)
+        snprintf(out, size, "ipv4:%s:%d", host, port);
+    else if (inet_pton(AF_INET6, host, &ip) == 1)
+        snprintf(out, size, "ipv6:[%s]:%d", host, port);
+    else
+        snprintf(out, size, "dns:///%s:%d", host, port);
 }
 
 struct rpc_client *rpc_client_create(const struct rpc_client_config *config)

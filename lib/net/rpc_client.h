@@ -32,6 +32,9 @@ struct rpc_client_config {
     void *arg;
 };
 
+/* How gRPC names a port: host is an IP address or a name, cut to size. */
+void rpc_target(const char *host, int port, char *out, size_t size);
+
 struct rpc_client *rpc_client_create(const struct rpc_client_config *config);
 /* Open calls complete with ERR_CANCELED before it returns; runs other completions of the bridge
  * meanwhile. NULL is fine. */

@@ -53,7 +53,7 @@ machines := $(if $(wildcard tests/sim/machines/*.c),$(BUILD)/tests/sim/machines/
             $(patsubst tests/sim/machines/plants/%.patch,$(BUILD)/tests/sim/machines/plant_%,$(wildcard tests/sim/machines/plants/*.patch))
 bench    := $(if $(wildcard tests/bench/*.c),$(BUILD)/tests/bench/bench)
 
-.PHONY: all demo test unit fuzz bench check-source install deb-deps clean examples tests FORCE
+.PHONY: all demo test unit cluster fuzz bench check-source install deb-deps clean examples tests FORCE
 all: $(bins) $(libray) $(static) $(examples) $(parallel) compile_commands.json
 examples: $(examples) $(parallel)
 tests: $(unit) $(drivers) $(fuzzers) $(sim) $(plants) $(refs) $(machines) $(bench)
@@ -182,9 +182,14 @@ demo: all
 
 unit: $(unit) $(fuzzers) $(sim) $(plants) $(refs) $(machines)
 	tests/run_unit.sh $(BUILD)
+# Cluster tests wait more than they work: several at a time, in folders and networks of their own.
+CLUSTER_TESTS ?= tests/cluster
+cluster: all tests
+	SAN=$(SAN) RAY_TEST_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider \
+	    -n $$((2 * $$(nproc))) --maxprocesses=16 $(CLUSTER_TESTS)
 test: all tests
 	tests/run_unit.sh $(BUILD)
-	SAN=$(SAN) RAY_TEST_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/cluster
+	+$(MAKE) cluster
 # New inputs for the fuzzers, by libFuzzer if clang has it, else by run_corpus.c; what libFuzzer finds is kept in
 # BUILD-fuzz/fuzz/NAME, what ends a run beside it. One target: make fuzz FUZZERS=frame.
 FUZZERS ?= $(patsubst tests/fuzz/%_fuzz.c,%,$(wildcard tests/fuzz/*_fuzz.c))

@@ -25,6 +25,7 @@ test=(
     libsubunit-dev     # check's own dependency when linking
     python3            # cluster tests
     python3-pytest     # cluster tests
+    python3-pytest-xdist # several of them at a time: they wait more than they work
     python3-grpcio     # speaks to the GCS as Ray's tools do
     procps             # what runs, in the tests
     iproute2           # ip and ss: nodes with networks of their own, cables cut, connections reset

@@ -1,41 +1,52 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the unit tests, the fuzzers' corpora and the simulations of a build folder.
+# Runs the unit tests, the fuzzers' corpora and the simulations of a build folder, as many at a time as there are CPUs.
 set -uo pipefail
 build=$1
-passed=0
-failed=0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cpus=$(nproc)
+started=0
+: >"$work/ended"
 # With gRPC's last threads the leak checker itself crashes now and then, which says nothing of the test: once more,
 # without it.
 run() {
-    local status=0
-    timeout -k 5 300 "$@" >"$build/last.log" 2>&1 || status=$?
-    if [ $status -ne 0 ] && grep -q "LeakSanitizer has encountered a fatal error" "$build/last.log"; then
+    local log=$work/$1.log status=0
+    shift
+    timeout -k 5 300 "$@" >"$log" 2>&1 || status=$?
+    if [ $status -ne 0 ] && grep -q "LeakSanitizer has encountered a fatal error" "$log"; then
         status=0
-        ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0" timeout -k 5 300 "$@" >"$build/last.log" 2>&1 || status=$?
+        ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0" timeout -k 5 300 "$@" >"$log" 2>&1 || status=$?
     fi
     if [ $status -eq 0 ]; then
-        passed=$((passed + 1))
+        echo passed >>"$work/ended"
     else
-        failed=$((failed + 1))
-        echo "FAILED: $*"
-        tail -n 40 "$build/last.log"
+        echo "FAILED with status $status: $*
+$(tail -n 40 "$log")"
     fi
 }
-for t in "$build"/tests/unit/*_test; do
-    [ -x "$t" ] && run "$t"
+start() {
+    while [ "$(jobs -rp | wc -l)" -ge "$cpus" ]; do
+        wait -n
+    done
+    started=$((started + 1))
+    run $started "$@" &
+}
+# The simulations first: they take longest.
+for t in "$build"/tests/sim/{sim,refs/refs,machines/machines}; do
+    [ -x "$t" ] && start "$t"
 done
-for t in "$build"/tests/fuzz/*_fuzz; do
-    [ -x "$t" ] || continue
-    name=$(basename "$t" _fuzz)
-    run "$t" tests/fuzz/corpus/"$name"/*
-done
-[ -x "$build/tests/sim/sim" ] && run "$build/tests/sim/sim"
-[ -x "$build/tests/sim/refs/refs" ] && run "$build/tests/sim/refs/refs"
-[ -x "$build/tests/sim/machines/machines" ] && run "$build/tests/sim/machines/machines"
 for t in tests/sim/plants/*.patch tests/sim/refs/plants/*.patch tests/sim/machines/plants/*.patch; do
     plant=$build/$(dirname "$(dirname "$t")")/plant_$(basename "$t" .patch)
-    [ -x "$plant" ] && run tests/sim/expect_caught.sh "$plant" "$t"
+    [ -x "$plant" ] && start tests/sim/expect_caught.sh "$plant" "$t"
 done
-echo "unit: $passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+for t in "$build"/tests/unit/*_test; do
+    [ -x "$t" ] && start "$t"
+done
+for t in "$build"/tests/fuzz/*_fuzz; do
+    [ -x "$t" ] && start "$t" tests/fuzz/corpus/"$(basename "$t" _fuzz)"/*
+done
+wait
+passed=$(wc -l <"$work/ended")
+echo "unit: $passed passed, $((started - passed)) failed"
+[ "$passed" -eq "$started" ]

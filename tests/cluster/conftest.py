@@ -285,6 +285,10 @@ class Cluster:
     def zygotes(self, program=None):
         return self.named("ray::zygote", program)
 
+    def zygote(self, program):
+        """Its first one. A raylet answers its driver before that runs."""
+        return wait_until(lambda: self.zygotes(program), 10 * slow(), "its zygote")[0]
+
     def workers(self, program=None):
         zygotes = {z.pid for z in self.zygotes(program)}
         return [p for p in self.processes() if p.parent in zygotes]

@@ -83,7 +83,7 @@ def test_raylet_killed(cluster):
     program.say("start sleep 2")
     program.say("asleep 2")
     program.expect(r"^they sleep$")
-    zygote = cluster.zygotes(program)[0]
+    zygote = cluster.zygote(program)
     program.say("get 0")
     os.kill(zygote.parent, signal.SIGKILL)
     program.expect(r"^error \d+ signal \d+ \S.*", timeout=2)
@@ -104,7 +104,7 @@ def test_driver_and_raylet_killed(cluster):
     program.say("start sleep 2")
     program.say("asleep 2")
     program.expect(r"^they sleep$")
-    raylet = cluster.zygotes(program)[0].parent
+    raylet = cluster.zygote(program).parent
     os.kill(raylet, signal.SIGKILL)
     program.kill()
     cluster.processes_gone()
@@ -117,13 +117,13 @@ def test_zygote_killed_tasks_are_tried_again(cluster):
     program.say("start once_more 1")
     program.say("asleep 1")
     program.expect(r"^they sleep$")
-    zygote = cluster.zygotes(program)[0]
+    zygote = cluster.zygote(program)
     os.kill(zygote.pid, signal.SIGKILL)
     program.say("get 0")
     program.expect(r"^ok 1$")
     program.say("task")
     program.expect(r"(?s)^ok 42$.*^ok 42$")
-    assert cluster.zygotes(program)[0].pid != zygote.pid
+    assert cluster.zygote(program).pid != zygote.pid
     program.say("shutdown")
     program.say("exit 0")
     assert program.wait() == 0
@@ -134,7 +134,7 @@ def test_zygote_ended_in_order(cluster):
     program.say("start once_more 2")
     program.say("asleep 2")
     program.expect(r"^they sleep$")
-    os.kill(cluster.zygotes(program)[0].pid, signal.SIGTERM)
+    os.kill(cluster.zygote(program).pid, signal.SIGTERM)
     program.say("get 0")
     program.expect(r"^ok 1$")
     program.say("get 1")

@@ -44,7 +44,7 @@ def test_an_idle_raylet_never_wakes(cluster):
         program.say("start spin 4")
         program.say("get 3")  # leases, which stay with the program
         program.expect(r"^ok 1$")
-    raylet = cluster.zygotes(idle)[0].parent
+    raylet = cluster.zygote(idle).parent
     assert "libgrpc" not in Path(f"/proc/{raylet}/maps").read_text()  # opened in a cluster only
     wait_until(lambda: sleeps_without_a_timer(raylet) or None, 10 * slow(), "no timer is armed")
     before = status(raylet)
@@ -101,7 +101,7 @@ def test_surplus_workers_are_retired_though_nobody_speaks(cluster):
     program.expect(r"^ok 6$")
     assert len(cluster.workers(program)) > 2
     wait_until(lambda: len(cluster.workers(program)) <= 2 or None, 10 * slow(), "two workers")
-    raylet = cluster.zygotes(program)[0].parent
+    raylet = cluster.zygote(program).parent
     wait_until(lambda: sleeps_without_a_timer(raylet) or None, 10 * slow(), "no timer is armed")
     program.say("task")
     program.expect(r"^ok 42$")

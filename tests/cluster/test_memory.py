@@ -198,7 +198,7 @@ def test_100000_refs(cluster):
     """Page by page: neither the raylet nor the program keeps anything, and each row is told once."""
     n = 100000
     program, ids = start(cluster, "many", n)
-    raylet = cluster.zygotes(program)[0].parent
+    raylet = cluster.zygote(program).parent
     before = rss_of(raylet), rss_of(program.pid)
     answer, err = ray_memory(cluster, "--format=json", timeout=60)
     assert not err and len(answer["objects"]) == n + 1
@@ -237,7 +237,7 @@ def test_a_stopped_process_is_named_and_not_waited_for(cluster):
 
 def test_a_stopped_raylet_is_named(cluster):
     program, _ = start(cluster, "many", 10)
-    raylet = cluster.zygotes(program)[0].parent
+    raylet = cluster.zygote(program).parent
     os.kill(raylet, signal.SIGSTOP)
     out, err = ray_memory(cluster, status=1)
     assert not out and f"the raylet (pid {raylet})" in err and "did not answer" in err, err

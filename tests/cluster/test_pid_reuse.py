@@ -48,7 +48,7 @@ def test_a_stranger_with_the_number_of_a_dead_worker(cluster):
     program.say("start once_more 1")
     program.say("asleep 1")
     program.expect(r"^they sleep$")
-    zygote = cluster.zygotes(program)[0]
+    zygote = cluster.zygote(program)
     worker = next(w for w in cluster.workers(program))
     os.kill(zygote.parent, signal.SIGSTOP)
     os.kill(worker.pid, signal.SIGKILL)
@@ -69,7 +69,7 @@ def test_a_stranger_with_the_number_of_a_dead_raylet(cluster):
     program.say("init 1")
     program.say("task")
     program.expect(r"^ok 42$")
-    raylet = cluster.zygotes(program)[0].parent
+    raylet = cluster.zygote(program).parent
     os.kill(raylet, signal.SIGKILL)
     # and with it all of its process group, which the number is also the name of
     wait_until(lambda: cluster.reap() or [p.pid for p in cluster.processes()] == [program.pid] or None,

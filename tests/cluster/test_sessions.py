@@ -70,7 +70,7 @@ def test_a_live_session_is_not_swept(cluster):
 
 def test_a_stopped_raylet_still_holds_its_session(cluster):
     one, folder = started(cluster)
-    raylet = cluster.zygotes(one)[0].parent
+    raylet = cluster.zygote(one).parent
     os.kill(raylet, signal.SIGSTOP)
     two, _ = started(cluster)
     assert folder.is_dir()
@@ -83,7 +83,7 @@ def test_a_stopped_raylet_still_holds_its_session(cluster):
 def test_session_latest_does_not_dangle_after_a_kill(cluster, who):
     program, folder = started(cluster)
     latest = cluster.temp / "session_latest"
-    os.kill(cluster.zygotes(program)[0].parent, signal.SIGKILL)
+    os.kill(cluster.zygote(program).parent, signal.SIGKILL)
     if who == "raylet":
         program.say("exit 0")
         assert program.wait() == 0

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from conftest import slow, wait_until
+from conftest import slow
 
 
 @pytest.mark.parametrize("scenario", ["everything", "in_a_body", "begins", "ends", "asks_beside_a_get"])
@@ -15,7 +15,7 @@ def test_scenario(cluster, scenario):
 def test_threads_in_calls_learn_of_the_raylets_death(cluster):
     program = cluster.start("threads", "raylet_dies")
     program.expect(r"^inside$")
-    zygote = wait_until(lambda: cluster.zygotes(program), 10 * slow(), "its zygote")[0]
+    zygote = cluster.zygote(program)
     os.kill(zygote.parent, signal.SIGKILL)
     assert program.wait() == 0, repr(program)
     cluster.all_gone()

@@ -62,6 +62,7 @@ def public_build():
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: loads the machine so much that others would fail beside it")
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

@@ -28,6 +28,7 @@ def burners():
             p.wait()
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(slow() > 1, reason="a sanitizer makes them slow enough in all tests")
 def test_no_false_death(machines, burners):
     nodes = [machines.add(name, resources=f"{name}:1000000") for name in "abc"]

@@ -13,6 +13,9 @@
 #define WORKER_POOL_REGISTER_MS 10000
 #define WORKER_POOL_IDLE_MS     1000 /* a surplus worker idle this long is retired */
 #define WORKER_POOL_EXIT_MS     2000 /* one that was told to end and did not is killed */
+/* One that may answer that it stays is killed after this: with it goes what it owns, and CPUs may
+ * be so busy that it has not heard yet. */
+#define WORKER_POOL_ANSWER_MS 60000
 
 struct worker_pool_config {
     unsigned start_limit; /* starting at once */

@@ -233,6 +233,11 @@ void worker_pool_on_stays(struct worker_pool *p,
     pump(p, now_ms, out);
 }
 
+static uint64_t exit_limit_ms(const struct worker_pool *p, const struct pooled *w)
+{
+    return w->may_stay && !p->draining ? WORKER_POOL_ANSWER_MS : WORKER_POOL_EXIT_MS;
+}
+
 void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_pool_actions *out)
 {
     struct worker_view v = view(p);
@@ -241,7 +246,7 @@ void worker_pool_on_time(struct worker_pool *p, uint64_t now_ms, struct worker_p
     list_for_each(n, &p->all[WORKER_EXITING])
     {
         struct pooled *w = list_entry(n, struct pooled, node);
-        if (!worker_policy_is_over(w->since_ms, now_ms, WORKER_POOL_EXIT_MS))
+        if (!worker_policy_is_over(w->since_ms, now_ms, exit_limit_ms(p, w)))
             continue;
         w->since_ms = now_ms;
         w->may_stay = false;
@@ -290,8 +295,8 @@ uint64_t worker_pool_next_deadline(const struct worker_pool *p)
     list_for_each(n, &p->all[WORKER_EXITING])
     {
         w = list_entry(n, struct pooled, node);
-        if (w->since_ms + WORKER_POOL_EXIT_MS < at)
-            at = w->since_ms + WORKER_POOL_EXIT_MS;
+        if (w->since_ms + exit_limit_ms(p, w) < at)
+            at = w->since_ms + exit_limit_ms(p, w);
     }
     return at;
 }

@@ -352,6 +352,10 @@ START_TEST(a_surplus_worker_whose_objects_are_needed_stays)
     release(1);
     pass(WORKER_POOL_IDLE_MS);
     ck_assert_str_eq(seen(), "exit 1"); /* asked again */
+    pass(WORKER_POOL_EXIT_MS);
+    ck_assert_str_eq(seen(), ""); /* it may be about to answer */
+    ck_assert_uint_eq(worker_pool_next_deadline(p),
+                      now - WORKER_POOL_EXIT_MS - WORKER_POOL_IDLE_MS + WORKER_POOL_ANSWER_MS);
     worker_pool_drain(p, now, &out);
     worker_pool_on_stays(p, 1, now, &out); /* it was asked before the drain */
     ck_assert(!out.v[0].may_stay);

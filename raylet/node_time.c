@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One timer for all that becomes due by itself, armed for the nearest deadline; without a deadline
- * there is none, and the raylet sleeps until somebody speaks to it. A deadline that moves away is
- * noticed when the timer fires: in most turns there is nothing to do.
+ * there is none, and the raylet sleeps until somebody speaks to it. A deadline that moves away, but
+ * not the last that goes, is noticed when the timer fires: in most turns there is nothing to do.
  */
 #include "raylet/node_private.h"
 
@@ -43,6 +43,11 @@ void node_time_arm(struct node *n)
         at = coming;
     if (store < at)
         at = store;
+    if (at == UINT64_MAX && n->due != NULL) {
+        loop_timer_end(n->due);
+        n->due = NULL;
+        n->due_ms = UINT64_MAX;
+    }
     if (at >= n->due_ms)
         return;
     now = loop_now_ms();

@@ -24,6 +24,8 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 PR_SET_CHILD_SUBREAPER = 36
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RAY_TEST_MARK"
+# Users of this test process alone: limits on processes count all that a user has.
+ANNA, BERT, CARL = (10000 + 3 * (os.getpid() % 16000) + n for n in range(3))
 GONE_S = 2.0  # after the end of a program, whatever end, nothing of it remains
 
 

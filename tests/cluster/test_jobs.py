@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import GONE_S, as_user, build_dir, slow, wait_until
+from conftest import ANNA, BERT, GONE_S, as_user, build_dir, slow, wait_until
 from test_idle import tell_the_machine
 from test_raylet import DRIVER, ERROR, GONE, HEADER, HELLO, WELCOME, frame, hello
-from test_users import ANNA, BERT
 
 JOB_PART = 64
 

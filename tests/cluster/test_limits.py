@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import as_user, slow
+from conftest import CARL, as_user, slow
 from test_bad_input import finish, says_why
 
 ANSWER = r"^(ok \d+|error \d+ signal \d+ \S+ \S.*)$"
@@ -64,7 +64,7 @@ def test_nested_tasks_that_need_more_workers_than_there_are_descriptors(cluster)
 
 def user_program(cluster, public_build, *limits):
     """Of a user with no other process: root is not limited."""
-    return cluster.start("/usr/bin/prlimit", *limits, *as_user(12345), public_build / "tests/drivers/hold",
+    return cluster.start("/usr/bin/prlimit", *limits, *as_user(CARL), public_build / "tests/drivers/hold",
                          env={"RAY_TMPDIR": public_build / "temp"})
 
 

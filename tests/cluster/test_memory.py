@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import as_user, build_dir, slow, wait_until
+from conftest import ANNA, BERT, as_user, build_dir, slow, wait_until
 
 KIB = 1024
 
@@ -458,9 +458,6 @@ def test_foreign_bytes_at_the_socket(cluster, raylet_socket):
     agrees(cluster)
     program.say("end")
     assert program.wait() == 0
-
-
-ANNA, BERT = 12345, 12346
 
 
 def test_two_users(cluster, public_build):

@@ -8,10 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import as_user, slow, wait_until
+from conftest import ANNA, BERT, as_user, slow, wait_until
 from test_bad_input import finish, says_why
-
-ANNA, BERT = 12345, 12346
 
 
 def start(cluster, public_build, user, temp=None):

@@ -34,9 +34,14 @@ struct lease_table *lease_table_create(struct resources *resources)
     return t;
 }
 
+void lease_table_share(struct lease_table *t)
+{
+    t->is_shared = true;
+}
+
 void lease_table_close(struct lease_table *t)
 {
-    t->is_closed = true;
+    t->is_closed = t->is_shared = true;
 }
 
 void lease_table_number(struct lease_table *t, uint64_t first)
@@ -575,7 +580,7 @@ void lease_selfcheck(const struct lease_table *t)
             ASSERT(q->owner == o && q->class->job == o->job && q->n_queued > 0
                    && q->n_promised <= q->n_queued && !q->is_now);
             ASSERT(q->class->feasible
-                   || ((q->class->warned || t->is_closed) && q->n_promised == 0));
+                   || ((q->class->warned || t->is_shared) && q->n_promised == 0));
             n_waiting += q->class->feasible ? q->n_queued : 0;
         }
     }

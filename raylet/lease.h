@@ -24,6 +24,7 @@
 #define LEASE_TURN_MS    500  /* after this a busy lease makes way for others that wait */
 #define LEASE_PROMISE_MS 2000 /* resources are kept for a promise; then, as long, they are not */
 #define LEASE_SURPLUS_MS 1000
+#define LEASE_WARN_MS    1000       /* what is known of other nodes may be as old */
 #define LEASE_WHEN_IDLE  UINT32_MAX /* as grace_ms: end it once it is idle */
 
 struct lease_table;
@@ -63,8 +64,10 @@ struct lease_stats {
 struct lease_table *lease_table_create(struct resources *resources);
 /* Lease numbers begin above this; before the first. */
 void lease_table_number(struct lease_table *t, uint64_t first);
-/* Nothing starts here, whatever it needs: units wait to be taken for other nodes, and nobody is
- * warned but by lease_warn. Before the first request. */
+/* Other nodes may take what this one never could: nobody is warned but by lease_looked. Before the
+ * first request. */
+void lease_table_share(struct lease_table *t);
+/* The same, and nothing starts here, whatever it needs. */
 void lease_table_close(struct lease_table *t);
 void lease_table_destroy(struct lease_table *t);
 
@@ -107,8 +110,12 @@ struct lease_class {
  * between. */
 bool lease_first_waiting(const struct lease_table *t, struct lease_class *c);
 bool lease_next_waiting(const struct lease_table *t, struct lease_class *c);
-/* No node could ever take it: WARN, once a class. */
-void lease_warn(struct lease_table *t, const struct lease_class *c, struct lease_actions *out);
+/* It was looked whether a node could ever take it. WARN, once a class, if none was found by any
+ * look for LEASE_WARN_MS while units of it waited: one may be new. */
+void lease_looked(const struct lease_class *c,
+                  bool is_found,
+                  uint64_t now_ms,
+                  struct lease_actions *out);
 /* Up to k waiting units of the class leave the table, which owes them no answer any more: at most
  * max parts of requests. Owners share, and then it is others' turn; an owner's oldest go first.
  * Returns how many parts. */

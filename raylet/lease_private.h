@@ -24,6 +24,8 @@ struct task_class {
     struct res_set need;
     char name[CLASS_NAME_MAX];
     bool feasible, warned;
+    bool is_lost; /* no node could ever take it, since lost_ms */
+    uint64_t lost_ms;
     uint32_t n_queued, n_promised; /* of its requests */
     uint64_t no_fit_pass;          /* it does not fit in this pass of serve() */
     char text[256];                /* what is missing */
@@ -81,6 +83,7 @@ struct lease_table {
     uint64_t now_ms;     /* of the last event */
     unsigned n_waiting;  /* queued units that are feasible */
     bool is_closed;      /* none is */
+    bool is_shared;      /* other nodes may take what is not */
     char failure[192];
 };
 

@@ -85,6 +85,8 @@ void lease_leave_queue(struct lease_table *t, struct request *q, uint32_t k, uin
     q->class->n_promised -= n_promised;
     if (q->class->feasible)
         t->n_waiting -= k;
+    if (q->class->n_queued == 0)
+        q->class->is_lost = false;
     if (q->n_queued > 0)
         return;
     list_remove(&q->node);
@@ -364,24 +366,29 @@ static void warn(struct task_class *c, uint32_t owner, struct lease_actions *out
 /* One that comes, or comes again. */
 static void warn_of(const struct lease_table *t, struct request *q, struct lease_actions *out)
 {
-    if (!t->is_closed)
+    if (!t->is_shared)
         warn(q->class, q->owner->id, out);
 }
 
-void lease_warn(struct lease_table *t, const struct lease_class *c, struct lease_actions *out)
+void lease_looked(const struct lease_class *c,
+                  bool is_found,
+                  uint64_t now_ms,
+                  struct lease_actions *out)
 {
-    const struct job *j = lease_find_job(t, c->job);
+    struct task_class *class = c->class;
 
-    if (j == NULL)
+    if (class->feasible || class->warned)
         return;
-    list_for_each(n, &j->owners)
+    if (!class->is_lost)
+        class->lost_ms = now_ms;
+    class->is_lost = !is_found;
+    if (is_found || now_ms - class->lost_ms < LEASE_WARN_MS)
+        return;
+    list_for_each(n, &class->job->owners)
     {
         const struct owner *o = list_entry(n, struct owner, node);
-        list_for_each(m, &o->requests) if (list_entry(m, struct request, node)->class == c->class)
-        {
-            warn(c->class, o->id, out);
-            return;
-        }
+        list_for_each(m, &o->requests) if (list_entry(m, struct request, node)->class == class)
+            warn(class, o->id, out);
     }
 }
 

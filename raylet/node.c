@@ -613,8 +613,8 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->resources = config->custom;
     n->resources.total[0] = n->resources.available[0] = (int64_t)config->num_cpus * RESOURCE_UNIT;
     n->leases = lease_table_create(&n->resources);
-    if (node_is_private(n) && config->gcs_address != NULL)
-        lease_table_close(n->leases);
+    if (config->gcs_address != NULL)
+        (node_is_private(n) ? lease_table_close : lease_table_share)(n->leases);
     n->router = router_create(send_routed, n);
     n->channels = channel_table_create(
         (unsigned)(config->max_channels > 0 ? config->max_channels : NODE_MAX_CHANNELS));

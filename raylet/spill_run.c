@@ -258,15 +258,14 @@ void spill_run(struct node *n)
     if (!n->spill_due)
         return;
     n->spill_due = false;
-    if (n->peers == NULL || (!has_others(n) && !node_is_drivers(n)))
+    if (n->peers == NULL)
         return;
     look_at_self(n);
     for (bool more = lease_first_waiting(n->leases, &c); more;
          more = lease_next_waiting(n->leases, &c))
-        for (uint32_t left = c.count; left > 0; left -= k) {
+        for (uint32_t left = c.is_feasible && !has_others(n) ? 0 : c.count; left > 0; left -= k) {
             enum view_pick way = pick(n, c.need, c.n_need, left, &at, &k);
-            if (way == VIEW_NOWHERE && node_is_drivers(n))
-                lease_warn(n->leases, &c, &n->lease_actions);
+            lease_looked(&c, way != VIEW_NOWHERE, loop_now_ms(), &n->lease_actions);
             if (!is_elsewhere(way))
                 break;
             take(n, &c, at, k, when_of(way));

@@ -61,6 +61,7 @@ def test_what_no_node_can_ever_run_names_the_resource_and_the_largest_node(two):
     assert f"ray start --address=127.0.0.1:{two.port}" in wait["message"]
     ask(program, "hold 1 0 tpu=1")
     wait_until(lambda: "needs 1 tpu, which no node has" in ray(two, "why").stdout or None, 20 * slow(), "tpu")
+    wait_until(lambda: "hold waits for a node with 1 tpu, this one has none" in program.err or None, 20 * slow(), "warned")
     ask(program, "hold 1 0 a=1,b=1")
     wait_until(lambda: "no node has all of 1 CPU, 1 a, 1 b" in ray(two, "why").stdout or None, 20 * slow(), "a and b")
     leave(program)

@@ -395,19 +395,28 @@ START_TEST(what_is_put_back_comes_before_what_was_asked_for_later)
 }
 END_TEST
 
-/* Whatever it has: what wants nothing does not start there either. */
-START_TEST(a_closed_table_starts_nothing_and_gives_all_away)
+/* Whether a node could ever take what is first in line. */
+static void look(bool is_found)
 {
     struct lease_class c;
 
+    ck_assert(lease_first_waiting(t, &c));
+    lease_looked(&c, is_found, now, &out);
+}
+
+/* Whatever it has: what wants nothing does not start there either. */
+START_TEST(a_closed_table_starts_nothing_and_gives_all_away)
+{
     lease_table_close(t);
     request_set(A, 1, 2, "f", need_of(0, 0));
     ck_assert_str_eq(seen(), "");
     pass(5000);
     ck_assert_str_eq(seen(), "");
-    ck_assert(lease_first_waiting(t, &c));
-    lease_warn(t, &c, &out);
-    lease_warn(t, &c, &out); /* once a class */
+    look(false);
+    ck_assert_str_eq(seen(), "");
+    now += LEASE_WARN_MS;
+    look(false);
+    look(false); /* once a class */
     ck_assert_str_eq(seen(), "warn 10");
     ck_assert_str_eq(take(1, 4), "10/1 x1");
     lease_cancel(t, A, 1, now, &out);
@@ -642,6 +651,50 @@ START_TEST(texts_of_several_warnings_stay_good_side_by_side)
     ck_assert_ptr_nonnull(strstr(out.v[0].text, "task big waits for a node with 8 CPU"));
     ck_assert_ptr_nonnull(
         strstr(out.v[1].text, "task odd waits for a node with 0.0001 TPU, this one has none"));
+}
+END_TEST
+
+START_TEST(among_other_nodes_it_is_said_when_none_was_found_for_a_while)
+{
+    struct res_set eight = need_of(8, 0);
+
+    lease_table_share(t);
+    request_set(A, 1, 2, "big", eight);
+    look(false);
+    now += LEASE_WARN_MS - 1;
+    look(false);
+    look(true); /* one has come */
+    now += LEASE_WARN_MS;
+    look(false); /* and gone */
+    ck_assert_str_eq(seen(), "");
+    lease_cancel(t, A, 1, now, &out);
+    now += LEASE_WARN_MS;
+    lease_put_back(t, ASK(1, B, 2, 1, &eight, "big"), now, &out);
+    look(false); /* nothing of it waited meanwhile */
+    ck_assert_str_eq(seen(), "canceled 10/1 x2");
+    request_set(A, 3, 1, "big", eight); /* no new wait */
+    now += LEASE_WARN_MS;
+    look(false);
+    ck_assert_str_eq(seen(), "warn 11");
+    ck_assert_str_eq(
+        last_text,
+        "task big waits for a node with 8 CPU, this one has 2; it stays queued until one comes");
+    now += LEASE_WARN_MS;
+    look(false);
+    request_set(A, 4, 1, "big", eight);
+    ck_assert_str_eq(seen(), "");
+}
+END_TEST
+
+START_TEST(what_fits_here_is_never_said_to_fit_nowhere)
+{
+    lease_table_share(t);
+    have_two();
+    request(A, 2, 1, "f");
+    look(false);
+    now += LEASE_WARN_MS;
+    look(false);
+    ck_assert_str_eq(seen(), "");
 }
 END_TEST
 
@@ -1616,6 +1669,8 @@ int main(void)
     tcase_add_test(c, a_request_of_no_units_is_nothing);
     tcase_add_test(c, what_can_never_fit_stays_queued_with_one_warning_that_names_what_is_missing);
     tcase_add_test(c, texts_of_several_warnings_stay_good_side_by_side);
+    tcase_add_test(c, among_other_nodes_it_is_said_when_none_was_found_for_a_while);
+    tcase_add_test(c, what_fits_here_is_never_said_to_fit_nowhere);
     tcase_add_test(c, what_can_never_fit_revokes_nobody);
     tcase_add_test(c, owners_take_turns_however_much_one_of_them_asks_for);
     tcase_add_test(

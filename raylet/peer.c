@@ -723,15 +723,15 @@ static void flush(struct peer *p)
     if (p->state == PEER_IDLE && !p->is_waiting && p->address[0] != '\0'
         && (p->is_kept || link_session_backlog(p->session) > 0))
         dial(p);
-    if (p->state != PEER_ATTACHED || !rpc_stream_has_room(p->stream))
-        return;
-    int n = link_session_gather(p->session, pieces, p->ack_is_due);
-    p->ack_is_due = false;
-    if (n == 0)
-        return;
-    rpc_stream_write(p->stream, pieces, n);
-    list_remove(&p->owing);
-    p->active_ms = loop_now_ms();
+    while (p->state == PEER_ATTACHED && rpc_stream_has_room(p->stream)) {
+        int n = link_session_gather(p->session, pieces, p->ack_is_due);
+        p->ack_is_due = false;
+        if (n == 0)
+            return;
+        rpc_stream_write(p->stream, pieces, n);
+        list_remove(&p->owing);
+        p->active_ms = loop_now_ms();
+    }
 }
 
 void peers_flush(struct peers *ps)

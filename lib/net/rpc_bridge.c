@@ -48,31 +48,36 @@ static void on_log(gpr_log_func_args *args)
         log_debug("grpc", "said", "msg=\"%.200s\"", args->message);
 }
 
+/* On any thread. */
+static void hand_over(struct rpc_bridge *b, struct rpc_tag *tag, bool ok)
+{
+    const uint64_t one = 1;
+    struct rpc_tag *top = atomic_load_explicit(&b->completed, memory_order_relaxed);
+
+    ASSERT(atomic_load_explicit(&tag->is_started, memory_order_acquire));
+    tag->ok = ok;
+    do
+        tag->next = top;
+    while (!atomic_compare_exchange_weak_explicit(&b->completed,
+                                                  &top,
+                                                  tag,
+                                                  memory_order_release,
+                                                  memory_order_relaxed));
+    if (top == NULL && write(b->bell, &one, sizeof one) < 0)
+        ASSERT(errno == EAGAIN); /* it rings already */
+}
+
 static void *wait_for_completions(void *arg)
 {
     struct rpc_bridge *b = arg;
-    const uint64_t one = 1;
 
     for (;;) {
         grpc_event e =
             grpc.completion_queue_next(b->queue, grpc.inf_future(GPR_CLOCK_MONOTONIC), NULL);
         if (e.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
-        if (e.type != GRPC_OP_COMPLETE)
-            continue;
-        struct rpc_tag *tag = e.tag;
-        struct rpc_tag *top = atomic_load_explicit(&b->completed, memory_order_relaxed);
-        ASSERT(atomic_load_explicit(&tag->is_started, memory_order_acquire));
-        tag->ok = e.success != 0;
-        do
-            tag->next = top;
-        while (!atomic_compare_exchange_weak_explicit(&b->completed,
-                                                      &top,
-                                                      tag,
-                                                      memory_order_release,
-                                                      memory_order_relaxed));
-        if (top == NULL && write(b->bell, &one, sizeof one) < 0)
-            ASSERT(errno == EAGAIN); /* it rings already */
+        if (e.type == GRPC_OP_COMPLETE)
+            hand_over(b, e.tag, e.success != 0);
     }
 }
 
@@ -196,6 +201,28 @@ void rpc_start(grpc_call *call, const grpc_op *ops, size_t n, struct rpc_tag *ta
     grpc_call_error rc = grpc.call_start_batch(call, ops, n, rpc_tag_start(tag, done), NULL);
 
     ASSERT(rc == GRPC_CALL_OK);
+}
+
+bool rpc_start_now(struct rpc_bridge *b,
+                   grpc_call *call,
+                   const grpc_op *ops,
+                   size_t n,
+                   struct rpc_tag *tag,
+                   rpc_tag_f done)
+{
+    void *ended;
+    int ok;
+
+    grpc.cache_init(b->queue); /* it keeps the first that ends on this thread */
+    rpc_start(call, ops, n, tag, done);
+    if (grpc.cache_flush(b->queue, &ended, &ok) == 0)
+        return false;
+    if (ended != tag || ok == 0) {
+        hand_over(b, ended, ok != 0);
+        return false;
+    }
+    atomic_store_explicit(&tag->is_started, false, memory_order_relaxed);
+    return true;
 }
 
 /* --- codes --- */

@@ -23,6 +23,8 @@
     X(byte_buffer_reader_destroy, grpc_byte_buffer_reader_destroy)                                 \
     X(byte_buffer_reader_init, grpc_byte_buffer_reader_init)                                       \
     X(byte_buffer_reader_next, grpc_byte_buffer_reader_next)                                       \
+    X(cache_flush, grpc_completion_queue_thread_local_cache_flush)                                 \
+    X(cache_init, grpc_completion_queue_thread_local_cache_init)                                   \
     X(call_cancel, grpc_call_cancel)                                                               \
     X(call_details_destroy, grpc_call_details_destroy)                                             \
     X(call_details_init, grpc_call_details_init)                                                   \

@@ -224,9 +224,8 @@ void rpc_stream_write(struct rpc_stream *s, const struct iovec *pieces, int n)
     memset(&op, 0, sizeof op);
     op.op = GRPC_OP_SEND_MESSAGE;
     op.data.send_message.send_message = message;
-    s->is_writing = true;
-    s->n_out++;
-    rpc_start(s->call, &op, 1, &s->sent, on_sent);
+    s->is_writing = !rpc_start_now(s->bridge, s->call, &op, 1, &s->sent, on_sent);
+    s->n_out += s->is_writing;
     grpc.byte_buffer_destroy(message);
 }
 

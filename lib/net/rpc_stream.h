@@ -21,7 +21,7 @@ struct rpc_stream;
 struct rpc_stream_ops {
     /* bytes are good until it returns; the next message is read only then. */
     void (*on_message)(void *arg, const uint8_t *bytes, size_t size);
-    void (*on_room)(void *arg); /* the message is written: rpc_stream_has_room again */
+    void (*on_room)(void *arg); /* the message is written for which there was no room left */
     /* The last call: the other end closed it for this reason (ERR_NONE: without one), or it broke
      * (ERR_AWAY ...). It is still to be closed. */
     void (*on_end)(void *arg, const struct err *why);
@@ -45,7 +45,7 @@ struct rpc_stream *rpc_stream_dial(const struct rpc_dial *config,
 void rpc_stream_use(struct rpc_stream *s, const struct rpc_stream_ops *ops, void *arg);
 /* The address of the other end, as gRPC writes it; "?" if it is not known. */
 void rpc_stream_peer(const struct rpc_stream *s, char *out, size_t size);
-/* One message is under way at a time. */
+/* One message is under way at a time; mostly it is written at once, and there is room again. */
 bool rpc_stream_has_room(const struct rpc_stream *s);
 /* One message, of these pieces; copied. Only with room. */
 void rpc_stream_write(struct rpc_stream *s, const struct iovec *pieces, int n);

@@ -57,22 +57,32 @@ static void on_message(void *arg,
         peers_send(from, FRAME_CALLS, h, body, size);
 }
 
-static void raw_on_message(void *arg, const uint8_t *bytes, size_t size)
+/* As many messages of n_left as there is room for; the last one is marked. */
+static void write_raw(void *arg)
 {
-    const struct iovec piece = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = ON_WIRE};
+    static uint8_t bytes[LINK_SESSION_BATCH_MAX];
+    struct iovec piece = {.iov_base = bytes, .iov_len = sizeof bytes / ON_WIRE * ON_WIRE};
 
     (void)arg;
-    if (size < ON_WIRE || bytes[0] == 0)
-        return;
-    if (end.other != NULL)
-        end.n_back++;
-    else if (rpc_stream_has_room(end.stream))
+    while (end.n_left > 0 && rpc_stream_has_room(end.stream)) {
+        if (end.n_left * ON_WIRE < piece.iov_len)
+            piece.iov_len = end.n_left * ON_WIRE;
+        end.n_left -= piece.iov_len / ON_WIRE;
+        bytes[0] = end.n_left == 0;
         rpc_stream_write(end.stream, &piece, 1);
+    }
 }
 
-static void raw_on_room(void *arg)
+static void raw_on_message(void *arg, const uint8_t *bytes, size_t size)
 {
-    (void)arg; /* the turn's end looks for it */
+    if (size < ON_WIRE || bytes[0] == 0)
+        return;
+    if (end.other != NULL) {
+        end.n_back++;
+        return;
+    }
+    end.n_left = 1;
+    write_raw(arg);
 }
 
 static void raw_on_end(void *arg, const struct err *why)
@@ -83,7 +93,7 @@ static void raw_on_end(void *arg, const struct err *why)
     _exit(1);
 }
 
-static const struct rpc_stream_ops raw_ops = {raw_on_message, raw_on_room, raw_on_end};
+static const struct rpc_stream_ops raw_ops = {raw_on_message, write_raw, raw_on_end};
 
 static void on_accept(void *arg, struct rpc_stream *stream)
 {
@@ -151,9 +161,11 @@ static void send_one(uint8_t type)
 static void send_some(void *arg)
 {
     (void)arg;
-    for (int i = 0; i < 4096 && end.n_left > 0 && peer_has_room(end.other); i++)
-        send_one(--end.n_left > 0 ? 0 : LAST);
-    peers_flush(end.peers);
+    do {
+        for (int i = 0; i < 4096 && end.n_left > 0 && peer_has_room(end.other); i++)
+            send_one(--end.n_left > 0 ? 0 : LAST);
+        peers_flush(end.peers);
+    } while (end.n_left > 0 && peer_has_room(end.other));
     if (end.n_back > 0)
         loop_stop(end.loop);
 }
@@ -168,19 +180,9 @@ static void ping(void *arg)
 
 static void send_some_raw(void *arg)
 {
-    static uint8_t bytes[LINK_SESSION_BATCH_MAX];
-    struct iovec piece = {.iov_base = bytes, .iov_len = sizeof bytes / ON_WIRE * ON_WIRE};
-
-    (void)arg;
     if (end.n_back > 0)
         loop_stop(end.loop);
-    if (end.n_left == 0 || !rpc_stream_has_room(end.stream))
-        return;
-    if (end.n_left * ON_WIRE < piece.iov_len)
-        piece.iov_len = end.n_left * ON_WIRE;
-    end.n_left -= piece.iov_len / ON_WIRE;
-    bytes[0] = end.n_left == 0;
-    rpc_stream_write(end.stream, &piece, 1);
+    write_raw(arg);
 }
 
 static double per_s(loop_f turn, size_t n)

@@ -23,6 +23,7 @@
 #define HELD      128 /* for the moment: it has refused what it should have taken */
 #define NONE      255 /* it is draining; as a key: has too little */
 #define TOP_SHARE 5   /* the dice choose among one in so many nodes */
+#define BLOCK     128 /* keys that are counted at once: as many as a byte can count */
 
 _Static_assert(sizeof((struct node_view_resource){0}.name) == RESOURCE_NAME_MAX, "names");
 
@@ -51,7 +52,7 @@ struct cluster_view {
     uint64_t random;
     struct row *rows;
     uint8_t *rank; /* by row */
-    uint8_t *keys; /* by cell, of one pick */
+    uint8_t *keys; /* by cell, of one pick; then NONE up to a whole block */
     unsigned n_rows, room;
     uint64_t next_due_ms; /* the first of the rows' */
     struct column **columns, **buckets;
@@ -67,6 +68,7 @@ struct cluster_view *cluster_view_create(uint32_t self, uint64_t seed)
     v->next_due_ms = UINT64_MAX;
     v->n_buckets = 64;
     v->buckets = xcalloc(v->n_buckets, sizeof(struct column *));
+    v->keys = xcalloc(1, BLOCK);
     return v;
 }
 
@@ -272,7 +274,7 @@ static uint32_t insert_row(struct cluster_view *v, uint32_t number)
         v->room = 2 * v->room + 16;
         v->rows = xrealloc(v->rows, v->room * sizeof *v->rows);
         v->rank = xrealloc(v->rank, v->room);
-        v->keys = xrealloc(v->keys, v->room);
+        v->keys = xrealloc(v->keys, v->room + BLOCK);
     }
     renumber(v, i, 1);
     memmove(v->rows + i + 1, v->rows + i, (v->n_rows - i) * sizeof *v->rows);
@@ -548,6 +550,7 @@ static unsigned make_keys(const struct cluster_view *v, const struct wanted *w, 
               w->column[k],
               of_total ? w->column[k]->total : w->column[k]->available,
               w->units[k]);
+    memset(v->keys + n, NONE, BLOCK);
     return n;
 }
 
@@ -564,32 +567,40 @@ static unsigned cell_of(const struct wanted *w, unsigned n, uint32_t row)
     return row < n ? row : n;
 }
 
-static unsigned count_below(const uint8_t *keys, unsigned n, unsigned key)
+/* How many of a block are below this key. */
+static unsigned count_block(const uint8_t *keys, uint8_t key)
 {
-    unsigned n_below = 0;
+    uint8_t n_below = 0;
 
-    for (unsigned i = 0; i < n; i++)
+    for (int i = 0; i < BLOCK; i++)
         n_below += keys[i] < key;
     return n_below;
 }
 
-/* Of the cells with this key the k-th; there is one. */
-static unsigned kth(const uint8_t *keys, unsigned n, uint8_t key, unsigned k)
+/* Of these keys and what is behind them up to a whole block. */
+static unsigned count_below(const uint8_t *keys, unsigned n, uint8_t key)
 {
-    unsigned i = 0;
+    unsigned n_below = 0;
 
-    while (i + 64 <= n) {
-        unsigned n_equal = 0;
-        for (unsigned j = 0; j < 64; j++)
-            n_equal += keys[i + j] == key;
-        if (n_equal > k)
+    for (unsigned i = 0; i < n; i += BLOCK)
+        n_below += count_block(keys + i, key);
+    return n_below;
+}
+
+/* Of the cells with this key the k-th; there is one. */
+static unsigned kth(const uint8_t *keys, uint8_t key, unsigned k)
+{
+    unsigned i = 0, n_here;
+
+    for (;; i += BLOCK) {
+        n_here = count_block(keys + i, (uint8_t)(key + 1)) - count_block(keys + i, key);
+        if (n_here > k)
             break;
-        k -= n_equal;
-        i += 64;
+        k -= n_here;
     }
-    for (;; i++)
-        if (keys[i] == key && k-- == 0)
-            return i;
+    while (keys[i] != key || k-- > 0)
+        i++;
+    return i;
 }
 
 /* One of the best few by key, then by row; the best key is best, and all are below end. */
@@ -602,12 +613,12 @@ static unsigned throw_dice(struct cluster_view *v, unsigned n, uint8_t best, uin
     unsigned k = top > 1 ? (unsigned)below(v, top) : 0, low = best, high = end - 1;
     while (low < high) { /* the least key that more than k are not above */
         unsigned mid = (low + high) / 2;
-        if (count_below(v->keys, n, mid + 1) > k)
+        if (count_below(v->keys, n, (uint8_t)(mid + 1)) > k)
             high = mid;
         else
             low = mid + 1;
     }
-    return kth(v->keys, n, (uint8_t)low, k - count_below(v->keys, n, low));
+    return kth(v->keys, (uint8_t)low, k - count_below(v->keys, n, (uint8_t)low));
 }
 
 /* This row if it could ever take it; else of those that could the one with the fewest that wait, of

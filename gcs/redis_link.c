@@ -40,9 +40,7 @@ struct redis_link {
 
 int redis_address_parse(const char *text, struct redis_address *out, struct err *err)
 {
-    struct redis_address a = {.port = 0};
-    const char *colon = strrchr(text, ':');
-    char *end;
+    struct redis_address a = {.path = ""};
 
     if (text[0] == '/' || text[0] == '.') {
         if (strlen(text) >= sizeof a.path)
@@ -55,16 +53,8 @@ int redis_address_parse(const char *text, struct redis_address *out, struct err 
         *out = a;
         return 0;
     }
-    unsigned long port = colon != NULL ? strtoul(colon + 1, &end, 10) : 0;
-    if (colon == NULL || colon == text || (size_t)(colon - text) >= sizeof a.host || port == 0
-        || port > 65535 || *end != '\0')
-        return err_set(err,
-                       ERR_INVALID,
-                       "Redis's address must be HOST:PORT or the path of a socket, not \"%.200s\"",
-                       text);
-    bool in_brackets = text[0] == '[' && colon[-1] == ']'; /* IPv6 */
-    memcpy(a.host, text + in_brackets, (size_t)(colon - text) - 2 * in_brackets);
-    a.port = (uint16_t)port;
+    if (host_port_parse(text, 0, &a.at, err) != 0)
+        return err_prefix(err, "Redis's address, if it is not the path of a socket");
     *out = a;
     return 0;
 }
@@ -127,19 +117,19 @@ static int open_socket(struct redis_link *l)
 
     if (l->address.path[0] != '\0') {
         memcpy(un->sun_path, l->address.path, sizeof un->sun_path);
-    } else if (inet_pton(AF_INET, l->address.host, &in->sin_addr) == 1) {
+    } else if (inet_pton(AF_INET, l->address.at.host, &in->sin_addr) == 1) {
         in->sin_family = AF_INET;
-        in->sin_port = htons(l->address.port);
+        in->sin_port = htons(l->address.at.port);
         size = sizeof *in;
-    } else if (inet_pton(AF_INET6, l->address.host, &in6->sin6_addr) == 1) {
+    } else if (inet_pton(AF_INET6, l->address.at.host, &in6->sin6_addr) == 1) {
         in6->sin6_family = AF_INET6;
-        in6->sin6_port = htons(l->address.port);
+        in6->sin6_port = htons(l->address.at.port);
         size = sizeof *in6;
     } else {
         return err_set(&l->err,
                        ERR_INVALID,
                        "\"%s\" is not an IP address; name Redis's host by its address",
-                       l->address.host);
+                       l->address.at.host);
     }
     l->fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (l->fd < 0)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/base/host_port.h"
 #include "lib/net/loop.h"
 
 struct redis_link;
@@ -17,8 +18,7 @@ struct redisReply;
 /* A path (it begins with '/') or host:port. */
 struct redis_address {
     char path[108]; /* "" if host and port */
-    char host[256];
-    uint16_t port;
+    struct host_port at;
 };
 
 /* One for each command, in order; the reply is the link's. */

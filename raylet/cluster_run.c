@@ -17,6 +17,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/auth_token.h"
+#include "lib/base/host_port.h"
 #include "lib/base/log.h"
 #include "lib/net/rpc_bridge.h"
 #include "lib/net/rpc_client.h"
@@ -36,6 +37,7 @@ struct cluster_run {
     struct auth_token token;
     struct rpc_bridge *bridge;
     struct rpc_server *server;
+    struct host_port gcs_at;
     char gcs[320], ip[64]; /* as rpc_client has it; of this machine */
     struct loop_timer *wait, *leave, *fence;
     uint32_t fenced_by;      /* node number of who said first that this one is dead */
@@ -398,33 +400,25 @@ static void on_refused(void *arg, const struct err *err)
     node_end(n, n->number > 0 ? NODE_STATUS_DEAD : NODE_STATUS_FAILED, why.text);
 }
 
-/* HOST:PORT, also [HOST]:PORT, taken apart. */
-static int split(const char *address, char host[256], char port[8], struct err *err)
+/* As getaddrinfo. */
+static int look_up(const struct host_port *at, int socktype, struct addrinfo **list)
 {
-    const char *colon = strrchr(address, ':');
-    size_t n = colon != NULL ? (size_t)(colon - address) : 0;
-    bool is_bracketed = n > 2 && address[0] == '[' && address[n - 1] == ']';
-    char *end = NULL;
-    long number = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
+    const struct addrinfo hints = {.ai_socktype = socktype, .ai_flags = AI_NUMERICSERV};
+    char port[8];
 
-    if (n == 0 || n >= 256 || number < 1 || number > 65535 || *end != '\0'
-        || (!is_bracketed && memchr(address, ':', n) != NULL))
-        return err_set(err, ERR_INVALID, "--gcs-address must be HOST:PORT, not %.200s", address);
-    snprintf(host, 256, "%.*s", (int)(n - 2 * is_bracketed), address + is_bracketed);
-    snprintf(port, 8, "%ld", number);
-    return 0;
+    *list = NULL;
+    snprintf(port, sizeof port, "%d", at->port);
+    return getaddrinfo(at->host, port, &hints, list);
 }
 
 /* What is at that address: why nobody has answered. */
-static void look_for_gcs(const char *address, char *out, size_t size)
+static void look_for_gcs(const struct host_port *at, char *out, size_t size)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     const struct timeval limit = {.tv_sec = 1};
-    struct addrinfo *list = NULL;
-    char host[256], port[8];
+    struct addrinfo *list;
 
-    int rc = split(address, host, port, NULL) == 0 ? getaddrinfo(host, port, &hints, &list) : 0;
-    if (rc != 0 || list == NULL) {
+    int rc = look_up(at, SOCK_STREAM, &list);
+    if (rc != 0) {
         snprintf(out, size, "its name is not found (%s)", gai_strerror(rc));
         return;
     }
@@ -454,7 +448,7 @@ static void on_wait(void *arg)
     log_warn("cluster", "waits_for_gcs", "address=%s", at);
     if (!c->has_said_wait) { /* it may take a second; nobody could do anything meanwhile */
         c->has_said_wait = true;
-        look_for_gcs(at, found, sizeof found);
+        look_for_gcs(&c->gcs_at, found, sizeof found);
         fprintf(stderr, "raylet: waits for the GCS at %s: %s\n", at, found);
     }
     loop_timer_again(c->wait, WAIT_MS);
@@ -468,7 +462,7 @@ static void on_late(void *arg)
     char found[160];
     struct err err;
 
-    look_for_gcs(n->config.gcs_address, found, sizeof found);
+    look_for_gcs(&c->gcs_at, found, sizeof found);
     err_set(&err,
             ERR_AWAY,
             "no GCS has answered at %.100s for %d ms: %s",
@@ -509,15 +503,14 @@ void cluster_run_leave(struct node *n)
 }
 
 /* The address of this machine on the way to that one. */
-static int find_own_ip(const char *host, const char *port, char *ip, size_t size, struct err *err)
+static int find_own_ip(const struct host_port *at, char *ip, size_t size, struct err *err)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICSERV};
-    struct addrinfo *list = NULL;
+    struct addrinfo *list;
     struct sockaddr_storage own;
     socklen_t len = sizeof own;
     bool found = false;
 
-    int rc = getaddrinfo(host, port, &hints, &list);
+    int rc = look_up(at, SOCK_DGRAM, &list);
     for (const struct addrinfo *a = list; rc == 0 && a != NULL && !found; a = a->ai_next) {
         int fd = socket(a->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         len = sizeof own;
@@ -540,32 +533,28 @@ static int find_own_ip(const char *host, const char *port, char *ip, size_t size
         return 0;
     return err_set(err,
                    ERR_NOT_FOUND,
-                   "no way to the GCS at %.200s:%s is known (%s): correct --gcs-address, or give "
+                   "no way to the GCS at %.200s:%d is known (%s): correct --gcs-address, or give "
                    "--node-ip-address",
-                   host,
-                   port,
+                   at->host,
+                   at->port,
                    rc != 0 ? gai_strerror(rc) : "no route");
 }
 
-static int find_addresses(struct cluster_run *c, char listen[100], struct err *err)
+static int find_addresses(struct cluster_run *c, char listen[HOST_PORT_TEXT], struct err *err)
 {
     const struct node_config *k = &c->node->config;
-    char host[256], port[8];
     struct in6_addr a;
 
-    if (split(k->gcs_address, host, port, err) != 0)
-        return -1;
+    if (host_port_parse(k->gcs_address, 0, &c->gcs_at, err) != 0)
+        return err_prefix(err, "--gcs-address");
     if (k->node_ip != NULL)
         snprintf(c->ip, sizeof c->ip, "%s", k->node_ip);
-    else if (find_own_ip(host, port, c->ip, sizeof c->ip, err) != 0)
+    else if (find_own_ip(&c->gcs_at, c->ip, sizeof c->ip, err) != 0)
         return -1;
-    rpc_target(host, (int)strtol(port, NULL, 10), c->gcs, sizeof c->gcs);
-    if (inet_pton(AF_INET6, c->ip, &a) == 1)
-        snprintf(listen, 100, "[%s]:%d", c->ip, k->node_port);
-    else if (inet_pton(AF_INET, c->ip, &a) == 1)
-        snprintf(listen, 100, "%s:%d", c->ip, k->node_port);
-    else
+    if (inet_pton(AF_INET6, c->ip, &a) != 1 && inet_pton(AF_INET, c->ip, &a) != 1)
         return err_set(err, ERR_INVALID, "--node-ip-address must be an address, not %.60s", c->ip);
+    rpc_target(c->gcs_at.host, c->gcs_at.port, c->gcs, sizeof c->gcs);
+    host_port_print(c->ip, k->node_port, listen, HOST_PORT_TEXT);
     return 0;
 }
 
@@ -608,7 +597,7 @@ static const struct rpc_method methods[] = {
 int cluster_run_open(struct node *n, struct err *err)
 {
     struct cluster_run *c = xcalloc(1, sizeof *c);
-    char listen[100];
+    char listen[HOST_PORT_TEXT];
 
     c->magic = CLUSTER_RUN_MAGIC;
     c->node = n;

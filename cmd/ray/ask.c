@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cmd/ray/ask.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/alloc.h"
+#include "lib/base/host_port.h"
 #include "lib/net/loop.h"
 #include "lib/net/rpc_client.h"
 #include "raylet/node_file.h"
@@ -61,21 +61,11 @@ static int find_local(const struct config *c,
 /* As gRPC names it. */
 static int target_of(const char *address, char *out, size_t size, struct err *err)
 {
-    const char *colon = strrchr(address, ':');
-    char host[256], *end;
-    struct in_addr a;
-    long port = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
+    struct host_port at;
 
-    if (colon == NULL || colon == address || strchr(address, '/') != NULL
-        || (size_t)(colon - address) >= sizeof host || colon[1] < '0' || colon[1] > '9'
-        || *end != '\0' || port < 1 || port > 65535)
-        return err_set(err,
-                       ERR_INVALID,
-                       "a cluster's address is HOST:PORT, as `ray start --head` printed it, not "
-                       "%.100s",
-                       address);
-    snprintf(host, sizeof host, "%.*s", (int)(colon - address), address);
-    snprintf(out, size, "%s%s", inet_pton(AF_INET, host, &a) == 1 ? "ipv4:" : "dns:///", address);
+    if (host_port_parse(address, 0, &at, err) != 0)
+        return err_prefix(err, "the cluster's address, as `ray start --head` printed it");
+    rpc_target(at.host, at.port, out, size);
     return 0;
 }
 

@@ -20,6 +20,7 @@
 #include "gcs/query_codec.h"
 #include "lib/base/auth_token.h"
 #include "lib/base/clock.h"
+#include "lib/base/host_port.h"
 
 #define HEAD_MS        2000
 #define CONNECT_MS     1000
@@ -105,11 +106,11 @@ static void look_at_redis(const struct config *c)
 static void look_at_port(const struct config *c, const char *own)
 {
     int port = (int)config_number(c, CONFIG_PORT, 6379);
-    const char *colon = strrchr(own, ':');
+    struct host_port at;
     char *who = NULL, what[80];
     size_t size;
 
-    if (colon != NULL && strtol(colon + 1, NULL, 10) == port) {
+    if (host_port_parse(own, 0, &at, NULL) == 0 && at.port == port) {
         printf("port %-13dof the cluster %s\n", port, own);
         return;
     }

@@ -14,9 +14,11 @@
 
 #include "cmd/ray/start.h"
 #include "lib/base/flags.h"
+#include "lib/base/host_port.h"
 
 #define RESOURCE_UNIT 10000
 #define NO_DASHBOARD  "this release has no dashboard: leave it out"
+#define REDIS_PORT    6379
 #define ONE_PORT      "workers have no ports of their own: leave it out"
 #define LATER         "this release does not have it: leave it out"
 #define OWN_LOGS      "daemons log into files of the session folder: leave it out"
@@ -90,19 +92,6 @@ static const struct flags *flags_of(struct start_options *o)
 
 /* --- addresses --- */
 
-/* HOST:PORT. */
-static bool is_address(const char *text)
-{
-    const char *colon = strrchr(text, ':');
-    char *end;
-
-    if (colon == NULL || colon == text || strchr(text, '/') != NULL || strlen(text) > 280
-        || memchr(text, ':', (size_t)(colon - text)) != NULL)
-        return false;
-    long port = strtol(colon + 1, &end, 10);
-    return colon[1] >= '0' && colon[1] <= '9' && *end == '\0' && port > 0 && port < 65536;
-}
-
 /* The address that packets to the world outside would have; nothing is sent. */
 static void find_own_ip(char *out, size_t size)
 {
@@ -160,7 +149,9 @@ static int set_redis(struct start_options *o, const struct flags *f)
     const char *text = config_text(&o->config, CONFIG_REDIS_ADDRESS);
     const struct addrinfo wanted = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found;
-    char host[300], ip[64];
+    struct host_port at;
+    struct err err;
+    int rc;
 
     if (text[0] == '\0')
         return FLAGS_GO_ON;
@@ -168,21 +159,21 @@ static int set_redis(struct start_options *o, const struct flags *f)
         memcpy(o->redis_address, text, strlen(text) + 1);
         return FLAGS_GO_ON;
     }
-    if (!is_address(text))
+    if (host_port_parse(text, REDIS_PORT, &at, &err) != 0)
         return flags_refuse(f,
-                            "--redis-address must be HOST:PORT, or the path of its socket that "
-                            "begins with /, not %.60s",
-                            text);
-    snprintf(host, sizeof host, "%.*s", (int)(strrchr(text, ':') - text), text);
-    int rc = getaddrinfo(host, NULL, &wanted, &found);
-    if (rc != 0)
-        return flags_refuse(f, "--redis-address: %.60s: %s", host, gai_strerror(rc));
-    inet_ntop(AF_INET,
-              &((const struct sockaddr_in *)(const void *)found->ai_addr)->sin_addr,
-              ip,
-              sizeof ip);
-    freeaddrinfo(found);
-    snprintf(o->redis_address, sizeof o->redis_address, "%s%s", ip, strrchr(text, ':'));
+                            "--redis-address: %s; the path of its socket begins with /",
+                            err.text);
+    if (strchr(at.host, ':') == NULL) { /* an IPv4 address or a name */
+        rc = getaddrinfo(at.host, NULL, &wanted, &found);
+        if (rc != 0)
+            return flags_refuse(f, "--redis-address: %.60s: %s", at.host, gai_strerror(rc));
+        inet_ntop(AF_INET,
+                  &((const struct sockaddr_in *)(const void *)found->ai_addr)->sin_addr,
+                  at.host,
+                  sizeof at.host);
+        freeaddrinfo(found);
+    }
+    host_port_print(at.host, at.port, o->redis_address, sizeof o->redis_address);
     return FLAGS_GO_ON;
 }
 
@@ -329,16 +320,18 @@ static int check_join(const struct start_options *o, const struct flags *f)
                                                   CONFIG_REDIS_USERNAME,
                                                   CONFIG_REDIS_PASSWORD};
     const char *address = config_text(&o->config, CONFIG_ADDRESS);
+    struct host_port at;
+    struct err err;
 
     if (!has_flag(o, CONFIG_ADDRESS))
         return flags_refuse(f,
                             "say --head to start a cluster here, or --address=HOST:PORT to join "
                             "the one whose head is there");
-    if (!is_address(address))
+    if (host_port_parse(address, 0, &at, &err) != 0)
         return flags_refuse(f,
-                            "--address must be HOST:PORT as the head printed it, with port 6379 if "
-                            "it was not told otherwise, not %.60s",
-                            address);
+                            "--address, as the head printed it, with port 6379 if it was not told "
+                            "otherwise: %s",
+                            err.text);
     for (size_t i = 0; i < sizeof of_head / sizeof of_head[0]; i++)
         if (has_flag(o, of_head[i]))
             return flags_refuse(f,

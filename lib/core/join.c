@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "lib/base/host_port.h"
 #include "lib/core/cluster.h"
 
 #define SOCKET    "sockets/raylet"
@@ -123,22 +124,23 @@ static int newest_first(const struct dirent **a, const struct dirent **b)
 }
 
 /* At the head localhost is the cluster's, too. */
-static bool is_same_gcs(const char *asked, const char *gcs, bool is_head)
+static bool is_same_gcs(const struct host_port *asked, const char *gcs, bool is_head)
 {
-    static const char *const here[] = {"localhost:", "127.0.0.1:", "[::1]:"};
-    const char *port = strrchr(gcs, ':');
+    static const char *const here[] = {"localhost", "127.0.0.1", "::1"};
+    struct host_port at;
 
-    for (size_t i = 0; is_head && port != NULL && i < sizeof here / sizeof here[0]; i++)
-        if (strncmp(asked, here[i], strlen(here[i])) == 0
-            && strcmp(asked + strlen(here[i]), port + 1) == 0)
+    if (host_port_parse(gcs, 0, &at, NULL) != 0)
+        return false;
+    for (size_t i = 0; is_head && i < sizeof here / sizeof here[0]; i++)
+        if (asked->port == at.port && strcmp(asked->host, here[i]) == 0)
             return true;
-    return strcmp(asked, gcs) == 0;
+    return host_port_eq(asked, &at);
 }
 
 /* Which sessions will do: any that takes programs; nodes of a cluster; those of this cluster. */
 struct wanted {
     bool is_node;
-    const char *gcs; /* NULL: any */
+    const struct host_port *gcs; /* NULL: any */
 };
 
 static bool takes_programs(int session_fd, const struct wanted *w)
@@ -203,25 +205,11 @@ static int join_newest(const char *temp, const struct wanted *w, int *link_fd, s
         n == 1 ? "" : "s");
 }
 
-/* Of a cluster, [HOST]:PORT too. */
-static bool is_host_port(const char *text)
-{
-    const char *colon = strrchr(text, ':');
-    size_t n = colon != NULL ? (size_t)(colon - text) : 0;
-    char *end = NULL;
-
-    if (n == 0 || n > 250 || colon[1] < '0' || colon[1] > '9')
-        return false;
-    long port = strtol(colon + 1, &end, 10);
-    bool is_bracketed = n > 2 && text[0] == '[' && colon[-1] == ']';
-    return *end == '\0' && port > 0 && port < 65536
-           && (is_bracketed || memchr(text, ':', n) == NULL);
-}
-
 int cluster_join(const char *address, const char *temp_dir, int *link_fd, struct err *err)
 {
     const char *temp = temp_dir != NULL ? temp_dir : getenv("RAY_TMPDIR");
     struct wanted w = {.is_node = address == NULL};
+    struct host_port at;
 
     if (temp == NULL || temp[0] == '\0')
         temp = "/tmp/ray";
@@ -232,15 +220,13 @@ int cluster_join(const char *address, const char *temp_dir, int *link_fd, struct
                        address);
     if (address != NULL && strchr(address, '/') != NULL)
         return join_path(address, link_fd, err);
-    bool is_named = address != NULL && strcmp(address, "auto") != 0;
-    if (is_named && !is_host_port(address))
-        return err_set(err,
-                       ERR_INVALID,
-                       "the address must be HOST:PORT as `ray start` prints it, \"auto\", or a "
-                       "session's folder, not %.200s",
-                       address);
-    if (is_named)
-        w = (struct wanted){.is_node = true, .gcs = address};
+    if (address != NULL && strcmp(address, "auto") != 0) {
+        if (host_port_parse(address, 0, &at, err) != 0)
+            return err_prefix(err,
+                              "the address is as `ray start` prints it, \"auto\", or a session's "
+                              "folder");
+        w = (struct wanted){.is_node = true, .gcs = &at};
+    }
     return join_newest(temp, &w, link_fd, err);
 }
 

@@ -728,6 +728,8 @@ def test_a_part_that_fails_is_named_with_its_last_words(nodes):
     (["--head", "--redis-password=x"], ["--redis-address"]),
     (["--head", "--redis-address=./socket"], ["HOST:PORT", "begins with /"]),
     (["--head", "--redis-address=name.invalid:6379"], ["name.invalid"]),
+    (["--head", "--redis-address=name.invalid"], ["name.invalid:"]),
+    (["--head", "--redis-address=::1:6379"], ["HOST:PORT", "brackets"]),
     (["--head", "--num-cpu=2"], ["did you mean --num-cpus?"]),
     (["--head", "--num-cpus=-1"], ["--num-cpus must be", "not -1"]),
     (["--head", "--num-cpus"], ["--num-cpus needs a value"]),

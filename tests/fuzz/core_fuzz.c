@@ -12,9 +12,9 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/clock.h"
-#include "lib/core/cluster.h"
 #include "lib/core/core_private.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/played_raylet.h"
 
 #define PEERS_MAX 6
 #define REFS_MAX  16
@@ -29,53 +29,6 @@ static uint64_t ticket; /* last one asked for */
 static struct unique_id ids[PEERS_MAX];
 static uint64_t refs[REFS_MAX];
 static unsigned n_refs;
-
-/* --- the raylet, in place of lib/core/cluster.c --- */
-
-static void welcome(struct unix_link *l)
-{
-    static const char strings[] = "/nowhere\0head\0/nowhere/log";
-    uint8_t body[sizeof(struct wire_welcome) + sizeof strings];
-    struct wire_welcome w = {.protocol = WIRE_PROTOCOL, .job = 1, .process = 1, .n_cpus = 2};
-
-    memcpy(body, &w, sizeof w);
-    memcpy(body + sizeof w, strings, sizeof strings);
-    ASSERT(unix_link_send(l, FRAME_CONTROL, WIRE_WELCOME, 0, body, sizeof body) == 0);
-    ASSERT(unix_link_flush(l, NULL) == 1);
-}
-
-int cluster_start(const struct core_config *config,
-                  const char *gcs,
-                  int *timeout_ms,
-                  int *pidfd,
-                  int *link_fd,
-                  struct err *err)
-{
-    int fds[2];
-
-    (void)config;
-    (void)gcs;
-    (void)timeout_ms;
-    (void)err;
-    ASSERT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
-    far[0].link = unix_link_create(fds[1], 0);
-    welcome(far[0].link);
-    *pidfd = -1;
-    *link_fd = fds[0];
-    return 0;
-}
-
-void cluster_reap(int pidfd, int timeout_ms)
-{
-    (void)pidfd;
-    (void)timeout_ms;
-}
-
-void cluster_fate(int pidfd, char *out, size_t size)
-{
-    (void)pidfd;
-    out[size > 0 ? 0 : size] = '\0';
-}
 
 /* --- the face --- */
 
@@ -421,6 +374,7 @@ static void start(bool worker)
     } else {
         ASSERT(core_init(NULL, &err) == CORE_OK);
     }
+    far[0].link = raylet;
     for (uint8_t i = 0; i < 6 && !worker; i++)
         submit_one((uint8_t)(i + 16 * (i & 1)));
 }

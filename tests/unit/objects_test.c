@@ -9,62 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
-#include "lib/core/cluster.h"
 #include "lib/core/core_private.h"
 #include "objstore/pin.h"
+#include "tests/fuzz/played_raylet.h"
 
 #define N_ENTRIES 1024u
 #define CAPACITY  (64u * STORE_BLOCK)
 
-static struct unix_link *raylet; /* its end */
 static struct index_entry *entries;
 static struct store_share *share;
-
-/* --- in place of lib/core/cluster.c --- */
-
-int cluster_start(const struct core_config *config,
-                  const char *gcs,
-                  int *timeout_ms,
-                  int *pidfd,
-                  int *link_fd,
-                  struct err *err)
-{
-    static const char strings[] = "/nowhere\0head\0/nowhere/log";
-    uint8_t body[sizeof(struct wire_welcome) + sizeof strings];
-    struct wire_welcome w = {.protocol = WIRE_PROTOCOL, .job = 1, .process = 1, .n_cpus = 2};
-    int fds[2];
-
-    (void)config;
-    (void)gcs;
-    (void)timeout_ms;
-    (void)err;
-    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    raylet = unix_link_create(fds[1], 0);
-    memcpy(body, &w, sizeof w);
-    memcpy(body + sizeof w, strings, sizeof strings);
-    ck_assert_int_eq(unix_link_send(raylet, FRAME_CONTROL, WIRE_WELCOME, 0, body, sizeof body), 0);
-    ck_assert_int_eq(unix_link_flush(raylet, NULL), 1);
-    *pidfd = -1;
-    *link_fd = fds[0];
-    return 0;
-}
-
-void cluster_reap(int pidfd, int timeout_ms)
-{
-    (void)pidfd;
-    (void)timeout_ms;
-}
-
-void cluster_fate(int pidfd, char *out, size_t size)
-{
-    (void)pidfd;
-    out[size > 0 ? 0 : size] = '\0';
-}
 
 /* --- a driver with a store --- */
 

@@ -14,8 +14,8 @@
 #include "lib/base/assert.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
-#include "lib/core/cluster.h"
 #include "lib/core/core_private.h"
+#include "tests/fuzz/played_raylet.h"
 
 #define FAR_MAX    4
 #define BIG        60000u /* bytes: a few such answers fill a socket */
@@ -36,49 +36,6 @@ static struct far {
 } far[FAR_MAX];
 static unsigned n_far;
 static uint64_t ticket; /* last one asked for */
-
-/* --- in place of lib/core/cluster.c --- */
-
-int cluster_start(const struct core_config *config,
-                  const char *gcs,
-                  int *timeout_ms,
-                  int *pidfd,
-                  int *link_fd,
-                  struct err *err)
-{
-    static const char strings[] = "/nowhere\0head\0/nowhere/log";
-    uint8_t body[sizeof(struct wire_welcome) + sizeof strings];
-    struct wire_welcome w = {.protocol = WIRE_PROTOCOL, .job = 1, .process = 1, .n_cpus = 2};
-    int fds[2];
-
-    (void)config;
-    (void)gcs;
-    (void)timeout_ms;
-    (void)err;
-    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    far[0].link = unix_link_create(fds[1], 0);
-    n_far = 1;
-    memcpy(body, &w, sizeof w);
-    memcpy(body + sizeof w, strings, sizeof strings);
-    ck_assert_int_eq(unix_link_send(far[0].link, FRAME_CONTROL, WIRE_WELCOME, 0, body, sizeof body),
-                     0);
-    ck_assert_int_eq(unix_link_flush(far[0].link, NULL), 1);
-    *pidfd = -1;
-    *link_fd = fds[0];
-    return 0;
-}
-
-void cluster_reap(int pidfd, int timeout_ms)
-{
-    (void)pidfd;
-    (void)timeout_ms;
-}
-
-void cluster_fate(int pidfd, char *out, size_t size)
-{
-    (void)pidfd;
-    out[size > 0 ? 0 : size] = '\0';
-}
 
 /* --- the face: a body that returns its argument --- */
 
@@ -213,6 +170,8 @@ static void join_as(bool worker)
     } else {
         ck_assert_int_eq(core_init(NULL, &err), CORE_OK);
     }
+    far[0].link = raylet;
+    n_far = 1;
     snprintf(core.marked, sizeof core.marked, "f");
 }
 

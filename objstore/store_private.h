@@ -2,8 +2,17 @@
 #ifndef OBJSTORE_STORE_PRIVATE_H
 #define OBJSTORE_STORE_PRIVATE_H
 /*
- * The books of objstore/store.c, for it and for store_check.c, which only reads them.
+ * The books of the store, for the files that keep them.
+ *
+ *   store.c         processes; what each event ends with
+ *   store_record.c  what processes say in their rings, checked
+ *   store_entry.c   entries of the index and their owners: lent, sealed, freed
+ *   store_lend.c    blocks that are lent, and requests that wait for some
+ *   store_copy.c    objects that are looked up, and copies that can be evicted
+ *   store_key.c     which sealed entry has which key
+ *   store_check.c   what others ask of the books; only reads them
  */
+#include "lib/base/assert.h"
 #include "lib/base/list.h"
 #include "objstore/arena.h"
 #include "objstore/store.h"
@@ -164,11 +173,74 @@ static inline uint64_t attempt_key(uint64_t counter, uint16_t attempt)
     return counter >> 47 != 0 ? 0 : (counter << 16 | attempt) + 1;
 }
 
+static inline struct process *process_of(struct store *s, uint32_t slot)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    ASSERT(slot < s->config.n_slots && s->processes[slot].share != NULL);
+    return &s->processes[slot];
+}
+
+/* --- store.c --- */
+void store_act(struct store_actions *out, const struct store_action *action);
 /* Counts the pins of each entry, in n_pins of those that have any; look > 0 tells them from what
  * was seen before. */
 void store_look_at_pins(const struct store *s, uint64_t look);
+/* What each event ends with: frees, and requests that they serve. */
+void store_finish(struct store *s, struct store_actions *out);
 
-/* --- store_key.c: which sealed entry has which key --- */
+/* --- store_record.c --- */
+/* One of the process in that slot; a bad one is counted. */
+void store_read_record(struct store *s, uint32_t slot, const struct store_record *r);
+/* What is in the ring now, not what is added meanwhile. */
+void store_read_ring(struct store *s, uint32_t slot);
+void store_read_rings(struct store *s);
+
+/* --- store_entry.c --- */
+/* The place of a free entry, which there is. */
+uint64_t store_entry_lend(struct store *s, uint32_t slot);
+/* A LENT one, as its process says, in blocks that were carved out of what it was lent. */
+void store_entry_seal(struct store *s,
+                      uint32_t entry,
+                      const struct store_record *r,
+                      uint32_t first,
+                      uint32_t n);
+/* A LENT one that its process does not use. */
+void store_entry_give_up(struct store *s, uint32_t entry);
+void store_entry_drop_holds(struct store *s, uint32_t entry, uint32_t n);
+/* A SEALED one: into the batch. Its owner may be gone after. */
+void store_entry_free(struct store *s, uint32_t entry);
+/* One that is LENT, as soon as it is sealed. */
+void store_entry_free_early(struct store *s, uint32_t number, uint64_t place);
+/* All of an owner, who is gone. */
+void store_entry_free_all(struct store *s, uint32_t number);
+/* false: that counter is none. */
+bool store_entry_abort(struct store *s, uint32_t owner, uint64_t counter, uint16_t attempt);
+/* Takes over what was lent to p, which is dead. */
+void store_entry_bury(struct store *s, struct process *p);
+/* One of the batch that nobody uses. */
+void store_entry_end_free(struct store *s, uint32_t entry);
+/* Those that somebody used are in the batch again. */
+void store_entry_look_at_used(struct store *s);
+void store_entry_fini(struct store *s);
+
+/* --- store_lend.c --- */
+/* Take [first, first + n) out of what is lent to p. false: it is not in one extent of p's. */
+bool store_carve(struct process *p, uint32_t first, uint32_t n);
+/* Blocks that were lent are free. */
+void store_take_back(struct store *s, uint32_t first, uint32_t n);
+void store_drop_request(struct store *s, struct request *q);
+/* Serve who fits, the oldest first. */
+void store_pump(struct store *s, struct store_actions *out);
+/* Those that have waited too long. */
+void store_refuse_late(struct store *s, struct store_actions *out);
+/* Ask for what is lent and not used, while requests wait. */
+void store_recall(struct store *s, struct store_actions *out);
+
+/* --- store_copy.c --- */
+/* Copies begin to be freed, as many blocks as the oldest request needs. false: none can. */
+bool store_evict(struct store *s);
+
+/* --- store_key.c --- */
 void store_key_add(struct store *s, uint32_t entry);
 void store_key_remove(struct store *s, uint32_t entry);
 /* 0: none. The first look takes in all that is sealed. */

@@ -13,7 +13,11 @@
 int health_check_main(int argc, char **argv)
 {
     struct query_flags q = {.timeout = "5"};
-    const struct flag table[] = {QUERY_FLAGS(q), {.name = NULL}};
+    const struct flag table[] = {
+        QUERY_FLAGS(q),
+        {.name = "component", .refusal = "it is the GCS that is asked: leave it out"},
+        {.name = "skip-version-check", .refusal = "versions are not compared: leave it out"},
+        {.name = NULL}};
     const struct flags f = {.command = "ray health-check",
                             .summary = "exit status 0: the cluster's GCS answers; 1: it does not",
                             .table = table};

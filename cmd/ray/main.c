@@ -28,6 +28,45 @@ static const struct command {
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
+/* Ray's, and what there is instead. */
+static const struct {
+    const char *name, *instead;
+} missing[] = {
+    {"attach", NULL},
+    {"check-open-ports", "ray doctor tries the ports of all nodes"},
+    {"cluster-dump", NULL},
+    {"cpp", NULL},
+    {"dashboard", NULL},
+    {"debug", NULL},
+    {"disable-usage-stats", "nothing is reported to anybody"},
+    {"down", "ray stop, on each machine, ends a cluster"},
+    {"drain-node", NULL},
+    {"enable-usage-stats", "nothing is reported to anybody"},
+    {"exec", NULL},
+    {"get", "ray list --filter KEY=VALUE --detail shows one row"},
+    {"get-head-ip", NULL},
+    {"get-worker-ips", "ray list nodes has them"},
+    {"global-gc", "what nobody refers to is freed at once"},
+    {"job", "ray list jobs shows them; a job is a program that you run"},
+    {"kill-actor", NULL},
+    {"kill-random-node", NULL},
+    {"kuberay-autoscaler", NULL},
+    {"local-dump", NULL},
+    {"logs", "they are in logs/ of the session folders below /tmp/ray, on each machine"},
+    {"metrics", NULL},
+    {"microbenchmark", "make bench, in the sources, measures each hot path"},
+    {"monitor", NULL},
+    {"rsync-down", NULL},
+    {"rsync-up", NULL},
+    {"serve", NULL},
+    {"stack", NULL},
+    {"submit", "a job is a program that you run, with RAY_ADDRESS=HOST:PORT"},
+    {"summary", "ray why tells what waits, ray memory what refs there are"},
+    {"symmetric-run", NULL},
+    {"timeline", NULL},
+    {"up", "ray start, on each machine, makes a cluster"},
+};
+
 static void usage(FILE *out)
 {
     fputs("ray: clusters, and programs on them\n", out);
@@ -43,6 +82,15 @@ static int refuse(const char *word)
 {
     const char *names[N_COMMANDS + 1], *near;
 
+    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++)
+        if (strcmp(word, missing[i].name) == 0) {
+            fprintf(stderr,
+                    "ray: this release has no %s%s%s; see ray --help\n",
+                    word,
+                    missing[i].instead != NULL ? ": " : "",
+                    missing[i].instead != NULL ? missing[i].instead : "");
+            return 2;
+        }
     for (size_t i = 0; i < N_COMMANDS; i++)
         names[i] = commands[i].name;
     names[N_COMMANDS] = NULL;

@@ -39,7 +39,8 @@ static void usage(FILE *out)
         "  --timeout=SECONDS      for an answer (default 2); who does not answer is named\n"
         "  --session-dir=DIR      the cluster's session folder (default: this user's newest)\n"
         "  --temp-dir=DIR         where sessions are (default: RAY_TMPDIR, else /tmp/ray)\n"
-        "  --address=auto         the same as the default: clusters of this release have no other\n"
+        "  --address=auto         the same as the default: it is this machine's node that is "
+        "asked\n"
         "  --help\n"
         "exit status: 0; 1 no cluster, or something disagrees; 2 usage; 3 all that was said "
         "agrees,\nand some process did not answer\n",
@@ -344,8 +345,8 @@ static bool set_option(struct memory_options *o, int option, const char *value)
         ok = strcmp(value, "auto") == 0;
         if (!ok)
             fprintf(stderr,
-                    "ray memory: no cluster of this release can be asked at %s: name its session "
-                    "folder by --session-dir, or run this on its machine\n",
+                    "ray memory: it is this machine's node that is asked, not %s: name its session "
+                    "folder by --session-dir, or run this on the machine that is meant\n",
                     value);
         break;
     case 'd':

@@ -22,6 +22,7 @@
 #define ONE_PORT      "workers have no ports of their own: leave it out"
 #define LATER         "this release does not have it: leave it out"
 #define OWN_LOGS      "daemons log into files of the session folder: leave it out"
+#define OWN_SOCKETS   "sockets are in the session folder: say --temp-dir to have it elsewhere"
 
 static const struct flags *flags_of(struct start_options *o)
 {
@@ -51,18 +52,33 @@ static const struct flags *flags_of(struct start_options *o)
         {.name = "include-dashboard", .refusal = NO_DASHBOARD},
         {.name = "dashboard-agent-listen-port", .refusal = NO_DASHBOARD},
         {.name = "dashboard-agent-grpc-port", .refusal = NO_DASHBOARD},
+        {.name = "dashboard-grpc-port", .refusal = NO_DASHBOARD},
         {.name = "metrics-export-port", .refusal = NO_DASHBOARD},
+        {.name = "proxy-server-url", .refusal = NO_DASHBOARD},
         {.name = "runtime-env-agent-port", .refusal = LATER},
         {.name = "min-worker-port", .refusal = ONE_PORT},
         {.name = "max-worker-port", .refusal = ONE_PORT},
         {.name = "worker-port-list", .refusal = ONE_PORT},
         {.name = "ray-client-server-port", .refusal = LATER},
+        {.name = "gcs-server-port", .refusal = "say --port"},
         {.name = "redis-shard-ports", .refusal = LATER},
+        {.name = "storage", .refusal = LATER},
         {.name = "labels-file", .refusal = LATER},
         {.name = "plasma-directory",
          .refusal = "objects lie in memory without files: leave it out"},
         {.name = "object-spilling-directory", .refusal = LATER},
+        {.name = "plasma-store-socket-name", .refusal = OWN_SOCKETS},
+        {.name = "raylet-socket-name", .refusal = OWN_SOCKETS},
         {.name = "autoscaling-config", .refusal = LATER},
+        {.name = "no-monitor", .refusal = "there is no monitor: leave it out"},
+        {.name = "enable-object-reconstruction",
+         .refusal = "a cluster has no switch for it: leave it out"},
+        {.name = "enable-resource-isolation", .refusal = LATER},
+        {.name = "system-reserved-cpu", .refusal = LATER},
+        {.name = "system-reserved-memory", .refusal = LATER},
+        {.name = "cgroup-path", .refusal = LATER},
+        {.name = "tracing-startup-hook", .refusal = LATER},
+        {.name = "ray-debugger-external", .refusal = LATER},
         {.name = "no-redirect-output", .refusal = OWN_LOGS},
         {.name = "include-log-monitor", .refusal = OWN_LOGS},
         {.name = "log-style", .refusal = OWN_LOGS},

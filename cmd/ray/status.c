@@ -178,7 +178,11 @@ static int show(struct ask *a, bool as_json, struct err *err)
 int status_main(int argc, char **argv)
 {
     struct query_flags q = {.timeout = "5"};
-    const struct flag table[] = {QUERY_FLAGS(q), {.name = NULL}};
+    const struct flag table[] = {
+        QUERY_FLAGS(q),
+        {.name = "verbose", .letter = 'v', .refusal = "it tells of each node anyway: leave it out"},
+        {.name = "watch", .refusal = "say ray list nodes --watch, or watch ray status"},
+        {.name = NULL}};
     const struct flags f = {.command = "ray status",
                             .summary = "the nodes of a cluster, and what they have",
                             .table = table};

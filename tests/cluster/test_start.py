@@ -749,6 +749,10 @@ def test_a_part_that_fails_is_named_with_its_last_words(nodes):
     (["--head", "--labels=" + "a" * 64 + "=b"], ["up to 63"]),
     (["--head", "--labels=" + "a" * 65536], ["at most 511"]),
     (["--head", "--dashboard-host=0.0.0.0"], ["no dashboard", "leave it out"]),
+    (["--head", "--no-monitor"], ["there is no monitor"]),
+    (["--head", "--enable-resource-isolation"], ["this release does not have it", "leave it out"]),
+    (["--head", "--gcs-server-port=1"], ["say --port"]),
+    (["--head", "--raylet-socket-name=x"], ["--temp-dir"]),
     (["--head", "--block=1"], ["takes no value"]),
     (["--head", "word"], ["unexpected argument word"]),
     (["--head", "--node-name=" + "x" * 65536], ["--node-name has at most"]),
@@ -776,6 +780,10 @@ def test_every_command_has_help(nodes, command):
 def test_an_unknown_command_is_answered_with_the_nearest(nodes):
     assert "did you mean ray start?" in nodes.ray("strat", status=2).stderr
     assert "ray --help" in nodes.ray("nonsense", status=2).stderr
+    assert "this release has no up: ray start" in nodes.ray("up", "cluster.yaml", status=2).stderr
+    assert "this release has no serve; see" in nodes.ray("serve", "run", status=2).stderr
+    assert "leave it out" in nodes.ray("status", "-v", status=2).stderr
+    assert "leave it out" in nodes.ray("health-check", "--skip-version-check", status=2).stderr
     assert nodes.ray("--version").stdout.startswith("ray-c ")
 
 

@@ -7,6 +7,7 @@
 #include "cmd/ray/commands.h"
 #include "cmd/ray/nodes.h"
 #include "cmd/ray/query.h"
+#include "cmd/ray/select.h"
 #include "cmd/ray/watch.h"
 #include "gcs/job_codec.h"
 #include "gcs/query_codec.h"
@@ -291,23 +292,67 @@ static int watch_kind(const struct kind *k, const struct config *c, const struct
     return 1;
 }
 
-static int list(const struct kind *k, const struct config *c, const struct query_flags *q)
+/* Which rows, and how much of each. */
+struct selection {
+    struct flag_words filters;
+    const char *limit;
+    bool is_detailed, is_watched;
+};
+
+/* With all keys of a row as columns, if there is a row. */
+static void print_detailed(const json_t *rows, const struct kind *k)
+{
+    const char *columns[QUERY_COLUMNS_MAX + 1], *key;
+    size_t n = 0;
+    json_t *value;
+
+    json_object_foreach(json_array_get(rows, 0), key, value) if (n < QUERY_COLUMNS_MAX)
+        columns[n++] = key;
+    columns[n] = NULL;
+    print_table(rows, n > 0 ? columns : k->columns);
+}
+
+static void print_rows(const json_t *rows,
+                       const struct kind *k,
+                       const struct query_flags *q,
+                       bool is_detailed)
+{
+    if (q->is_json) {
+        json_dumpf(rows, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
+        putchar('\n');
+    } else if (is_detailed) {
+        print_detailed(rows, k);
+    } else {
+        print_table(rows, k->columns);
+    }
+}
+
+static int list(const struct flags *f,
+                const struct kind *k,
+                const struct config *c,
+                const struct query_flags *q,
+                const struct selection *s)
 {
     struct err err;
     bool is_whole;
-    json_t *rows = k->list(c, q->timeout_ms, &is_whole, &err);
+    char *end;
+    int64_t limit = s->limit != NULL ? strtoll(s->limit, &end, 10) : SELECT_ALL;
 
+    if (s->limit != NULL && (s->limit[0] < '0' || s->limit[0] > '9' || *end != '\0'))
+        return flags_refuse(f, "--limit must be a number of rows, not %.40s", s->limit);
+    json_t *rows = k->list(c, q->timeout_ms, &is_whole, &err);
     if (rows == NULL) {
         fprintf(stderr, "ray list: %s\n", err.text);
         return 1;
     }
-    if (q->is_json) {
-        json_dumpf(rows, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
-        putchar('\n');
-    } else {
-        print_table(rows, k->columns);
-    }
+    int64_t n_left_out = select_rows(rows, &s->filters, limit, &err);
+    if (n_left_out >= 0)
+        print_rows(rows, k, q, s->is_detailed);
     json_decref(rows);
+    if (n_left_out < 0)
+        return flags_refuse(f, "%s", err.text);
+    if (n_left_out > 0)
+        fprintf(stderr, "ray list: %lld more; see --limit\n", (long long)n_left_out);
     return is_whole ? 0 : 1;
 }
 
@@ -315,13 +360,22 @@ static int list(const struct kind *k, const struct config *c, const struct query
 int list_main(int argc, char **argv)
 {
     struct query_flags q = {.timeout = "5"};
-    bool is_watched = false;
-    const struct flag table[] = {QUERY_FLAGS(q),
-                                 {.name = "watch",
-                                  .on = &is_watched,
-                                  .help = "nodes or jobs, then each change as it comes, until it "
-                                          "is ended"},
-                                 {.name = NULL}};
+    struct selection s = {.limit = NULL};
+    const struct flag table[] = {
+        QUERY_FLAGS(q),
+        {.name = "filter",
+         .letter = 'f',
+         .words = &s.filters,
+         .unit = "KEY=VALUE",
+         .help = "only rows of which it is true, or KEY!=VALUE; may be "
+                 "given again, then all must be; keys as in json"},
+        {.name = "limit", .text = &s.limit, .help = "so many rows (all)"},
+        {.name = "detail", .on = &s.is_detailed, .help = "all columns, as json always has them"},
+        {.name = "watch",
+         .on = &s.is_watched,
+         .help = "nodes or jobs, then each change as it comes, until it "
+                 "is ended"},
+        {.name = NULL}};
     const struct flags f = {.command = "ray list",
                             .summary = "nodes, workers or jobs of a cluster: ray list nodes",
                             .notes =
@@ -344,9 +398,13 @@ int list_main(int argc, char **argv)
     for (size_t i = 0; i < N_KINDS; i++) {
         if (strcmp(word, kinds[i].name) != 0)
             continue;
-        if (is_watched && kinds[i].watched == NULL)
+        if (!s.is_watched)
+            return list(&f, &kinds[i], &c, &q, &s);
+        if (kinds[i].watched == NULL)
             return flags_refuse(&f, "%s cannot be watched; nodes and jobs can", word);
-        return (is_watched ? watch_kind : list)(&kinds[i], &c, &q);
+        if (s.filters.n > 0 || s.limit != NULL || s.is_detailed)
+            return flags_refuse(&f, "--watch tells all: leave --filter, --limit and --detail out");
+        return watch_kind(&kinds[i], &c, &q);
     }
     near = flags_nearest(word, (const char *const[]){"nodes", "workers", "jobs", NULL});
     if (near != NULL)

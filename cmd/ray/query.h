@@ -30,9 +30,12 @@ int query_parse(const struct flags *f,
 
 /* A string; where it is no UTF-8, its foreign bytes become question marks. */
 json_t *text_as_json(const char *text);
+/* A value as tables show it, to be freed. Objects in one line: "CPU: 2, disk: 0.5". */
+char *text_of_json(const json_t *v);
 /* An array of objects with the keys that Ray's lists have. */
 json_t *nodes_as_json(const struct node_row *rows, size_t n);
 json_t *jobs_as_json(const struct query_job *rows, size_t n);
+#define QUERY_COLUMNS_MAX 16
 /* Rows, objects all, as a table with these columns (keys, the last NULL). */
 void print_table(const json_t *rows, const char *const *columns);
 /* One as a line, without what is empty. */

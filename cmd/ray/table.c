@@ -7,8 +7,6 @@
 #include "cmd/ray/query.h"
 #include "lib/base/alloc.h"
 
-#define COLUMNS_MAX 16
-
 void format_amount(double amount, char *out, size_t size)
 {
     snprintf(out, size, "%.4f", amount);
@@ -34,8 +32,7 @@ json_t *text_as_json(const char *text)
     return j;
 }
 
-/* To be freed. Objects in one line: "CPU: 2, disk: 0.5". */
-static char *text_of(const json_t *v)
+char *text_of_json(const json_t *v)
 {
     char *text = NULL, amount[64];
     size_t size;
@@ -56,7 +53,7 @@ static char *text_of(const json_t *v)
         return xstrdup("-");
     json_object_foreach((json_t *)(uintptr_t)v, key, item)
     {
-        char *one = text_of(item);
+        char *one = text_of_json(item);
         fprintf(out, "%s%s: %s", first ? "" : ", ", key, one);
         first = false;
         free(one);
@@ -67,14 +64,14 @@ static char *text_of(const json_t *v)
 
 void print_table(const json_t *rows, const char *const *columns)
 {
-    size_t width[COLUMNS_MAX], n = 0, i;
+    size_t width[QUERY_COLUMNS_MAX], n = 0, i;
     const json_t *row;
 
-    for (; columns[n] != NULL && n < COLUMNS_MAX; n++) {
+    for (; columns[n] != NULL && n < QUERY_COLUMNS_MAX; n++) {
         width[n] = strlen(columns[n]);
         json_array_foreach((json_t *)(uintptr_t)rows, i, row)
         {
-            char *text = text_of(json_object_get(row, columns[n]));
+            char *text = text_of_json(json_object_get(row, columns[n]));
             width[n] = strlen(text) > width[n] ? strlen(text) : width[n];
             free(text);
         }
@@ -89,7 +86,7 @@ void print_table(const json_t *rows, const char *const *columns)
     json_array_foreach((json_t *)(uintptr_t)rows, i, row)
     {
         for (size_t k = 0; k < n; k++) {
-            char *text = text_of(json_object_get(row, columns[k]));
+            char *text = text_of_json(json_object_get(row, columns[k]));
             printf("%-*s%s",
                    k + 1 < n ? (int)width[k] : 0,
                    text[0] != '\0' ? text : "-",
@@ -104,7 +101,7 @@ void print_row(const json_t *row, const char *const *columns)
     bool first = true;
 
     for (; *columns != NULL; columns++) {
-        char *text = text_of(json_object_get(row, *columns));
+        char *text = text_of_json(json_object_get(row, *columns));
         if (text[0] != '\0')
             printf("%s%s", first ? "" : "  ", text);
         first = first && text[0] == '\0';

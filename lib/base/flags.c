@@ -18,7 +18,7 @@ static const char *name_of(const struct flag *f)
 
 static bool takes_value(const struct flag *f)
 {
-    return f->is_setting || f->text != NULL;
+    return f->is_setting || f->text != NULL || f->words != NULL;
 }
 
 /* --- nearest --- */
@@ -145,6 +145,12 @@ static int set_value(const struct flags *f, const struct flag *g, char *value, s
 
     if (g->text != NULL) {
         *g->text = value;
+        return FLAGS_GO_ON;
+    }
+    if (g->words != NULL && g->words->n == FLAG_WORDS_MAX)
+        return flags_refuse(f, "--%s may be given %d times", g->name, FLAG_WORDS_MAX);
+    if (g->words != NULL) {
+        g->words->v[g->words->n++] = value;
         return FLAGS_GO_ON;
     }
     if (config_kind(g->setting) == CONFIG_SECRET) {

@@ -6,17 +6,27 @@
  * defaults are made of it. What is no flag is refused with the nearest one.
  */
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "lib/base/config.h"
+
+#define FLAG_WORDS_MAX 16
+
+/* The values of a flag that may be given again; borrowed from argv. */
+struct flag_words {
+    const char *v[FLAG_WORDS_MAX];
+    size_t n;
+};
 
 struct flag {
     const char *name; /* without dashes; NULL: the end of the table */
     char letter;      /* -f; 0: none */
-    /* One of the four. */
+    /* One of the five. */
     bool is_setting;
-    bool *on;            /* set by the flag alone */
-    const char **text;   /* its value; borrowed from argv */
-    const char *refusal; /* Ray has such a flag, and this is what to do here */
+    bool *on;                 /* set by the flag alone */
+    const char **text;        /* its value; borrowed from argv */
+    struct flag_words *words; /* each value */
+    const char *refusal;      /* Ray has such a flag, and this is what to do here */
     enum config_setting setting;
     const char *unit, *help; /* of those that are no setting */
 };

@@ -542,6 +542,25 @@ def test_lists_of_jobs_and_workers(nodes):
     nodes.ray("stop")
 
 
+def test_rows_of_a_list_are_chosen(nodes):
+    head = nodes.head("--num-cpus=1")
+    nodes.join(head, "second", "--num-cpus=3")
+    names = lambda *args: [n["node_name"] for n in json.loads(  # noqa: E731
+        nodes.ray("list", "nodes", "--format=json", *args).stdout)]
+    assert names("--filter", "node_name=SECOND") == ["second"]
+    assert names("-f", "node_name!=second", "-f", "state=alive") == [HERE]
+    assert names("--filter=is_head_node=true") == [HERE]
+    assert names("-f", "resources_total=CPU: 3") == ["second"]
+    assert names("-f", "state=DEAD") == []
+    done = nodes.ray("list", "nodes", "--limit=1", "--detail")
+    assert len(done.stdout.splitlines()) == 2 and "END_TIME_MS" in done.stdout and "1 more" in done.stderr
+    for wrong, words in ((("-f", "colour=red"), ("no colour", "node_name")), (("-f", "state"), ("KEY=VALUE",)),
+                         (("-f", "!=x"), ("KEY=VALUE",)), (("--limit=-1",), ("--limit must be",)),
+                         (("--watch", "--limit=1"), ("leave",)), (("-f", "a=b") * 17, ("16 times",))):
+        done = nodes.ray("list", "nodes", *wrong, status=2)
+        assert all(w in done.stderr for w in words) and not done.stdout, done.stderr
+
+
 def test_status_shows_what_is_used(nodes):
     head = nodes.head("--node-name=first")
     second = nodes.join(head, "second")

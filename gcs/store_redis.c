@@ -61,6 +61,7 @@ struct store_redis {
     enum store_redis_state state;
     char why[400];
     bool is_loaded, must_restore, is_slow;
+    bool is_stuck; /* Redis is there, and has refused the last round */
     uint32_t retry_ms;
     struct unique_id cluster;
     uint64_t epoch, number; /* number: the last round that is known to be durable */
@@ -452,8 +453,12 @@ static void read_reply(struct store_redis *r, size_t i, size_t n, const redisRep
 
 /* --- what follows from them --- */
 
+/* But a round that was refused is tried before that is said: it may be refused for hours. */
 static void become_ready(struct store_redis *r)
 {
+    if (r->is_stuck && begin_round(r))
+        return;
+    r->is_stuck = false;
     r->retry_ms = RETRY_MIN_MS;
     r->is_slow = false;
     set_state(r, STORE_REDIS_READY, "");
@@ -544,10 +549,12 @@ static void exchange_done(struct store_redis *r)
 
     r->exchange = EXCHANGE_NONE;
     if (r->trouble[0] != '\0') {
+        r->is_stuck = r->is_stuck || e == EXCHANGE_ROUND;
         connect_again(r, r->is_refused, r->trouble);
         return;
     }
     if (e == EXCHANGE_ROUND) {
+        r->is_stuck = false;
         r->number++;
         commit_end_round(r->commit);
     }

@@ -19,7 +19,7 @@ static const char *const tables[] = {"NODE", "JOB", STORE_COUNTERS, NULL};
 static struct redis_server server;
 static struct loop *loop;
 static struct store *s;
-static unsigned n_done, n_failed;
+static unsigned n_done, n_failed, n_ready;
 static enum err_code last_code;
 static char text[2048], why[400];
 static uint64_t number;
@@ -28,6 +28,7 @@ static const char *password;
 static void on_state(void *arg, enum store_redis_state state, const char *sentence)
 {
     (void)arg;
+    n_ready += state == STORE_REDIS_READY;
     if (state != STORE_REDIS_READY && sentence[0] != '\0')
         snprintf(why, sizeof why, "%s", sentence);
 }
@@ -129,6 +130,12 @@ static bool has_answered(const struct store_redis_info *i)
 static bool has_connected_again(const struct store_redis_info *i)
 {
     return i->n_connects >= 3;
+}
+
+static uint64_t n_connects;
+static bool has_come_twice(const struct store_redis_info *i)
+{
+    return i->n_connects >= n_connects + 2;
 }
 
 /* --- calls --- */
@@ -532,6 +539,27 @@ START_TEST(test_a_redis_without_memory_is_waited_for)
 }
 END_TEST
 
+START_TEST(test_a_redis_that_takes_no_changes_is_waited_for)
+{
+    struct store_redis_info info;
+
+    wait_for(is_idle);
+    raw("CONFIG SET min-replicas-to-write 1");
+    put("a", "1");
+    wait_for(is_away);
+    ck_assert_msg(strstr(why, "NOREPLICAS") != NULL, "%s", why);
+    store_redis_info(s, &info);
+    n_connects = info.n_connects;
+    n_ready = 0;
+    wait_for(has_come_twice);
+    ck_assert_uint_eq(n_ready, 0); /* that it can be reached is not said each time */
+    ck_assert_uint_eq(n_done, 0);
+    raw("CONFIG SET min-replicas-to-write 0");
+    expect_rows("a=1 ");
+    ck_assert_uint_eq(n_ready, 1);
+}
+END_TEST
+
 START_TEST(test_a_password)
 {
     wait_for(is_idle);
@@ -639,6 +667,7 @@ int main(void)
     tcase_add_test(t, test_foreign_rows_are_passed_over);
     tcase_add_test(t, test_a_table_damaged_while_it_runs);
     tcase_add_test(t, test_a_redis_without_memory_is_waited_for);
+    tcase_add_test(t, test_a_redis_that_takes_no_changes_is_waited_for);
     tcase_add_test(t, test_a_password);
     tcase_add_test(t, test_who_does_not_speak_redis_is_told_so);
     tcase_add_test(t, test_addresses);

@@ -42,7 +42,7 @@ struct cluster_run {
     struct loop_timer *wait, *leave, *fence;
     uint32_t fenced_by;      /* node number of who said first that this one is dead */
     struct loop_timer *look; /* what was debited may be free again, and nobody says so */
-    bool has_said_wait, is_leaving;
+    bool has_said_wait, has_said_unregistered, is_leaving;
     bool is_current; /* all nodes are known that the GCS knew when this one came */
     struct held_job *held;
     struct resources told; /* what was reported last */
@@ -439,16 +439,36 @@ static void look_for_gcs(const struct host_port *at, char *out, size_t size)
     freeaddrinfo(list);
 }
 
+static bool is_greeted(const struct cluster_run *c)
+{
+    const struct unique_id nil = unique_id_nil(), cluster = gcs_client_cluster(c->node->gcs);
+
+    return !unique_id_eq(&cluster, &nil);
+}
+
+/* Why nobody has let this node in. */
+static void find_why(const struct cluster_run *c, char *out, size_t size)
+{
+    if (is_greeted(c))
+        snprintf(out,
+                 size,
+                 "it is there, but does not register this node: does its Redis take changes? "
+                 "gcs_server.err, on the head, tells");
+    else
+        look_for_gcs(&c->gcs_at, out, size);
+}
+
 static void on_wait(void *arg)
 {
     struct cluster_run *c = arg;
     const char *at = c->node->config.gcs_address;
+    bool *has_said = is_greeted(c) ? &c->has_said_unregistered : &c->has_said_wait;
     char found[160];
 
     log_warn("cluster", "waits_for_gcs", "address=%s", at);
-    if (!c->has_said_wait) { /* it may take a second; nobody could do anything meanwhile */
-        c->has_said_wait = true;
-        look_for_gcs(&c->gcs_at, found, sizeof found);
+    if (!*has_said) { /* it may take a second; nobody could do anything meanwhile */
+        *has_said = true;
+        find_why(c, found, sizeof found);
         fprintf(stderr, "raylet: waits for the GCS at %s: %s\n", at, found);
     }
     loop_timer_again(c->wait, WAIT_MS);
@@ -462,7 +482,7 @@ static void on_late(void *arg)
     char found[160];
     struct err err;
 
-    look_for_gcs(&c->gcs_at, found, sizeof found);
+    find_why(c, found, sizeof found);
     err_set(&err,
             ERR_AWAY,
             "no GCS has answered at %.100s for %d ms: %s",

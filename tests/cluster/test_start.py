@@ -598,9 +598,9 @@ def test_a_wrong_token_is_refused_with_the_remedy(nodes):
 def test_a_head_that_is_not_there_is_waited_for_and_named(nodes):
     port = free_port()
     done = nodes.ray("start", f"--address={HERE}:{port}", f"--node-ip-address={HERE}", status=1,
-                     env={"RAY_AUTH_TOKEN": "x", "RAY_start_timeout_ms": 2600})
+                     env={"RAY_AUTH_TOKEN": "x", "RAY_start_timeout_ms": 4000})
     assert "raylet is not ready yet" in done.stderr and f"{HERE}:{port}" in done.stderr, done.stderr
-    assert "raylet was not ready within 2600 ms" in done.stderr and "nothing listens there" in done.stderr
+    assert "raylet was not ready within 4000 ms" in done.stderr and "nothing listens there" in done.stderr
     nodes.all_gone()
 
 
@@ -614,11 +614,13 @@ class Redis:
              "a-password", "--unixsocket", str(folder / "socket")], stdout=subprocess.DEVNULL)
         wait_until(lambda: (folder / "socket").exists(), 10 * slow(), "its socket")
 
-    def keys(self):
+    def say(self, command):
         with socket.create_connection((HERE, self.port)) as s:
-            s.sendall(b"AUTH a-password\r\nKEYS *\r\nQUIT\r\n")
-            text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
-        return {line for line in text.splitlines() if line.startswith("RAY")}
+            s.sendall(f"AUTH a-password\r\n{command}\r\nQUIT\r\n".encode())
+            return b"".join(iter(lambda: s.recv(65536), b"")).decode()
+
+    def keys(self):
+        return {line for line in self.say("KEYS *").splitlines() if line.startswith("RAY")}
 
 
 @pytest.fixture
@@ -681,6 +683,23 @@ def test_a_wrong_redis_password_is_said(nodes, redis):
     done = nodes.ray("start", "--head", "--port=0", f"--node-ip-address={HERE}", f"--redis-address={HERE}:{redis.port}",
                      "--redis-password=wrong", status=1)
     assert "gcs_server exited with status 1" in done.stderr and "password" in done.stderr.lower(), done.stderr
+
+
+def test_who_waits_for_a_redis_that_takes_no_changes_says_so(nodes, redis):
+    head = nodes.head(f"--redis-address={HERE}:{redis.port}", "--redis-password=a-password")
+    redis.say("CONFIG SET min-replicas-to-write 1")
+    temp = nodes.temp("second")
+    second = nodes.cluster.start(build_dir() / "bin/ray", "start", f"--address={head.address}", f"--temp-dir={temp}",
+                                 f"--node-ip-address={HERE}", "--num-cpus=1", env={"HOME": nodes.home})
+    wait_until(lambda: any("does its Redis take changes?" in f.read_text() for f in temp.glob("*/logs/raylet.err")),
+               20 * slow(), "it says so")
+    nodes.ray("health-check")
+    redis.say("CONFIG SET min-replicas-to-write 0")
+    assert second.wait() == 0, repr(second)
+    assert [n["state"] for n in nodes.list("nodes")] == ["ALIVE", "ALIVE"]
+    nodes.ray("stop")
+    nodes.ray("stop", f"--temp-dir={temp}")
+    nodes.all_gone()
 
 
 def test_ray_stop_ends_a_node_that_starts(nodes):

@@ -30,10 +30,10 @@
 #include "lib/net/link_session.h"
 #include "lib/net/rpc_client.h"
 #include "lib/net/rpc_stream.h"
+#include "raylet/peer_hello.h"
 
 #define PATH           "/ray.c.Node/Session"
-#define HELLO_MAGIC    0x50594152u /* "RAYP" */
-#define BACKOFF_MS     20          /* the first; each is twice the one before ... */
+#define BACKOFF_MS     20 /* the first; each is twice the one before ... */
 #define BACKOFF_MAX_MS 1000
 #define CROSSED_MS     500 /* a dial of ours that takes longer is not waited for */
 #define ACK_MS         20  /* until what arrived is acknowledged, or so many bytes: */
@@ -43,17 +43,6 @@
 #define N_REMOVED      4096 /* dead nodes that are remembered */
 #define N_STRANGERS    1024 /* streams without a hello */
 #define N_CALLS        4096 /* of nodes that are not known yet */
-
-/* The first message, each way. It grows at its end only. */
-struct hello {
-    uint32_t magic, protocol;
-    struct unique_id cluster, from, to;
-    uint32_t number;  /* of from */
-    uint64_t dial;    /* the dialling one's: its number of this dial */
-    uint64_t seen;    /* the last dial of the other that was accepted */
-    uint64_t expects; /* the next block of the session */
-    char build[32];
-} __attribute__((packed));
 
 enum peer_state {
     PEER_IDLE,     /* no stream; perhaps waiting to dial again */
@@ -328,17 +317,17 @@ static void tell_refusal(struct peers *ps,
 
 /* --- dialling --- */
 
-static struct hello make_hello(const struct peer *p)
+static struct peer_hello make_hello(const struct peer *p)
 {
-    struct hello h = {.magic = HELLO_MAGIC,
-                      .protocol = PEER_PROTOCOL,
-                      .cluster = p->peers->config.cluster,
-                      .from = p->peers->config.node,
-                      .to = p->id,
-                      .number = p->peers->config.number,
-                      .dial = p->dial,
-                      .seen = p->seen,
-                      .expects = link_session_expects(p->session)};
+    struct peer_hello h = {.magic = PEER_HELLO_MAGIC,
+                           .protocol = PEER_PROTOCOL,
+                           .cluster = p->peers->config.cluster,
+                           .from = p->peers->config.node,
+                           .to = p->id,
+                           .number = p->peers->config.number,
+                           .dial = p->dial,
+                           .seen = p->seen,
+                           .expects = link_session_expects(p->session)};
 
     memcpy(h.build, p->peers->build, sizeof h.build);
     return h;
@@ -346,7 +335,7 @@ static struct hello make_hello(const struct peer *p)
 
 static void write_hello(struct peer *p)
 {
-    struct hello h = make_hello(p);
+    struct peer_hello h = make_hello(p);
     const struct iovec piece = {.iov_base = &h, .iov_len = sizeof h};
 
     rpc_stream_write(p->stream, &piece, 1);
@@ -465,46 +454,14 @@ static int attach(struct peer *p, uint64_t expects, struct err *err)
     return 0;
 }
 
-/* Whoever says this may talk to us at all. */
-static int read_hello(const struct peers *ps,
-                      const uint8_t *bytes,
-                      size_t size,
-                      struct hello *h,
-                      struct err *err)
-{
-    char hex[ID_HEX_MAX];
-
-    if (size < 2 * sizeof(uint32_t) || size > 4096)
-        return err_set(err, ERR_PROTOCOL, "the first message is no hello of a raylet");
-    memset(h, 0, sizeof *h);
-    memcpy(h, bytes, size < sizeof *h ? size : sizeof *h);
-    if (h->magic != HELLO_MAGIC)
-        return err_set(err, ERR_PROTOCOL, "the first message is no hello of a raylet");
-    if (h->protocol != PEER_PROTOCOL)
-        return err_set(err,
-                       ERR_VERSION,
-                       "raylets here speak protocol %d, this one %u: install the same version",
-                       PEER_PROTOCOL,
-                       h->protocol);
-    if (size < sizeof *h)
-        return err_set(err, ERR_PROTOCOL, "the hello is cut off");
-    if (!unique_id_eq(&h->cluster, &ps->config.cluster))
-        return err_set(err, ERR_DENIED, "this is another cluster than the caller's");
-    if (!unique_id_eq(&h->to, &ps->config.node))
-        return err_set(err,
-                       ERR_INVALID,
-                       "this is node %s, not the one that was meant",
-                       id_hex(ps->config.node.bytes, sizeof ps->config.node.bytes, hex));
-    return 0;
-}
-
 /* The answer to ours. */
 static void take_answer(struct peer *p, const uint8_t *bytes, size_t size)
 {
-    struct hello h;
+    struct peer_hello h;
     struct err err;
 
-    if (read_hello(p->peers, bytes, size, &h, &err) == 0) {
+    if (peer_hello_read(bytes, size, &p->peers->config.cluster, &p->peers->config.node, &h, &err)
+        == 0) {
         if (!unique_id_eq(&h.from, &p->id) || h.number != p->number)
             err_set(&err, ERR_INVALID, "another node answers at %s", p->address);
         else if (attach(p, h.expects, &err) == 0) {
@@ -518,7 +475,7 @@ static void take_answer(struct peer *p, const uint8_t *bytes, size_t size)
 }
 
 /* Whom a hello is from; NULL: it is refused. */
-static struct peer *greet(struct peers *ps, const struct hello *h, struct err *err)
+static struct peer *greet(struct peers *ps, const struct peer_hello *h, struct err *err)
 {
     struct peer *p = peers_find(ps, h->number);
 
@@ -544,7 +501,7 @@ static struct peer *greet(struct peers *ps, const struct hello *h, struct err *e
 }
 
 /* Its dial has crossed ours, which counts. */
-static bool is_crossed(const struct peer *p, const struct hello *h)
+static bool is_crossed(const struct peer *p, const struct peer_hello *h)
 {
     if (h->dial <= p->seen)
         return true; /* it knows better by now */
@@ -569,13 +526,13 @@ static void stranger_on_message(void *arg, const uint8_t *bytes, size_t size)
     struct stranger *g = arg;
     struct peers *ps = g->peers;
     struct peer *p = NULL;
-    struct hello h = {.from = unique_id_nil()};
+    struct peer_hello h;
     char from[64];
     struct err err;
 
     CHECK_MAGIC(g, STRANGER_MAGIC);
     struct rpc_stream *stream = end_stranger(g);
-    if (read_hello(ps, bytes, size, &h, &err) == 0)
+    if (peer_hello_read(bytes, size, &ps->config.cluster, &ps->config.node, &h, &err) == 0)
         p = greet(ps, &h, &err);
     if (p != NULL && is_crossed(p, &h)) {
         rpc_stream_close(stream, ERR_EXISTS, "dials crossed");

@@ -20,7 +20,6 @@
 #include "lib/net/rpc_bridge.h"
 #include "lib/net/rpc_server.h"
 
-#define PEER_PROTOCOL     1
 #define PEER_BACKLOG_HIGH (4u << 20) /* bytes; who made them is not to be read any more ... */
 #define PEER_BACKLOG_LOW  (2u << 20) /* ... until it is below this again */
 

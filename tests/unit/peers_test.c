@@ -18,6 +18,7 @@
 #include "lib/net/rpc_server.h"
 #include "lib/net/rpc_stream.h"
 #include "raylet/peer.h"
+#include "raylet/peer_hello.h"
 
 #define N_NODES 3
 
@@ -837,14 +838,6 @@ END_TEST
 
 /* --- what no raylet says: a stream by hand --- */
 
-struct forged {
-    uint32_t magic, protocol;
-    struct unique_id cluster, from, to;
-    uint32_t number;
-    uint64_t dial, seen, expects;
-    char build[32];
-} __attribute__((packed));
-
 static struct rpc_stream *stream;
 static bool has_ended;
 static unsigned n_answers;
@@ -879,15 +872,15 @@ static bool forged_is_answered(void)
     return n_answers > 0 && rpc_stream_has_room(stream);
 }
 
-static struct forged right(void)
+static struct peer_hello right(void)
 {
-    return (struct forged){.magic = 0x50594152,
-                           .protocol = PEER_PROTOCOL,
-                           .cluster = id_of(1),
-                           .from = id_of(50),
-                           .to = nodes[1].id,
-                           .number = number_of(2),
-                           .dial = 1};
+    return (struct peer_hello){.magic = PEER_HELLO_MAGIC,
+                               .protocol = PEER_PROTOCOL,
+                               .cluster = id_of(1),
+                               .from = id_of(50),
+                               .to = nodes[1].id,
+                               .number = number_of(2),
+                               .dial = 1};
 }
 
 static void say(const void *bytes, size_t size)
@@ -929,7 +922,7 @@ static void ends_with(enum err_code code, const char *why)
 
 START_TEST(test_forged_hellos_are_refused)
 {
-    struct forged h = right();
+    struct peer_hello h = right();
     static uint8_t zeros[10000];
 
     forge("", 0);
@@ -967,7 +960,7 @@ END_TEST
 START_TEST(test_garbage_in_a_session_cuts_its_stream)
 {
     static uint8_t zeros[10000];
-    struct forged h = right();
+    struct peer_hello h = right();
     const uint64_t too_much = 3;
 
     forge(&h, sizeof h);

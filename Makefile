@@ -67,7 +67,7 @@ $(call objs,$(wildcard gcs/*_rpc.c gcs/*_codec.c raylet/*_codec.c)) $(BUILD)/tes
 $(BUILD)/obj/proto/%.pb-c.o: $(BUILD)/gen/proto/%.pb-c.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 $(CFLAGS) $(SANFLAGS) -fPIC -w -I$(BUILD)/gen -c $< -o $@
-$(BUILD)/obj/raylet/cluster_view.o: ALL_CFLAGS += -O3 # loops over a thousand nodes: several at once
+$(BUILD)/obj/raylet/cluster_view_pick.o: ALL_CFLAGS += -O3 # loops over a thousand nodes: several at once
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c $< -o $@

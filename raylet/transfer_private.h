@@ -6,7 +6,9 @@
  *
  *   transfer.c         start, end, time; completions and the thread's events
  *   transfer_conn.c    listens, dials, lets prove the token; nodes
- *   transfer_pull.c    what is brought here
+ *   transfer_pull.c    what is brought here: who asks for it, what is next, its end
+ *   transfer_memory.c  where its bytes go: its turn, memory for them, the seal
+ *   transfer_read.c    which of its bytes are missing, and who is asked for them
  *   transfer_holder.c  whom it is brought from
  *   transfer_serve.c   what others read here, and who has copies of it
  *   transfer_file.c    files by hash: offered, hashed
@@ -286,32 +288,46 @@ void transfer_pull_on_conn_lost(struct transfer *t, uint64_t conn);
 /* --- transfer_pull.c --- */
 /* Do what can be done for it now. It may be gone after. */
 void transfer_pull_step(struct pull *p);
-/* Its size is known: it waits for its turn. */
-void transfer_pull_sized(struct pull *p, const struct transfer_frame *is);
 /* Something came, h: thanks to this one, or NULL. */
 void transfer_pull_progress(struct pull *p, struct holder *h);
+/* Its memory is not used by so many any more. Of ENDING: it is gone when nobody does. */
+void transfer_pull_unuse(struct pull *p);
+struct pull *transfer_find_pull(struct transfer *t, const struct transfer_what *what);
+/* All who ask are told why, and it ends. */
+void transfer_pull_fail(struct pull *p, enum err_code code, const char *why);
+/* All who asked have been told: ENDING, and gone when nobody uses its memory. */
+void transfer_pull_end(struct pull *p);
+void transfer_pull_drop_asker(struct asker *a);
+uint64_t transfer_pulls_on_time(struct transfer *t, uint64_t now_ms);
+/* All fail; the mover is gone. */
+void transfer_pull_end_all(struct transfer *t);
+
+/* --- transfer_memory.c --- */
+/* Its size is known: it waits for its turn. */
+void transfer_pull_sized(struct pull *p, const struct transfer_frame *is);
+/* Those who wait for their turn, and have it now: arguments in their order, and not too many
+ * bytes. */
+void transfer_pull_admit(struct transfer *t);
+void transfer_leave_admission(struct pull *p);
+void transfer_pull_on_store(struct transfer *t,
+                            const struct store_action *action,
+                            const char *refusal);
+/* All its bytes are here: an object is sealed, a file is looked at. It may be gone after. */
+void transfer_finish(struct pull *p);
+void transfer_pull_on_hashed(struct request *r, const struct mover_event *e);
+/* Of ENDING, once. */
+void transfer_give_back(struct pull *p);
+
+/* --- transfer_read.c --- */
+/* Missing chunks are read wherever they can be. false: nowhere just now. */
+bool transfer_read(struct pull *p);
+/* Are these bytes of it here? */
+bool transfer_pull_has(const struct pull *p, uint64_t offset, uint64_t length);
 /* What was asked of this chunk does not come. */
 void transfer_pull_read_again(struct pull *p, uint32_t chunk);
 /* The connection to that node takes READs again. */
 void transfer_pull_feed(struct transfer *t, uint32_t number);
 void transfer_pull_on_moved(struct request *r, uint64_t n, bool is_whole);
-void transfer_pull_on_hashed(struct request *r, const struct mover_event *e);
-void transfer_pull_on_store(struct transfer *t,
-                            const struct store_action *action,
-                            const char *refusal);
-/* Its memory is not used by so many any more. */
-void transfer_pull_unuse(struct pull *p);
-struct pull *transfer_find_pull(struct transfer *t, const struct transfer_what *what);
-/* All who ask are told why, and it ends. */
-void transfer_pull_fail(struct pull *p, enum err_code code, const char *why);
-/* Are these bytes of it here? */
-bool transfer_pull_has(const struct pull *p, uint64_t offset, uint64_t length);
-void transfer_pull_drop_asker(struct asker *a);
-/* Those who wait for their turn, and have it now. */
-void transfer_pull_admit(struct transfer *t);
-uint64_t transfer_pulls_on_time(struct transfer *t, uint64_t now_ms);
-/* All fail; the mover is gone. */
-void transfer_pull_end_all(struct transfer *t);
 
 /* --- transfer_serve.c --- */
 void transfer_serve_on_frame(struct transfer *t, struct conn *c, const struct transfer_frame *f);

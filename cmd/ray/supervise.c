@@ -16,211 +16,24 @@
  */
 #include "cmd/ray/supervise.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cmd/ray/daemon.h"
-#include "cmd/ray/redis.h"
-#include "cmd/ray/who_listens.h"
-#include "lib/base/alloc.h"
-#include "lib/base/assert.h"
+#include "cmd/ray/supervise_private.h"
 #include "lib/base/log.h"
-#include "lib/net/loop.h"
-#include "raylet/node_file.h"
-#include "raylet/session.h"
 
-#define WORDS_MAX  (START_RESOURCES_MAX + 24)
-#define STEADY_MS  10000 /* who ran so long did not fail */
-#define SLOW_MS    2000  /* then a part that is not ready is named */
-#define TAIL_BYTES 1500
-#define ROOM_BYTES (128u << 10) /* less than a node needs to start */
-#define ROOM_FILES 16
+#define STEADY_MS 10000 /* who ran so long did not fail */
+#define SLOW_MS   2000  /* then a part that is not ready is named */
 
 #define GCS_REPLACED 3 /* exit status of a gcs_server: another head has this cluster */
 #define RAYLET_DEAD  3 /* of a raylet: the GCS declared it dead */
-#define TELL_S       "2"
 
-enum part_id { REDIS, GCS, RAYLET, N_PARTS };
-enum phase { STARTING, RUNNING, ENDING };
-
-struct part {
-    struct supervisor *s;
-    enum part_id id;
-    struct daemon *daemon; /* NULL: this node has none */
-    bool is_ready;
-    uint64_t started_ms;
-    uint32_t delay_ms; /* before it is started again; 0: it ended not yet, or long ago */
-    struct loop_timer *again;
-};
-
-struct supervisor {
-    const struct start_options *o;
-    struct report *report;
-    struct loop *loop;
-    enum phase phase;
-    bool has_reported;
-    int status;
-    struct session session;
-    struct node_file file;
-    struct part parts[N_PARTS];
-    struct daemon *teller; /* tells the GCS that the raylet was killed; or NULL */
-    struct redis_watch *redis;
-    char redis_password[REDIS_PASSWORD_SIZE];
-    int gcs_port; /* 0: none yet */
-    uint64_t began_ms;
-    struct loop_timer *slow, *timeout, *grace;
-    struct loop_watch *term, *interrupt, *hangup, *listener;
-};
-
-static const char *const names[] = {"redis-server", "gcs_server", "raylet"};
-
-/* --- words of a command --- */
-
-struct words {
-    char *v[WORDS_MAX + 1];
-    unsigned n;
-};
-
-__attribute__((format(printf, 2, 3))) static void words_add(struct words *w, const char *fmt, ...)
-{
-    va_list ap;
-
-    ASSERT(w->n < WORDS_MAX);
-    va_start(ap, fmt);
-    if (vasprintf(&w->v[w->n], fmt, ap) < 0)
-        abort();
-    va_end(ap);
-    w->v[++w->n] = NULL;
-}
-
-static void words_free(struct words *w)
-{
-    while (w->n > 0)
-        free(w->v[--w->n]);
-}
-
-/* The environment of this process without secrets, and the way to the token; to be freed, the last
- * two strings too. */
-static char **make_environment(const struct supervisor *s, enum part_id id)
-{
-    static const char *const hidden[] = {"RAY_AUTH_TOKEN=",
-                                         "RAY_AUTH_TOKEN_PATH=",
-                                         "RAY_REDIS_PASSWORD="};
-    size_t n = 0, m = 0;
-
-    while (environ[n] != NULL)
-        n++;
-    char **v = xcalloc(n + 3, sizeof *v);
-    for (size_t i = 0; i < n; i++) {
-        bool is_hidden = false;
-        for (size_t k = 0; k < sizeof hidden / sizeof hidden[0]; k++)
-            is_hidden = is_hidden || strncmp(environ[i], hidden[k], strlen(hidden[k])) == 0;
-        if (!is_hidden)
-            v[m++] = environ[i];
-    }
-    const char *password = s->o->redis_server[0] != '\0'
-                               ? s->redis_password
-                               : config_text(&s->o->config, CONFIG_REDIS_PASSWORD);
-    if (id != REDIS && asprintf(&v[m++], "RAY_AUTH_TOKEN_PATH=%s/auth_token", s->session.dir) < 0)
-        abort();
-    if (id == GCS && password[0] != '\0'
-        && asprintf(&v[m++], "RAY_REDIS_PASSWORD=%s", password) < 0)
-        abort();
-    return v;
-}
-
-static void free_environment(char **v)
-{
-    for (size_t i = 0; v[i] != NULL; i++)
-        if (strncmp(v[i], "RAY_AUTH_TOKEN_PATH=", 20) == 0
-            || strncmp(v[i], "RAY_REDIS_PASSWORD=", 19) == 0)
-            free(v[i]);
-    free(v);
-}
-
-static void add_gcs_words(const struct supervisor *s, struct words *w)
-{
-    const struct config *c = &s->o->config;
-    bool is_private = s->o->redis_server[0] != '\0';
-    const char *user = config_text(c, CONFIG_REDIS_USERNAME);
-
-    words_add(w, "--address=%s:%d", s->o->listen_ip, s->gcs_port);
-    words_add(w, "--redis=%s", is_private ? REDIS_SOCKET : s->o->redis_address);
-    if (!is_private && user[0] != '\0')
-        words_add(w, "--redis-username=%s", user);
-    if (!is_private)
-        words_add(w, "--namespace=%s", config_text(c, CONFIG_NAMESPACE));
-    words_add(w, "--held-bytes=%s", config_text(c, CONFIG_HELD_BYTES));
-    words_add(w, "--patience-ms=%s", config_text(c, CONFIG_PATIENCE));
-    words_add(w, "--subscriber-bytes=%s", config_text(c, CONFIG_SUBSCRIBER_BYTES));
-    words_add(w, "--subscriber-timeout-ms=%s", config_text(c, CONFIG_SUBSCRIBER_TIMEOUT));
-    words_add(w, "--dead-nodes=%s", config_text(c, CONFIG_DEAD_NODES));
-    words_add(w, "--driver-silence-ms=%s", config_text(c, CONFIG_DRIVER_SILENCE));
-    words_add(w, "--ready-fd=%d", DAEMON_READY_FD);
-}
-
-static void add_raylet_words(const struct supervisor *s, struct words *w)
-{
-    const struct config *c = &s->o->config;
-
-    words_add(w, "--session-dir=%s", s->session.dir);
-    words_add(w, "--gcs-address=%s", s->file.gcs_address);
-    words_add(w, "--node-ip-address=%s", s->o->node_ip);
-    words_add(w, "--node-name=%s", s->file.node_name);
-    words_add(w, "--node-manager-port=%s", config_text(c, CONFIG_NODE_MANAGER_PORT));
-    words_add(w, "--object-manager-port=%s", config_text(c, CONFIG_OBJECT_MANAGER_PORT));
-    if (config_text(c, CONFIG_LABELS)[0] != '\0')
-        words_add(w, "--labels=%s", config_text(c, CONFIG_LABELS));
-    if (s->o->is_head)
-        words_add(w, "--head");
-    words_add(w, "--ready-fd=%d", DAEMON_READY_FD);
-    if (config_is_set(c, CONFIG_NUM_CPUS))
-        words_add(w, "--num-cpus=%s", config_text(c, CONFIG_NUM_CPUS));
-    if (config_is_set(c, CONFIG_OBJECT_STORE_MEMORY))
-        words_add(w, "--object-store-memory=%s", config_text(c, CONFIG_OBJECT_STORE_MEMORY));
-    for (unsigned i = 0; i < s->o->n_resources; i++)
-        words_add(w,
-                  "--resource=%s:%lld",
-                  s->o->resources[i].name,
-                  (long long)s->o->resources[i].units);
-}
-
-static const char *path_of(const struct supervisor *s, enum part_id id)
-{
-    return id == REDIS ? s->o->redis_server : id == GCS ? s->o->gcs_server : s->o->raylet;
-}
-
-static int start_part(struct part *p, struct err *err)
-{
-    struct supervisor *s = p->s;
-    struct words w = {.n = 0};
-    char **environment = make_environment(s, p->id);
-
-    words_add(&w, "%s", path_of(s, p->id));
-    if (p->id == REDIS)
-        words_add(&w, "redis.conf");
-    else if (p->id == GCS)
-        add_gcs_words(s, &w);
-    else
-        add_raylet_words(s, &w);
-    p->is_ready = false;
-    p->started_ms = loop_now_ms();
-    int rc = daemon_start(p->daemon, path_of(s, p->id), w.v, environment, err);
-    words_free(&w);
-    free_environment(environment);
-    if (rc == 0)
-        log_info("supervisor", "start", "part=%s pid=%d", names[p->id], (int)daemon_pid(p->daemon));
-    return rc;
-}
+const char *const part_names[] = {"redis-server", "gcs_server", "raylet"};
 
 /* --- the end --- */
 
@@ -230,7 +43,7 @@ static void on_grace_over(void *arg)
 
     for (int i = RAYLET; i >= 0; i--)
         if (s->parts[i].daemon != NULL && daemon_is_running(s->parts[i].daemon)) {
-            log_warn("supervisor", "kill", "part=%s msg=\"it does not end\"", names[i]);
+            log_warn("supervisor", "kill", "part=%s msg=\"it does not end\"", part_names[i]);
             daemon_signal(s->parts[i].daemon, SIGKILL);
             return;
         }
@@ -257,16 +70,6 @@ static void end_next(struct supervisor *s)
     loop_stop(s->loop);
 }
 
-static void end_report(struct supervisor *s, bool is_ready, const char *text)
-{
-    if (s->has_reported)
-        return;
-    s->has_reported = true;
-    loop_unwatch(s->listener);
-    s->listener = NULL;
-    report_end(s->report, is_ready, text);
-}
-
 static void end_timers(struct supervisor *s)
 {
     loop_timer_end(s->slow);
@@ -280,7 +83,7 @@ static void begin_end(struct supervisor *s, int status, const char *why)
         return;
     log_info("supervisor", "end", "status=%d msg=\"%s\"", status, why);
     if (!s->has_reported)
-        end_report(s, false, "the node was told to end before it was ready");
+        supervisor_end_report(s, false, "the node was told to end before it was ready");
     s->phase = ENDING;
     s->status = status;
     end_timers(s);
@@ -291,93 +94,12 @@ static void begin_end(struct supervisor *s, int status, const char *why)
     end_next(s);
 }
 
-/* The last lines of a file, each after two blanks; nothing if there are none. */
-static void add_tail(FILE *out, const char *path)
-{
-    char text[TAIL_BYTES + 1];
-    FILE *f = fopen(path, "re");
-    long size;
-
-    if (f == NULL)
-        return;
-    fseek(f, 0, SEEK_END);
-    size = ftell(f);
-    fseek(f, size > TAIL_BYTES ? size - TAIL_BYTES : 0, SEEK_SET);
-    size_t n = fread(text, 1, TAIL_BYTES, f);
-    fclose(f);
-    text[n] = '\0';
-    char *at = text;
-    if (size > TAIL_BYTES && strchr(at, '\n') != NULL)
-        at = strchr(at, '\n') + 1;
-    if (*at != '\0')
-        fprintf(out, "%s:\n", path);
-    while (*at != '\0') {
-        size_t line = strcspn(at, "\n");
-        fprintf(out, "  %.*s\n", (int)line, at);
-        at += line + (at[line] == '\n');
-    }
-}
-
-/* A part whose log finds no room cannot say why it ended. */
-static void add_full_disk(const struct supervisor *s, FILE *out)
-{
-    struct statvfs v;
-
-    if (statvfs(s->session.dir, &v) == 0
-        && (v.f_bavail * v.f_frsize < ROOM_BYTES || (v.f_files > 0 && v.f_favail < ROOM_FILES)))
-        fprintf(out,
-                "The disk of %s is full (%llu KiB, %llu files left): free some, or choose another "
-                "folder by --temp-dir\n",
-                s->session.temp,
-                (unsigned long long)(v.f_bavail * v.f_frsize >> 10),
-                (unsigned long long)v.f_favail);
-}
-
-/* What has failed before there were parts; to be freed. NULL: no memory. */
-static char *explain(const struct supervisor *s, const char *what)
-{
-    char *text = NULL;
-    size_t size;
-    FILE *out = open_memstream(&text, &size);
-
-    if (out == NULL)
-        return NULL;
-    fprintf(out, "%s\n", what);
-    add_full_disk(s, out);
-    fclose(out);
-    text[size - 1] = '\0';
-    return text;
-}
-
-/* What is to be said of this part, and the ends of its logs; to be freed. NULL: no memory. */
-static char *describe(struct supervisor *s, enum part_id id, const char *what)
-{
-    char *text = NULL, path[300];
-    size_t size;
-    FILE *out = open_memstream(&text, &size);
-
-    if (out == NULL)
-        return NULL;
-    fprintf(out, "%s %s\n", names[id], what);
-    if (id == GCS && s->gcs_port != 0 && !daemon_is_running(s->parts[GCS].daemon))
-        who_listens(out, s->gcs_port);
-    add_full_disk(s, out);
-    snprintf(path, sizeof path, "%s/%s.out", s->session.logs, names[id]);
-    add_tail(out, path);
-    snprintf(path, sizeof path, "%s/%s.err", s->session.logs, names[id]);
-    add_tail(out, path);
-    fclose(out);
-    while (size > 0 && text[size - 1] == '\n')
-        text[--size] = '\0';
-    return text;
-}
-
 /* The start has failed at this part. */
 static void fail(struct supervisor *s, enum part_id id, const char *what)
 {
-    char *text = describe(s, id, what);
+    char *text = supervisor_describe(s, id, what);
 
-    end_report(s, false, text != NULL ? text : what);
+    supervisor_end_report(s, false, text != NULL ? text : what);
     free(text);
     begin_end(s, 1, what);
 }
@@ -390,51 +112,6 @@ static void write_file(struct supervisor *s)
 
     if (node_file_write(&s->file, &err) != 0)
         log_warn("supervisor", "node_file", "msg=\"%s\"", err.text);
-}
-
-static void say_ready(struct supervisor *s)
-{
-    const struct start_options *o = s->o;
-    char *text = NULL;
-    size_t size;
-    FILE *out = open_memstream(&text, &size);
-
-    if (out == NULL)
-        return;
-    fprintf(out, "Local node IP: %s\n", o->node_ip);
-    fprintf(out,
-            "Ray is running here: %s %s, ready in %llu ms.\n",
-            o->is_head ? "the head of cluster" : "a node of cluster",
-            s->file.gcs_address,
-            (unsigned long long)(loop_now_ms() - s->began_ms));
-    if (o->is_head) {
-        fprintf(out,
-                "\nTo add another node to this cluster, run there\n"
-                "    ray start --address=%s\n",
-                s->file.gcs_address);
-        if (o->token_path[0] != '\0')
-            fprintf(out,
-                    "with this cluster's token, which is in %s%s. Copied by\n"
-                    "    ray get-auth-token | ssh HOST 'umask 077; mkdir -p ~/.ray; "
-                    "cat > ~/.ray/auth_token'\n",
-                    o->token_path,
-                    o->made_token ? " (new)" : "");
-        else
-            fputs("with the same RAY_AUTH_TOKEN in its environment.\n", out);
-    }
-    fputc('\n', out);
-    if (s->o->config.v[CONFIG_TEMP_DIR].source == CONFIG_FLAG)
-        fprintf(out,
-                "For programs and commands here: export RAY_TMPDIR=%.*s\n",
-                (int)(strrchr(s->session.dir, '/') - s->session.dir),
-                s->session.dir);
-    fprintf(out,
-            "Programs here join it with RAY_ADDRESS=auto. Look at it with `ray status`, end "
-            "%s with `ray stop`.\n",
-            o->is_head ? "it" : "this node");
-    fclose(out);
-    end_report(s, true, text);
-    free(text);
 }
 
 static void node_is_ready(struct supervisor *s)
@@ -450,7 +127,7 @@ static void node_is_ready(struct supervisor *s)
              "address=%s ms=%llu",
              s->file.gcs_address,
              (unsigned long long)(loop_now_ms() - s->began_ms));
-    say_ready(s);
+    supervisor_say_ready(s);
 }
 
 static void on_slow(void *arg);
@@ -468,14 +145,14 @@ static void start_next(struct supervisor *s, int after)
         node_is_ready(s);
         return;
     }
-    report_step(s->report, "starting %s", names[i]);
+    report_step(s->report, "starting %s", part_names[i]);
     end_timers(s);
     s->slow = loop_after(s->loop, SLOW_MS, on_slow, s);
     s->timeout = loop_after(s->loop,
                             (uint32_t)config_number(&s->o->config, CONFIG_START_TIMEOUT, 0),
                             on_timeout,
                             s);
-    if (start_part(&s->parts[i], &err) != 0) {
+    if (supervisor_start_part(&s->parts[i], &err) != 0) {
         char what[500];
         snprintf(what, sizeof what, "cannot be started: %s", err.text);
         fail(s, i, what);
@@ -490,7 +167,7 @@ static void part_is_ready(struct part *p)
     log_info("supervisor",
              "part_ready",
              "part=%s ms=%llu",
-             names[p->id],
+             part_names[p->id],
              (unsigned long long)(loop_now_ms() - p->started_ms));
     if (s->phase == STARTING)
         start_next(s, p->id);
@@ -514,7 +191,7 @@ static void on_slow(void *arg)
              sizeof what,
              "is not ready yet; it is waited for up to %s ms (RAY_start_timeout_ms)",
              config_text(&s->o->config, CONFIG_START_TIMEOUT));
-    char *text = describe(s, awaited(s), what);
+    char *text = supervisor_describe(s, awaited(s), what);
     report_wait(s->report, text != NULL ? text : what);
     free(text);
 }
@@ -591,9 +268,9 @@ static void on_again(void *arg)
 
     loop_timer_end(p->again);
     p->again = NULL;
-    if (start_part(p, &err) == 0)
+    if (supervisor_start_part(p, &err) == 0)
         return;
-    log_err("supervisor", "start_again", "part=%s msg=\"%s\"", names[p->id], err.text);
+    log_err("supervisor", "start_again", "part=%s msg=\"%s\"", part_names[p->id], err.text);
     p->again = loop_after(p->s->loop, p->delay_ms, on_again, p);
 }
 
@@ -622,8 +299,6 @@ static void on_told(void *arg, int status)
 /* A raylet that was killed could not say good-bye; silence would tell the GCS later. */
 static void tell_gcs(struct supervisor *s, const char *what)
 {
-    struct words w = {.n = 0};
-    char **environment = make_environment(s, RAYLET);
     struct err err;
 
     s->teller = daemon_create(&(struct daemon_config){.loop = s->loop,
@@ -631,16 +306,8 @@ static void tell_gcs(struct supervisor *s, const char *what)
                                                       .dir = s->session.dir,
                                                       .on_end = on_told,
                                                       .arg = s});
-    words_add(&w, "ray");
-    words_add(&w, "unregister");
-    words_add(&w, "--address=%s", s->file.gcs_address);
-    words_add(&w, "--node-id=%s", s->file.node_id);
-    words_add(&w, "--death=its raylet %s", what);
-    words_add(&w, "--timeout=" TELL_S);
-    if (daemon_start(s->teller, "/proc/self/exe", w.v, environment, &err) != 0)
+    if (supervisor_start_teller(s, what, &err) != 0)
         log_warn("supervisor", "tell", "msg=\"%s\"", err.text);
-    words_free(&w);
-    free_environment(environment);
 }
 
 static void on_end_of_raylet(struct part *p, int status, const char *what)
@@ -664,11 +331,11 @@ static void on_end(void *arg, int status)
 
     daemon_say_status(status, what, sizeof what);
     if (s->phase == ENDING) {
-        log_info("supervisor", "ended", "part=%s msg=\"it %s\"", names[p->id], what);
+        log_info("supervisor", "ended", "part=%s msg=\"it %s\"", part_names[p->id], what);
         end_next(s);
         return;
     }
-    log_warn("supervisor", "ended", "part=%s msg=\"it %s\"", names[p->id], what);
+    log_warn("supervisor", "ended", "part=%s msg=\"it %s\"", part_names[p->id], what);
     if (s->phase == STARTING)
         fail(s, p->id, what);
     else if (p->id == RAYLET)
@@ -735,7 +402,7 @@ static int begin(struct supervisor *s, struct err *err)
         if ((i != RAYLET && !o->is_head) || (i == REDIS && o->redis_server[0] == '\0'))
             continue;
         p->daemon = daemon_create(&(struct daemon_config){.loop = s->loop,
-                                                          .name = names[i],
+                                                          .name = part_names[i],
                                                           .dir = s->session.dir,
                                                           .has_ready_fd = i != REDIS,
                                                           .on_line = on_line,
@@ -793,8 +460,8 @@ int supervise(const struct start_options *o, struct report *r)
     node_file_sweep(s.session.temp, (size_t)config_number(c, CONFIG_KEPT_SESSIONS, 0));
     s.loop = loop_create(&err);
     if (s.loop == NULL || begin(&s, &err) != 0) {
-        char *text = explain(&s, err.text);
-        end_report(&s, false, text != NULL ? text : err.text);
+        char *text = supervisor_explain(&s, err.text);
+        supervisor_end_report(&s, false, text != NULL ? text : err.text);
         free(text);
         s.status = 1;
     } else {

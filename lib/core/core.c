@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <dlfcn.h>
-#include <errno.h>
+/*
+ * How this works. A program's first ray_init connects to a raylet, of another's cluster or of one
+ * that is started for it, and the last ray_shutdown leaves: nothing of the cluster stays, but that
+ * core.life counts. Workers connect once (worker.c). Between the two core.connected is set, and
+ * whoever sleeps in a call is inside (core_enter), so that the end waits until all have left.
+ */
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,19 +14,15 @@
 #include <unistd.h>
 
 #include "lib/base/alloc.h"
-#include "lib/base/assert.h"
 #include "lib/base/clock.h"
 #include "lib/core/cluster.h"
 #include "lib/core/core_private.h"
 
-#define ARG_IS_REF      UINT32_MAX
 #define DEFAULT_WAKE_NS 20000u
 #define CONNECT_MS      10000
 #define SAY_MS          2000 /* before a program is told that it waits */
 #define MIN_UNITS       10
 #define SHUTDOWN_MS     2000
-#define FLUSH_TASKS     32
-#define TEMPLATES_MAX   65535
 #define TIMEOUT_MAX_MS  (INT64_MAX / 2000000) /* 146 years: for ever */
 
 struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -38,13 +37,6 @@ struct core core = {.lock = PTHREAD_MUTEX_INITIALIZER,
 __thread const char *core_call_site;
 
 static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* one begins or ends at a time */
-
-/* Classes by their request's bytes; few, so a list is searched. */
-static struct class_frame {
-    uint8_t *frame;
-    size_t size;
-} * classes;
-static unsigned n_classes;
 
 static void child_after_fork(void)
 {
@@ -105,6 +97,8 @@ uint64_t core_deadline(int64_t timeout_ms)
         return UINT64_MAX;
     return clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
 }
+
+/* --- in --- */
 
 static bool copy_string(char *out, size_t room, const char **at, const char *end)
 {
@@ -265,6 +259,8 @@ int core_connect(int fd,
     return ok ? 0 : -1;
 }
 
+/* --- out --- */
+
 /* Forget everything of the cluster that has ended. */
 static void clear(void)
 {
@@ -301,16 +297,7 @@ static void clear(void)
     put_forget_buffers();
     objects_close();
     core.life++;
-    for (unsigned i = 0; i < core.n_templates; i++)
-        free(core.templates[i]);
-    free(core.templates);
-    core.templates = NULL;
-    core.n_templates = 0;
-    for (unsigned i = 0; i < n_classes; i++)
-        free(classes[i].frame);
-    free(classes);
-    classes = NULL;
-    n_classes = 0;
+    template_forget_all();
     free(core.actions.v);
     core.actions = (struct submit_actions){0};
     free(core.scratch);
@@ -325,6 +312,8 @@ static void clear(void)
     core.life_fd = -1;
     core_unlock();
 }
+
+/* --- of a program --- */
 
 /* The raylet at the other end of fd, which is taken, is not ours. */
 static int join(const struct core_config *config, int fd, struct err *err)
@@ -453,324 +442,6 @@ int core_shutdown(struct err *err)
     pthread_mutex_unlock(&life);
     if (code != CORE_OK)
         err_set(err, ERR_INVALID, "ray_shutdown without ray_init");
-    return code;
-}
-
-/* --- templates --- */
-
-static bool fits(const char *s, size_t room)
-{
-    return strnlen(s, room) < room;
-}
-
-static bool has_control(const char *s)
-{
-    for (; *s != '\0'; s++)
-        if ((unsigned char)*s < ' ' || *s == 0x7f)
-            return true;
-    return false;
-}
-
-uint8_t *core_class_frame(uint32_t class, size_t *size)
-{
-    *size = classes[class].size;
-    return classes[class].frame;
-}
-
-static int class_number(const struct core_template_spec *spec)
-{
-    uint8_t buf[sizeof(struct wire_lease_request)
-                + (CORE_N_RESOURCES + 1) * sizeof(struct wire_resource) + 64];
-    struct wire_lease_request w = {.depth = core.worker ? 1 : 0};
-    uint8_t *at = buf + sizeof w;
-    size_t n = strlen(spec->function);
-
-    memset(buf, 0, sizeof buf);
-    if (spec->cpu_units > 0) {
-        struct wire_resource r = {.name = "CPU", .units = spec->cpu_units};
-        memcpy(at, &r, sizeof r);
-        at += sizeof r;
-        w.n_resources++;
-    }
-    for (unsigned i = 0; i < spec->n_resources; i++) {
-        struct wire_resource r = {.units = spec->resources[i].units};
-        memcpy(r.name, spec->resources[i].name, sizeof r.name);
-        memcpy(at, &r, sizeof r);
-        at += sizeof r;
-        w.n_resources++;
-    }
-    memcpy(at, spec->function, n);
-    at += n;
-    memcpy(buf, &w, sizeof w);
-    size_t size = (size_t)(at - buf);
-    for (unsigned i = 0; i < n_classes; i++)
-        if (classes[i].size == size && memcmp(classes[i].frame + 12, buf + 12, size - 12) == 0)
-            return (int)i;
-    classes = xrealloc(classes, (n_classes + 1) * sizeof *classes);
-    classes[n_classes].frame = xmalloc(size);
-    memcpy(classes[n_classes].frame, buf, size);
-    classes[n_classes++].size = size;
-    return (int)submit_add_class(core.submit);
-}
-
-int core_template(const struct core_template_spec *spec, struct err *err)
-{
-    const char *name = spec->name != NULL ? spec->name : spec->function;
-
-    if (spec->n_returns > CORE_RETURNS_MAX)
-        return err_set(err,
-                       ERR_INVALID,
-                       "num_returns is %u, at most %d",
-                       spec->n_returns,
-                       CORE_RETURNS_MAX);
-    if (spec->max_retries < -1)
-        return err_set(err,
-                       ERR_INVALID,
-                       "max_retries is %d: use -1 (for ever), 0 or more",
-                       spec->max_retries);
-    if (!fits(spec->function, 48) || !fits(name, 48))
-        return err_set(err, ERR_INVALID, "the name %.20s... is longer than 47 bytes", name);
-    if (has_control(name))
-        return err_set(err,
-                       ERR_INVALID,
-                       "the name of %s holds a control character, and is printed before each line",
-                       spec->function);
-    if (spec->cpu_units < 0 || spec->n_resources > CORE_N_RESOURCES)
-        return err_set(err,
-                       ERR_INVALID,
-                       "resources of %s: amounts are 0 or more, at most %d kinds",
-                       name,
-                       CORE_N_RESOURCES);
-    for (unsigned i = 0; i < spec->n_resources; i++)
-        if (spec->resources[i].units <= 0 || !fits(spec->resources[i].name, 48)
-            || spec->resources[i].name[0] == '\0')
-            return err_set(err,
-                           ERR_INVALID,
-                           "resource %u of %s needs a name of 1 to 47 bytes and an amount above 0",
-                           i,
-                           name);
-    if (core_is_forked())
-        return err_set(err, ERR_INVALID, "this process was forked from one that uses Ray");
-    core_lock();
-    if (!core.connected) {
-        core_unlock();
-        return err_set(err, ERR_INVALID, "call ray_init first");
-    }
-    int class = class_number(spec);
-    for (unsigned i = 0; i < core.n_templates; i++) {
-        const struct template *t = core.templates[i];
-        if (t->class == class && t->n_returns == spec->n_returns
-            && t->max_retries == spec->max_retries && strcmp(t->function, spec->function) == 0
-            && strcmp(t->name, name) == 0) {
-            core_unlock();
-            return (int)i;
-        }
-    }
-    if (core.n_templates == TEMPLATES_MAX) {
-        core_unlock();
-        return err_set(err,
-                       ERR_FULL,
-                       "more than %d different option sets: bind options once with ray_bind",
-                       TEMPLATES_MAX);
-    }
-    struct template *t = xcalloc(1, sizeof *t);
-    snprintf(t->function, sizeof t->function, "%s", spec->function);
-    snprintf(t->name, sizeof t->name, "%s", name);
-    t->n_returns = (uint16_t)spec->n_returns;
-    t->max_retries = spec->max_retries;
-    t->class = class;
-    core.templates = xrealloc(core.templates, (core.n_templates + 1) * sizeof(struct template *));
-    core.templates[core.n_templates] = t;
-    int number = (int)core.n_templates++;
-    core_unlock();
-    return number;
-}
-
-/* --- submitting --- */
-
-/* The records of task number core.task_counter, linked; NULL when memory is out. */
-static struct record *make_returns(unsigned n, uint64_t *refs_out)
-{
-    struct record *first = NULL, *last = NULL;
-
-    for (unsigned i = 0; i < (n > 0 ? n : 1); i++) {
-        struct record *r = ref_table_new(core.refs);
-        if (r != NULL)
-            r->site = core_call_site;
-        if (r == NULL) {
-            for (uint32_t slot = first != NULL ? first->slot : 0; slot != 0;) {
-                struct record *x = ref_table_at(core.refs, slot);
-                slot = x->next_return;
-                ref_table_set(core.refs, x, 0, NULL, 0);
-                ref_table_drop(core.refs, x);
-            }
-            return NULL;
-        }
-        if (first == NULL)
-            first = r;
-        else
-            last->next_return = r->slot;
-        r->first = first->slot;
-        r->counter = core.task_counter;
-        r->n_returns = (uint16_t)(i + 1);
-        last = r;
-        if (n > 0)
-            refs_out[i] = record_word(r);
-    }
-    if (n == 0) {
-        first->flags |= REF_HIDDEN;
-        first->count = 0;
-    }
-    first->n_returns = (uint16_t)n;
-    return first;
-}
-
-bool core_are_refs(const uint64_t *refs, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (ref_table_find(core.refs, refs[i]) == NULL)
-            return false;
-    return true;
-}
-
-/* n, and the slots of the refs, each held once more: inside an argument they are not waited for. */
-static uint8_t *pack_refs(uint8_t *at, const uint64_t *refs, uint32_t n)
-{
-    memcpy(at, &n, sizeof n);
-    at += sizeof n;
-    for (uint32_t i = 0; i < n; i++) {
-        struct record *r = ref_table_find(core.refs, refs[i]);
-        r->held++;
-        memcpy(at, &r->slot, sizeof r->slot);
-        at += sizeof r->slot;
-    }
-    return at;
-}
-
-/* Pack args into t's spec; counts the refs. A code. */
-static int pack(struct task *t, struct record *task, const struct core_arg *args, unsigned n_args)
-{
-    size_t size = 0, inline_bytes = 0;
-
-    for (unsigned i = 0; i < n_args; i++) {
-        size += sizeof(struct wire_arg) + (args[i].ref != 0 ? sizeof(uint32_t) : args[i].size);
-        if (args[i].ref != 0) {
-            if (ref_table_find(core.refs, args[i].ref) == NULL)
-                return CORE_ESTALE;
-        } else if (args[i].n_refs > 0) {
-            if (!core_are_refs(args[i].refs, args[i].n_refs))
-                return CORE_ESTALE;
-            size += sizeof args[i].n_refs + args[i].n_refs * sizeof(uint32_t);
-            inline_bytes += args[i].size + args[i].n_refs * sizeof(struct wire_ref);
-        } else {
-            inline_bytes += args[i].size;
-        }
-    }
-    if (inline_bytes > CORE_ARGS_MAX)
-        return CORE_EFULL;
-    uint8_t *spec = ref_table_alloc(core.refs, size > 0 ? size : 1);
-    if (spec == NULL)
-        return CORE_ENOMEM;
-    uint8_t *at = spec;
-    for (unsigned i = 0; i < n_args; i++) {
-        struct wire_arg a = {.size = args[i].size, .meta = args[i].meta};
-        if (args[i].ref != 0)
-            a.size = ARG_IS_REF;
-        else if (args[i].n_refs > 0)
-            a.meta |= WIRE_VALUE_REFS;
-        memcpy(at, &a, sizeof a);
-        at += sizeof a;
-        if (args[i].ref == 0) {
-            if (args[i].n_refs > 0) {
-                at = pack_refs(at, args[i].refs, args[i].n_refs);
-                t->n_ref_args++;
-            }
-            if (a.size > 0)
-                memcpy(at, args[i].bytes, a.size);
-            at += a.size;
-            continue;
-        }
-        struct record *r = ref_table_find(core.refs, args[i].ref);
-        memcpy(at, &r->slot, sizeof r->slot);
-        at += sizeof r->slot;
-        r->held++; /* INV-8: before the caller can drop its own */
-        t->n_ref_args++;
-        if (r->state == REF_READY) {
-            t->ref_bytes += r->size;
-            if (r->meta == WIRE_META_ERROR && t->error == 0)
-                t->error = r->slot;
-        }
-        if (r->state == REF_PENDING) {
-            struct ref_waiter *w = ref_table_alloc(core.refs, sizeof *w);
-            if (w == NULL)
-                abort();
-            w->kind = REF_WAITER_TASK;
-            w->u.task = task;
-            owner_ref_add_waiter(r, w);
-            t->n_deps++;
-        }
-    }
-    t->spec = spec;
-    t->spec_size = (uint32_t)size;
-    return CORE_OK;
-}
-
-int core_submit(int template, const struct core_arg *args, unsigned n_args, uint64_t *refs_out)
-{
-    if (core_is_forked())
-        return CORE_EFORKED;
-    if (n_args > UINT16_MAX)
-        return CORE_EARG;
-    core_lock();
-    if (!core.connected || template <0 || (unsigned)template >= core.n_templates) {
-        core_unlock();
-        return CORE_EARG;
-    }
-    const struct template *t = core.templates[template];
-    core.task_counter++;
-    struct record *first = make_returns(t->n_returns, refs_out);
-    int code = first != NULL ? CORE_OK : CORE_ENOMEM;
-    if (code == CORE_OK) {
-        struct task *task = &first->u.task;
-        task->retries_left = t->max_retries;
-        task->n_args = (uint16_t)n_args;
-        first->template = (uint16_t) template;
-        first->class = (uint32_t)t->class;
-        code = pack(task, first, args, n_args);
-        if (code != CORE_OK) {
-            for (uint32_t slot = first->slot; slot != 0;) {
-                struct record *r = ref_table_at(core.refs, slot);
-                slot = r->next_return;
-                if (ref_table_set(core.refs, r, 0, NULL, 0))
-                    ref_table_drop(core.refs, r);
-            }
-        }
-    }
-    if (code == CORE_OK) {
-        core.n_pending++;
-        core.counters.tasks_submitted++;
-        if (core.raylet->link == NULL) {
-            submit_task(core.submit, first, 0, &core.actions);
-            submit_on_raylet_lost(core.submit, &core.actions);
-            owner_act();
-        } else if (first->u.task.n_deps == 0) {
-            core.pushed = NULL;
-            owner_locate(&first->u.task);
-            bool only_queues =
-                first->u.task.node == 0 && submit_only_queues(core.submit, first->class);
-            uint64_t now = only_queues ? 0 : clock_now_ns();
-            submit_task(core.submit, first, now, &core.actions);
-            owner_act();
-            struct peer *p = core.pushed;
-            /* Write at once when nothing else is in flight there, else in batches. */
-            if (p != NULL && p->link != NULL && (p->in_flight == 1 || p->n_unsent >= FLUSH_TASKS))
-                peer_flush(p);
-            if (core.raylet->dirty)
-                peer_flush(core.raylet);
-        }
-        poller_need_helper();
-    }
-    core_unlock();
     return code;
 }
 

@@ -5,7 +5,9 @@
  * What the files of lib/core share: the one core of this process and its peers. All fields are
  * guarded by core.lock unless a comment says otherwise.
  *
- *   core.c     life of the process's membership, templates and submission
+ *   core.c     the process's membership: how it begins and ends, and facts of it
+ *   template.c functions with their options, and which of them can share leases
+ *   task.c     a task that is submitted: its records, its packed arguments
  *   put.c      objects that this process makes
  *   get.c      what a program does with its refs
  *   poller.c   who does I/O: the lock, the poller role, spinning, sleeping, the helper thread
@@ -208,8 +210,6 @@ struct core {
 extern struct core core;
 
 /* --- core.c --- */
-/* The body of a LEASE_REQUEST for this class, kept ready: ticket and count are to be filled in. */
-uint8_t *core_class_frame(uint32_t class, size_t *size);
 void core_on_welcome(const uint8_t *body, size_t size, int fd);
 /* Connect to the raylet at the other end of fd: HELLO with kind, token and flags, and wait for
  * WELCOME, more_ms longer than a raylet of this machine alone may take. made_of: NULL, or what
@@ -228,6 +228,13 @@ void core_leave(void);
 /* What was let go may have to be told others, with nobody waiting. */
 void core_have_news(void);
 uint64_t core_deadline(int64_t timeout_ms); /* ns; UINT64_MAX for ever */
+
+/* --- template.c --- */
+/* The body of a LEASE_REQUEST for this class, kept ready: ticket and count are to be filled in. */
+uint8_t *core_class_frame(uint32_t class, size_t *size);
+void template_forget_all(void);
+
+/* --- task.c --- */
 /* Are all of them refs of this process? */
 bool core_are_refs(const uint64_t *refs, uint32_t n);
 

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,6 +16,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
 #include "lib/net/unix_link.h"
+#include "raylet/session.h"
 
 struct raylet_client {
     struct unix_link *link;
@@ -24,24 +24,6 @@ struct raylet_client {
 };
 
 /* --- sessions --- */
-
-/* The pid in a session's locked pid file; 0: its raylet is gone, or not ready yet. */
-static int raylet_of(const char *dir)
-{
-    char path[RAYLET_CLIENT_PATH + 16], text[32] = "";
-    int pid = 0;
-
-    snprintf(path, sizeof path, "%s/raylet.pid", dir);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    /* the pid is written after the lock was taken: our look cannot be in its way */
-    if (read(fd, text, sizeof text - 1) > 0 && flock(fd, LOCK_SH | LOCK_NB) != 0
-        && errno == EWOULDBLOCK)
-        pid = (int)strtol(text, NULL, 10);
-    close(fd);
-    return pid;
-}
 
 int raylet_client_find(const char *temp,
                        char dir[RAYLET_CLIENT_PATH],
@@ -59,7 +41,7 @@ int raylet_client_find(const char *temp,
         if (strncmp(e->d_name, "session_2", 9) != 0
             || snprintf(path, sizeof path, "%s/%s", temp, e->d_name) >= (int)sizeof path
             || lstat(path, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()
-            || raylet_of(path) == 0)
+            || session_pid(path, SESSION_RAYLET) == 0)
             continue;
         n++;
         if (strcmp(path, best) > 0) /* the name begins with the time */
@@ -84,7 +66,7 @@ int raylet_client_find(const char *temp,
 
 static int explain(const char *dir, int number, struct err *err)
 {
-    int pid = raylet_of(dir);
+    int pid = session_pid(dir, SESSION_RAYLET);
     struct stat st;
 
     if (stat(dir, &st) != 0)
@@ -152,7 +134,7 @@ static int say_hello(struct raylet_client *c, const char *dir, int timeout_ms, s
         return err_set(err,
                        ERR_TIMEOUT,
                        "the raylet (pid %d) of %s did not answer within %d ms",
-                       raylet_of(dir),
+                       session_pid(dir, SESSION_RAYLET),
                        dir,
                        timeout_ms);
     if (rc < 0)

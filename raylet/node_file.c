@@ -174,23 +174,6 @@ int node_file_load_token(const char *dir, struct auth_token *t, struct err *err)
 
 /* --- folders --- */
 
-int node_file_supervisor(const char *dir)
-{
-    char path[NODE_FILE_PATH + 32], text[32] = "";
-    int pid = 0;
-
-    snprintf(path, sizeof path, "%s/" SESSION_SUPERVISOR, dir);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    /* the pid is written after the lock was taken: our look cannot be in its way */
-    if (read(fd, text, sizeof text - 1) > 0 && flock(fd, LOCK_SH | LOCK_NB) != 0
-        && errno == EWOULDBLOCK)
-        pid = (int)strtol(text, NULL, 10);
-    close(fd);
-    return pid;
-}
-
 #define BEING_MADE_S 10 /* the lock of a folder this young may be about to be taken */
 
 struct folder {
@@ -240,7 +223,7 @@ struct node_file *node_file_list(const char *temp, size_t *n)
 
     *n = 0;
     for (size_t i = 0; i < n_folders; i++) {
-        int pid = node_file_supervisor(folders[i].dir);
+        int pid = session_pid(folders[i].dir, SESSION_SUPERVISOR);
         if (pid <= 0)
             continue;
         found = xrealloc(found, (*n + 1) * sizeof *found);

@@ -32,8 +32,6 @@ int node_file_read(const char *dir, struct node_file *out, struct err *err);
  * If it cannot be written, another user's stays. */
 void node_file_set_current(const struct node_file *f);
 
-/* The pid of the supervisor of that folder; 0: none lives. */
-int node_file_supervisor(const char *dir);
 /* Nodes of this user below temp whose supervisor lives, the newest first, in memory of the
  * caller's; *n of them. NULL: there are none. One that cannot be read yet has its folder and pid
  * alone. */

@@ -204,6 +204,23 @@ void session_remove(struct session *s)
     s->lock_fd = -1;
 }
 
+int session_pid(const char *dir, const char *file)
+{
+    char path[512], text[32] = "";
+    int pid = 0;
+
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    /* the pid is written after the lock was taken: our look cannot be in its way */
+    if (read(fd, text, sizeof text - 1) > 0 && flock(fd, LOCK_SH | LOCK_NB) != 0
+        && errno == EWOULDBLOCK)
+        pid = (int)strtol(text, NULL, 10);
+    close(fd);
+    return pid;
+}
+
 void session_sweep(const struct session *s)
 {
     DIR *d = opendir(s->temp);

@@ -33,6 +33,9 @@ int session_open_to_programs(const struct session *s,
                              const char *gcs,
                              bool is_head,
                              struct err *err);
+/* The pid in this file of a folder, SESSION_RAYLET or SESSION_SUPERVISOR; 0: who locked it is gone,
+ * or has not written it yet. */
+int session_pid(const char *dir, const char *file);
 /* What was made: the folder and all in it, and session_latest if it points there. */
 void session_remove(struct session *s);
 /* Any such folder. */

@@ -25,6 +25,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/log.h"
+#include "lib/base/process_stat.h"
 #include "lib/net/unix_link.h"
 #include "raylet/worker_log.h"
 
@@ -485,32 +486,10 @@ void zygote_destroy(struct zygote *z)
 
 /* --- what is left --- */
 
-/* The parent of a process by /proc/PID/stat; 0 if it is gone. Its name may hold anything. */
-static pid_t parent_of(const char *pid)
-{
-    char path[40], line[512];
-    char state;
-    int parent;
-
-    snprintf(path, sizeof path, "/proc/%.16s/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, line, sizeof line - 1);
-    close(fd);
-    if (n <= 0)
-        return 0;
-    line[n] = '\0';
-    const char *end = strrchr(line, ')');
-    return end != NULL && sscanf(end + 1, " %c %d", &state, &parent) == 2 ? parent : 0;
-}
-
 bool zygote_is_parent(const struct zygote *z, int32_t pid)
 {
-    char text[16];
+    pid_t parent = process_parent(pid, NULL);
 
-    snprintf(text, sizeof text, "%d", pid);
-    pid_t parent = parent_of(text);
     return parent == getpid() || (z != NULL && parent > 0 && parent == z->pid);
 }
 
@@ -534,7 +513,7 @@ static unsigned kill_children(const int32_t *spared, size_t n_spared)
         size_t i = 0;
         while (i < n_spared && spared[i] != pid)
             i++;
-        if (pid <= 0 || i < n_spared || parent_of(e->d_name) != self)
+        if (pid <= 0 || i < n_spared || process_parent(pid, NULL) != self)
             continue;
         n++;
         kill(pid, SIGKILL);

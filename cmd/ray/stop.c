@@ -17,7 +17,9 @@
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
 #include "lib/base/flags.h"
+#include "lib/base/process_stat.h"
 #include "raylet/node_file.h"
+#include "raylet/session.h"
 
 #define DEAD_MS 5000 /* until what was killed is gone */
 
@@ -37,7 +39,7 @@ static int open_supervisor(const struct node_file *n)
 {
     int fd = (int)syscall(SYS_pidfd_open, n->supervisor_pid, 0);
 
-    if (fd >= 0 && node_file_supervisor(n->session_dir) != n->supervisor_pid) {
+    if (fd >= 0 && session_pid(n->session_dir, SESSION_SUPERVISOR) != n->supervisor_pid) {
         close(fd);
         fd = -1;
     }
@@ -59,26 +61,6 @@ static bool wait_end(int pidfd, int timeout_ms)
 
 /* --- force --- */
 
-static int parent_of(int pid)
-{
-    char path[40], text[512] = "";
-    const char *end;
-    int parent = 0;
-    FILE *f;
-
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    f = fopen(path, "re");
-    if (f == NULL)
-        return 0;
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = '\0';
-    end = strrchr(text, ')');
-    if (end != NULL && sscanf(end + 1, " %*c %d", &parent) != 1)
-        parent = 0;
-    return parent;
-}
-
 static bool is_below(const struct stopping *s, int pid)
 {
     for (size_t i = 0; i < s->n_below; i++)
@@ -99,12 +81,12 @@ static void find_below(struct stopping *s)
         found = false;
         while (d != NULL && (e = readdir(d)) != NULL) {
             int pid = (int)strtol(e->d_name, NULL, 10);
-            if (pid <= 0 || is_below(s, pid) || !is_below(s, parent_of(pid)))
+            if (pid <= 0 || is_below(s, pid) || !is_below(s, process_parent(pid, NULL)))
                 continue;
             int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
             if (pidfd < 0)
                 continue;
-            if (!is_below(s, parent_of(pid))) {
+            if (!is_below(s, process_parent(pid, NULL))) {
                 close(pidfd);
                 continue;
             }
@@ -124,7 +106,7 @@ static void kill_node(struct stopping *s)
     syscall(SYS_pidfd_send_signal, s->pidfd, SIGSTOP, NULL, 0);
     find_below(s);
     for (size_t i = 0; i < s->n_below; i++)
-        if (parent_of(s->below[i].pid) == s->node.supervisor_pid)
+        if (process_parent(s->below[i].pid, NULL) == s->node.supervisor_pid)
             syscall(SYS_pidfd_send_signal, s->below[i].pidfd, SIGKILL, NULL, 0);
     syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0);
 }

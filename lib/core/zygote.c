@@ -27,6 +27,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
 #include "lib/base/err.h"
+#include "lib/base/process_stat.h"
 #include "lib/base/remove_tree.h"
 #include "lib/core/core.h"
 #include "lib/net/unix_link.h"
@@ -122,33 +123,6 @@ static bool forget(pid_t pid)
     return false;
 }
 
-/* The parent of a process by /proc/PID/stat and its state ('Z': dead, of several threads the first
- * one); 0 if it is gone. Its name may hold anything, brackets too. */
-static pid_t look_at(const char *pid, char *state)
-{
-    char path[40], line[512];
-    int parent;
-
-    snprintf(path, sizeof path, "/proc/%.16s/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, line, sizeof line - 1);
-    close(fd);
-    if (n <= 0)
-        return 0;
-    line[n] = '\0';
-    const char *end = strrchr(line, ')');
-    return end != NULL && sscanf(end + 1, " %c %d", state, &parent) == 2 ? parent : 0;
-}
-
-static pid_t parent_of(const char *pid)
-{
-    char state;
-
-    return look_at(pid, &state);
-}
-
 /* Kill each child that is no worker, and reap it if it is dead by now. The number found. */
 static int kill_orphans(void)
 {
@@ -161,7 +135,7 @@ static int kill_orphans(void)
         return 0;
     while ((e = readdir(d)) != NULL) {
         pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
-        if (pid <= 0 || parent_of(e->d_name) != self || is_worker(pid))
+        if (pid <= 0 || process_parent(pid, NULL) != self || is_worker(pid))
             continue;
         n++;
         kill(pid, SIGKILL);
@@ -202,10 +176,9 @@ static bool link_ended;
  * parent, and its end of the link open. */
 static bool raylet_dies(void)
 {
-    char pid[16], state = 'X'; /* of none: it is gone */
+    char state = 'X'; /* of none: it is gone */
 
-    snprintf(pid, sizeof pid, "%d", raylet_pid);
-    look_at(pid, &state);
+    process_parent(raylet_pid, &state);
     return link_ended || state == 'Z' || state == 'X';
 }
 

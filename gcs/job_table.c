@@ -49,7 +49,7 @@ static void put(struct store *store,
     void *bytes = job_row_pack(job, row, &size);
 
     key_of(job, key);
-    store->ops->put(store, TABLE, key, bytes, size, how, done, arg);
+    store_put(store, TABLE, key, bytes, size, how, done, arg);
     free(bytes);
 }
 
@@ -83,7 +83,7 @@ void job_table_add(struct store *store, const struct job_row *row, job_number_f 
     struct adding *a = xcalloc(1, sizeof *a);
 
     *a = (struct adding){.store = store, .row = *row, .done = done, .arg = arg};
-    store->ops->count(store, COUNTER, 1, numbered, a);
+    store_count(store, COUNTER, 1, numbered, a);
 }
 
 void job_table_next(struct store *store, job_number_f done, void *arg)
@@ -91,7 +91,7 @@ void job_table_next(struct store *store, job_number_f done, void *arg)
     struct adding *a = xcalloc(1, sizeof *a);
 
     *a = (struct adding){.done = done, .arg = arg};
-    store->ops->count(store, COUNTER, 1, numbered, a);
+    store_count(store, COUNTER, 1, numbered, a);
 }
 
 void job_table_put(struct store *store,
@@ -122,7 +122,7 @@ void job_table_get(struct store *store, uint32_t job, job_row_f done, void *arg)
 
     *g = (struct getting){.done = done, .arg = arg, .job = job};
     key_of(job, key);
-    store->ops->get(store, TABLE, key, got, g);
+    store_get(store, TABLE, key, got, g);
 }
 
 static void scanned(void *arg, enum err_code code, const char *key, const void *value, size_t size)
@@ -146,7 +146,7 @@ void job_table_scan(struct store *store, job_row_f row, void *arg)
     struct getting *g = xmalloc(sizeof *g);
 
     *g = (struct getting){.done = row, .arg = arg};
-    store->ops->scan(store, TABLE, "", scanned, g);
+    store_scan(store, TABLE, "", scanned, g);
 }
 
 void job_table_end(struct store *store,
@@ -184,7 +184,7 @@ void job_table_take_processes(struct store *store,
 
     *k = (struct taking){.n = n, .done = done, .arg = arg};
     processes_of(job, name);
-    store->ops->count(store, name, n, taken, k);
+    store_count(store, name, n, taken, k);
 }
 
 struct looking {
@@ -213,7 +213,7 @@ void job_table_last_process(struct store *store, uint32_t job, job_process_f don
 
     *l = (struct looking){.done = done, .arg = arg};
     processes_of(job, name);
-    store->ops->get(store, STORE_COUNTERS, name, looked, l);
+    store_get(store, STORE_COUNTERS, name, looked, l);
 }
 
 struct holding {
@@ -250,6 +250,6 @@ void job_table_hold(struct store *store,
 
     *h = (struct holding){.done = done, .arg = arg};
     processes_of(job, name);
-    store->ops->raise(store, name, processes, raised_processes, h);
-    store->ops->raise(store, COUNTER, job, raised_job, h);
+    store_raise(store, name, processes, raised_processes, h);
+    store_raise(store, COUNTER, job, raised_job, h);
 }

@@ -57,7 +57,7 @@ static void on_get(void *arg, struct rpc_call *call)
     if (m == NULL)
         return;
     if (make_key(call, &m->namespace_, &m->key, &key) == 0)
-        g->store->ops->get(g->store, KV_TABLE, key.text, on_got, asking(g, call));
+        store_get(g->store, KV_TABLE, key.text, on_got, asking(g, call));
     ray__rpc__internal_kvget_request__free_unpacked(m, NULL);
 }
 
@@ -88,7 +88,7 @@ static void on_exists(void *arg, struct rpc_call *call)
     if (m == NULL)
         return;
     if (make_key(call, &m->namespace_, &m->key, &key) == 0)
-        g->store->ops->get(g->store, KV_TABLE, key.text, on_existing, asking(g, call));
+        store_get(g->store, KV_TABLE, key.text, on_existing, asking(g, call));
     ray__rpc__internal_kvexists_request__free_unpacked(m, NULL);
 }
 
@@ -184,7 +184,7 @@ static void on_multi_get(void *arg, struct rpc_call *call)
                     m->keys[i].len,
                     &key,
                     NULL);
-        g->store->ops->get(g->store, KV_TABLE, key.text, on_got_one, w);
+        store_get(g->store, KV_TABLE, key.text, on_got_one, w);
     }
 }
 
@@ -234,15 +234,15 @@ static void on_put(void *arg, struct rpc_call *call)
         struct putting *p = xcalloc(1, sizeof *p);
         p->asking = (struct asking){.server = g, .call = call};
         if (m->overwrite) /* told before the put */
-            g->store->ops->get(g->store, KV_TABLE, key.text, on_looked, p);
-        g->store->ops->put(g->store,
-                           KV_TABLE,
-                           key.text,
-                           m->value.data,
-                           m->value.len,
-                           m->overwrite ? STORE_PUT_ANY : STORE_PUT_NEW,
-                           on_put_done,
-                           p);
+            store_get(g->store, KV_TABLE, key.text, on_looked, p);
+        store_put(g->store,
+                  KV_TABLE,
+                  key.text,
+                  m->value.data,
+                  m->value.len,
+                  m->overwrite ? STORE_PUT_ANY : STORE_PUT_NEW,
+                  on_put_done,
+                  p);
     }
     ray__rpc__internal_kvput_request__free_unpacked(m, NULL);
 }
@@ -293,7 +293,7 @@ static void on_found(void *arg, enum err_code code, const char *key, const void 
         deleted(d, code);
     } else if (store != NULL) {
         d->n_open++;
-        store->ops->remove(store, KV_TABLE, key, on_deleted, d);
+        store_remove(store, KV_TABLE, key, on_deleted, d);
     }
 }
 
@@ -311,9 +311,9 @@ static void on_delete(void *arg, struct rpc_call *call)
         d->asking = (struct asking){.server = g, .call = call};
         d->n_open = 1;
         if (m->del_by_prefix)
-            g->store->ops->scan(g->store, KV_TABLE, key.text, on_found, d);
+            store_scan(g->store, KV_TABLE, key.text, on_found, d);
         else
-            g->store->ops->remove(g->store, KV_TABLE, key.text, on_deleted, d);
+            store_remove(g->store, KV_TABLE, key.text, on_deleted, d);
     }
     ray__rpc__internal_kvdel_request__free_unpacked(m, NULL);
 }
@@ -369,7 +369,7 @@ static void on_keys(void *arg, struct rpc_call *call)
         struct listing *l = xcalloc(1, sizeof *l);
         l->asking = (struct asking){.server = g, .call = call};
         l->ns_size = m->namespace_.len;
-        g->store->ops->scan(g->store, KV_TABLE, prefix.text, on_key, l);
+        store_scan(g->store, KV_TABLE, prefix.text, on_key, l);
     }
     ray__rpc__internal_kvkeys_request__free_unpacked(m, NULL);
 }

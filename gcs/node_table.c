@@ -25,7 +25,7 @@ static void put(struct store *store,
     void *bytes = node_row_pack(row, &size);
 
     id_hex(row->id.bytes, sizeof row->id.bytes, key);
-    store->ops->put(store, TABLE, key, bytes, size, how, done, arg);
+    store_put(store, TABLE, key, bytes, size, how, done, arg);
     free(bytes);
 }
 
@@ -56,7 +56,7 @@ void node_table_remove(struct store *store,
     char key[ID_HEX_MAX];
 
     id_hex(id->bytes, sizeof id->bytes, key);
-    store->ops->remove(store, TABLE, key, done, arg);
+    store_remove(store, TABLE, key, done, arg);
 }
 
 static void got(void *arg, enum err_code code, const void *value, size_t size)
@@ -83,7 +83,7 @@ void node_table_get(struct store *store, const struct unique_id *id, node_row_f 
     char key[ID_HEX_MAX];
 
     id_hex(id->bytes, sizeof id->bytes, key);
-    store->ops->get(store, TABLE, key, got, getting(done, arg));
+    store_get(store, TABLE, key, got, getting(done, arg));
 }
 
 static void scanned(void *arg, enum err_code code, const char *key, const void *value, size_t size)
@@ -103,5 +103,5 @@ static void scanned(void *arg, enum err_code code, const char *key, const void *
 
 void node_table_scan(struct store *store, node_row_f row, void *arg)
 {
-    store->ops->scan(store, TABLE, "", scanned, getting(row, arg));
+    store_scan(store, TABLE, "", scanned, getting(row, arg));
 }

@@ -29,7 +29,7 @@ static void write_row(struct store *store,
     void *bytes = process_block_pack(block, &size);
 
     snprintf(key, sizeof key, "%08x", block->first);
-    store->ops->put(store, TABLE, key, bytes, size, how, done, arg);
+    store_put(store, TABLE, key, bytes, size, how, done, arg);
     free(bytes);
 }
 
@@ -129,7 +129,7 @@ static void scan(struct locating *l, uint32_t high)
 
     l->high = high;
     snprintf(prefix, sizeof prefix, "%04x", high);
-    l->store->ops->scan(l->store, TABLE, prefix, scanned, l);
+    store_scan(l->store, TABLE, prefix, scanned, l);
 }
 
 void process_table_locate(struct store *store, uint32_t process, process_block_f done, void *arg)
@@ -223,7 +223,7 @@ static void on_block(void *arg, enum err_code code, const char *key, const void 
         removed(r, code);
     } else if (process_block_unpack(value, size, &b) == 0 && unique_id_eq(&b.node, &r->node)) {
         r->n_open++;
-        r->store->ops->remove(r->store, TABLE, key, removed, r);
+        store_remove(r->store, TABLE, key, removed, r);
     }
 }
 
@@ -235,5 +235,5 @@ void process_table_remove(struct store *store,
     struct removing *r = xmalloc(sizeof *r);
 
     *r = (struct removing){.store = store, .node = *node, .n_open = 1, .done = done, .arg = arg};
-    store->ops->scan(store, TABLE, "", on_block, r);
+    store_scan(store, TABLE, "", on_block, r);
 }

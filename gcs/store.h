@@ -21,6 +21,7 @@
 #define STORE_VALUE_MAX (1u << 20)
 #define STORE_COUNTERS  "COUNTER" /* the table of the counters */
 
+struct commit;
 struct store;
 
 /* ERR_NONE, or why not. */
@@ -37,26 +38,8 @@ enum store_put {
     STORE_PUT_NEW, /* ERR_EXISTS if the row is there, which stays as it is */
 };
 
+/* What each implementation has of its own. */
 struct store_ops {
-    void (*put)(struct store *s,
-                const char *table,
-                const char *key,
-                const void *value,
-                size_t size,
-                enum store_put how,
-                store_done_f done,
-                void *arg);
-    void (*get)(struct store *s, const char *table, const char *key, store_value_f done, void *arg);
-    /* ERR_NOT_FOUND if there is none. */
-    void (
-        *remove)(struct store *s, const char *table, const char *key, store_done_f done, void *arg);
-    /* Each row of the table whose key begins with prefix, by key, then the end. */
-    void (
-        *scan)(struct store *s, const char *table, const char *prefix, store_row_f row, void *arg);
-    /* Add n to a counter (0 at first) and tell what it was; ERR_FULL at 2^64. Never goes back. */
-    void (*count)(struct store *s, const char *name, uint64_t n, store_number_f done, void *arg);
-    /* A counter that was below `to` is `to`. */
-    void (*raise)(struct store *s, const char *name, uint64_t to, store_done_f done, void *arg);
     /* Why calls wait or are refused just now, a sentence; "" if they do not. Until the next call.
      */
     const char *(*why)(struct store *s);
@@ -66,6 +49,29 @@ struct store_ops {
 /* First member of each implementation. */
 struct store {
     const struct store_ops *ops;
+    struct commit *commit; /* the implementation's own, which makes its changes durable */
 };
+
+void store_put(struct store *s,
+               const char *table,
+               const char *key,
+               const void *value,
+               size_t size,
+               enum store_put how,
+               store_done_f done,
+               void *arg);
+void store_get(struct store *s, const char *table, const char *key, store_value_f done, void *arg);
+/* ERR_NOT_FOUND if there is none. */
+void store_remove(struct store *s,
+                  const char *table,
+                  const char *key,
+                  store_done_f done,
+                  void *arg);
+/* Each row of the table whose key begins with prefix, by key, then the end. */
+void store_scan(struct store *s, const char *table, const char *prefix, store_row_f row, void *arg);
+/* Add n to a counter (0 at first) and tell what it was; ERR_FULL at 2^64. Never goes back. */
+void store_count(struct store *s, const char *name, uint64_t n, store_number_f done, void *arg);
+/* A counter that was below `to` is `to`. */
+void store_raise(struct store *s, const char *name, uint64_t to, store_done_f done, void *arg);
 
 #endif /* GCS_STORE_H */

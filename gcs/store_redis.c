@@ -55,7 +55,6 @@ struct store_redis {
     struct store_redis_config config;
     struct redis_address address;
     char *name, *username, *password, ns[NS_MAX + 1]; /* name: the address in sentences */
-    struct commit *commit;
     struct redis_link *link;
     struct loop_timer *beat, *retry;
     enum store_redis_state state;
@@ -98,7 +97,7 @@ static void set_state(struct store_redis *r, enum store_redis_state state, const
 
     r->state = state;
     snprintf(r->why, sizeof r->why, "%s", why);
-    commit_set_away(r->commit, state != STORE_REDIS_READY || r->is_slow);
+    commit_set_away(r->store.commit, state != STORE_REDIS_READY || r->is_slow);
     if (!is_news)
         return;
     if (state == STORE_REDIS_READY)
@@ -251,7 +250,7 @@ static void begin_restore(struct store_redis *r)
         const void *at = NULL;
         key_of(r, r->config.tables[i], key);
         say(r, "DEL", key, NULL);
-        while (commit_durable_next(r->commit, r->config.tables[i], &at, &row))
+        while (commit_durable_next(r->store.commit, r->config.tables[i], &at, &row))
             say_change(r, &row);
     }
     say_end(r, r->number);
@@ -263,11 +262,11 @@ static bool begin_round(struct store_redis *r)
     struct commit_change change;
     const void *at = NULL;
 
-    if (!commit_begin_round(r->commit))
+    if (!commit_begin_round(r->store.commit))
         return false;
     begin(r, EXCHANGE_ROUND);
     say(r, "MULTI", NULL);
-    while (commit_round_next(r->commit, &at, &change))
+    while (commit_round_next(r->store.commit, &at, &change))
         say_change(r, &change);
     say_end(r, r->number + 1);
     return true;
@@ -370,7 +369,7 @@ static void load_row(struct store_redis *r, const redisReply *key, const redisRe
              table);
         return;
     }
-    commit_load(r->commit, table, key->str, value->str, (size_t)value->len);
+    commit_load(r->store.commit, table, key->str, value->str, (size_t)value->len);
 }
 
 static void read_scan(struct store_redis *r, const redisReply *p)
@@ -516,10 +515,10 @@ static void checked(struct store_redis *r)
         connect_again(r, true, "it holds another cluster now");
     } else if (r->meta.is_there && r->meta.epoch > r->epoch) {
         fenced(r);
-    } else if (!r->must_restore && commit_has_round(r->commit)
+    } else if (!r->must_restore && commit_has_round(r->store.commit)
                && is_where_we_are(r, r->number + 1)) {
         r->number++; /* the reply was lost, the round was not */
-        commit_end_round(r->commit);
+        commit_end_round(r->store.commit);
         become_ready(r);
     } else if (!r->must_restore && is_where_we_are(r, r->number)) {
         become_ready(r);
@@ -539,7 +538,7 @@ static void scanned(struct store_redis *r)
         return;
     }
     r->is_loaded = true;
-    commit_start(r->commit);
+    commit_start(r->store.commit);
     become_ready(r);
 }
 
@@ -556,7 +555,7 @@ static void exchange_done(struct store_redis *r)
     if (e == EXCHANGE_ROUND) {
         r->is_stuck = false;
         r->number++;
-        commit_end_round(r->commit);
+        commit_end_round(r->store.commit);
     }
     if (e != EXCHANGE_CHECK && e != EXCHANGE_SCAN && !is_where_we_are(r, r->number)) {
         connect_again(r, false, "it is not where this GCS left it");
@@ -567,7 +566,7 @@ static void exchange_done(struct store_redis *r)
         checked(r);
         return;
     case EXCHANGE_TAKE:
-        commit_unload(r->commit);
+        commit_unload(r->store.commit);
         r->table = r->n_skipped = 0;
         snprintf(r->cursor, sizeof r->cursor, "0");
         begin_scan(r);
@@ -652,7 +651,7 @@ static void on_beat(void *arg)
     } else if (age >= r->config.slow_ms && !r->is_slow && r->state == STORE_REDIS_READY) {
         r->is_slow = true;
         log_warn("store", "slow", "redis=%s ms=%" PRIu64, r->name, age);
-        commit_set_away(r->commit, true);
+        commit_set_away(r->store.commit, true);
     }
 }
 
@@ -661,56 +660,11 @@ void store_redis_run(struct store *s)
     struct store_redis *r = self(s);
 
     do
-        commit_run(r->commit);
+        commit_run(r->store.commit);
     while (r->state == STORE_REDIS_READY && r->exchange == EXCHANGE_NONE && begin_round(r));
 }
 
 /* --- the store --- */
-
-static void put(struct store *s,
-                const char *table,
-                const char *key,
-                const void *value,
-                size_t size,
-                enum store_put how,
-                store_done_f done,
-                void *arg)
-{
-    commit_put(self(s)->commit, table, key, value, size, how, done, arg);
-}
-
-static void get(struct store *s, const char *table, const char *key, store_value_f done, void *arg)
-{
-    commit_get(self(s)->commit, table, key, done, arg);
-}
-
-static void remove_row(struct store *s,
-                       const char *table,
-                       const char *key,
-                       store_done_f done,
-                       void *arg)
-{
-    commit_remove(self(s)->commit, table, key, done, arg);
-}
-
-static void scan(struct store *s, const char *table, const char *prefix, store_row_f row, void *arg)
-{
-    commit_scan(self(s)->commit, table, prefix, row, arg);
-}
-
-static void count(struct store *s, const char *name, uint64_t n, store_number_f done, void *arg)
-{
-    commit_count(self(s)->commit, name, n, done, arg);
-}
-
-static void raise_counter(struct store *s,
-                          const char *name,
-                          uint64_t to,
-                          store_done_f done,
-                          void *arg)
-{
-    commit_raise(self(s)->commit, name, to, done, arg);
-}
 
 static const char *why(struct store *s)
 {
@@ -728,7 +682,7 @@ static void destroy(struct store *s)
     redis_link_destroy(r->link);
     loop_timer_end(r->beat);
     loop_timer_end(r->retry);
-    commit_destroy(r->commit);
+    commit_destroy(r->store.commit);
     free(r->name);
     free(r->username);
     free(r->password);
@@ -738,14 +692,7 @@ static void destroy(struct store *s)
 
 struct store *store_redis_create(const struct store_redis_config *config, struct err *err)
 {
-    static const struct store_ops ops = {.put = put,
-                                         .get = get,
-                                         .remove = remove_row,
-                                         .scan = scan,
-                                         .count = count,
-                                         .raise = raise_counter,
-                                         .why = why,
-                                         .destroy = destroy};
+    static const struct store_ops ops = {.why = why, .destroy = destroy};
     struct redis_address address;
     size_t n = 0;
 
@@ -777,8 +724,8 @@ struct store *store_redis_create(const struct store_redis_config *config, struct
     r->n_tables = n;
     r->cluster = unique_id_nil();
     r->retry_ms = RETRY_MIN_MS;
-    r->commit = commit_create(&config->limits);
-    commit_set_away(r->commit, true);
+    r->store.commit = commit_create(&config->limits);
+    commit_set_away(r->store.commit, true);
     r->beat = loop_every(config->loop, config->beat_ms, on_beat, r);
     r->retry = loop_after(config->loop, 0, connect_now, r);
     return &r->store;
@@ -795,5 +742,5 @@ void store_redis_info(struct store *s, struct store_redis_info *out)
                                      .n_connects = r->n_connects,
                                      .n_restores = r->n_restores,
                                      .n_skipped = r->n_skipped};
-    commit_stats(r->commit, &out->stats);
+    commit_stats(r->store.commit, &out->stats);
 }

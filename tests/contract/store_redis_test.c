@@ -166,13 +166,13 @@ static void row(void *arg, enum err_code code, const char *key, const void *byte
 
 static void put(const char *key, const char *v)
 {
-    s->ops->put(s, "NODE", key, v, strlen(v), STORE_PUT_ANY, done, NULL);
+    store_put(s, "NODE", key, v, strlen(v), STORE_PUT_ANY, done, NULL);
 }
 
 static void scan(void)
 {
     text[0] = '\0';
-    s->ops->scan(s, "NODE", "", row, NULL);
+    store_scan(s, "NODE", "", row, NULL);
 }
 
 static void expect_rows(const char *rows)
@@ -221,15 +221,15 @@ START_TEST(test_rows_are_back_after_both_were_killed)
     wait_for(is_idle);
     put("b", "2");
     put("a", "1");
-    s->ops->count(s, "job", 3, counted, NULL);
-    s->ops->remove(s, "NODE", "b", done, NULL);
+    store_count(s, "job", 3, counted, NULL);
+    store_remove(s, "NODE", "b", done, NULL);
     wait_for(is_idle);
     store_redis_info(s, &before);
     redis_server_kill(&server);
     redis_server_start(&server);
     restart_store();
     expect_rows("a=1 ");
-    s->ops->count(s, "job", 1, counted, NULL);
+    store_count(s, "job", 1, counted, NULL);
     wait_for(is_idle);
     ck_assert_uint_eq(number, 3);
     store_redis_info(s, &after);
@@ -269,7 +269,7 @@ START_TEST(test_held_changes_are_bounded)
     redis_server_kill(&server);
     wait_for(is_away);
     for (int i = 0; i < 30; i++)
-        s->ops->put(s, "NODE", "k", big, sizeof big, STORE_PUT_ANY, done, NULL);
+        store_put(s, "NODE", "k", big, sizeof big, STORE_PUT_ANY, done, NULL);
     wait_for(has_answered);
     ck_assert_uint_ge(n_done, 10);
     ck_assert_uint_eq(n_failed, n_done);
@@ -287,8 +287,8 @@ START_TEST(test_a_round_whose_reply_was_lost_is_done_once)
 {
     wait_for(is_idle);
     kill(server.pid, SIGSTOP);
-    s->ops->put(s, "NODE", "a", "1", 1, STORE_PUT_NEW, done, NULL);
-    s->ops->count(s, "job", 1, counted, NULL);
+    store_put(s, "NODE", "a", "1", 1, STORE_PUT_NEW, done, NULL);
+    store_count(s, "job", 1, counted, NULL);
     wait_for(has_connected_again);
     ck_assert_uint_eq(n_done, 0);
     kill(server.pid, SIGCONT);
@@ -299,7 +299,7 @@ START_TEST(test_a_round_whose_reply_was_lost_is_done_once)
     store_redis_info(s, &info);
     ck_assert_uint_eq(info.n_restores, 0);
     ck_assert_uint_eq(info.commit, 1);
-    s->ops->count(s, "job", 1, counted, NULL);
+    store_count(s, "job", 1, counted, NULL);
     wait_for(is_idle);
     ck_assert_uint_eq(number, 1);
     ck_assert_str_eq(raw("HGET RAYx@COUNTER job"), "2");
@@ -336,8 +336,8 @@ START_TEST(test_what_was_answered_survives_kills_at_any_time)
         n_done = 0;
         for (unsigned i = 0; i < n; i++) {
             snprintf(value, sizeof value, "%u", ++n_asked);
-            s->ops->put(s, "NODE", "first", value, strlen(value), STORE_PUT_ANY, done, NULL);
-            s->ops->put(s, "NODE", "second", value, strlen(value), STORE_PUT_ANY, NULL, NULL);
+            store_put(s, "NODE", "first", value, strlen(value), STORE_PUT_ANY, done, NULL);
+            store_put(s, "NODE", "second", value, strlen(value), STORE_PUT_ANY, NULL, NULL);
             if (i % 7 == 0)
                 store_redis_run(s);
         }
@@ -368,13 +368,13 @@ START_TEST(test_an_emptied_redis_is_filled_again)
 {
     wait_for(is_idle);
     put("a", "1");
-    s->ops->count(s, "job", 5, counted, NULL);
+    store_count(s, "job", 5, counted, NULL);
     wait_for(is_idle);
     raw("FLUSHALL");
     wait_for(is_restored);
     restart_store();
     expect_rows("a=1 ");
-    s->ops->count(s, "job", 1, counted, NULL);
+    store_count(s, "job", 1, counted, NULL);
     wait_for(is_idle);
     ck_assert_uint_eq(number, 5);
 }
@@ -403,8 +403,8 @@ START_TEST(test_an_older_file_is_overtaken)
     redis_server_start(&server);
     wait_for(is_idle);
     put("a", "2");
-    s->ops->remove(s, "NODE", "b", done, NULL);
-    s->ops->count(s, "job", 9, counted, NULL);
+    store_remove(s, "NODE", "b", done, NULL);
+    store_count(s, "job", 9, counted, NULL);
     wait_for(is_idle);
     redis_server_kill(&server);
     remove_tree(command);
@@ -413,7 +413,7 @@ START_TEST(test_an_older_file_is_overtaken)
     wait_for(is_restored);
     restart_store();
     expect_rows("a=2 ");
-    s->ops->count(s, "job", 1, counted, NULL);
+    store_count(s, "job", 1, counted, NULL);
     wait_for(is_idle);
     ck_assert_uint_eq(number, 9);
 }
@@ -457,7 +457,7 @@ START_TEST(test_foreign_keys_are_refused_with_a_sentence)
 {
     wait_for(is_idle);
     put("a", "1");
-    s->ops->count(s, "job", 1, counted, NULL);
+    store_count(s, "job", 1, counted, NULL);
     wait_for(is_idle);
     raw("HSET RAYx@META schema 2");
     expect_refused("schema 2");
@@ -476,7 +476,7 @@ START_TEST(test_foreign_keys_are_refused_with_a_sentence)
     ck_assert_str_eq(raw("GET RAYx@JOB"), "hello"); /* nothing was cleared */
     raw("DEL RAYx@JOB");
     wait_for(is_idle); /* it went on trying */
-    s->ops->count(s, "job", 1, counted, NULL);
+    store_count(s, "job", 1, counted, NULL);
     wait_for(is_idle);
     raw("HSET RAYx@COUNTER job 12x");
     expect_refused("counter job");

@@ -128,7 +128,7 @@ static void counted(void *arg, enum err_code code, uint64_t before)
 
 static void put(const char *table, const char *key, const char *v)
 {
-    s->ops->put(s, table, key, v, strlen(v), STORE_PUT_ANY, done, NULL);
+    store_put(s, table, key, v, strlen(v), STORE_PUT_ANY, done, NULL);
 }
 
 /* INV-30 stands on this: the answer to a call is given once, and never from inside the call. */
@@ -147,15 +147,15 @@ END_TEST
 START_TEST(test_gets_what_was_put_before)
 {
     put("t", "a", "1");
-    s->ops->get(s, "t", "a", value, NULL);
+    store_get(s, "t", "a", value, NULL);
     put("t", "a", "2"); /* too late for it */
     run();
     ck_assert_uint_eq(n_done, 3);
     ck_assert_str_eq(text, "1");
-    s->ops->get(s, "t", "a", value, NULL);
+    store_get(s, "t", "a", value, NULL);
     run();
     ck_assert_str_eq(text, "2");
-    s->ops->get(s, "u", "a", value, NULL);
+    store_get(s, "u", "a", value, NULL);
     run();
     ck_assert_int_eq(codes[4], ERR_NOT_FOUND);
 }
@@ -163,9 +163,9 @@ END_TEST
 
 START_TEST(test_a_new_row_replaces_none)
 {
-    s->ops->put(s, "t", "a", "1", 1, STORE_PUT_NEW, done, NULL);
-    s->ops->put(s, "t", "a", "2", 1, STORE_PUT_NEW, done, NULL);
-    s->ops->get(s, "t", "a", value, NULL);
+    store_put(s, "t", "a", "1", 1, STORE_PUT_NEW, done, NULL);
+    store_put(s, "t", "a", "2", 1, STORE_PUT_NEW, done, NULL);
+    store_get(s, "t", "a", value, NULL);
     run();
     ck_assert_int_eq(codes[0], ERR_NONE);
     ck_assert_int_eq(codes[1], ERR_EXISTS);
@@ -176,9 +176,9 @@ END_TEST
 START_TEST(test_removes)
 {
     put("t", "a", "1");
-    s->ops->remove(s, "t", "a", done, NULL);
-    s->ops->remove(s, "t", "a", done, NULL);
-    s->ops->get(s, "t", "a", value, NULL);
+    store_remove(s, "t", "a", done, NULL);
+    store_remove(s, "t", "a", done, NULL);
+    store_get(s, "t", "a", value, NULL);
     run();
     ck_assert_int_eq(codes[1], ERR_NONE);
     ck_assert_int_eq(codes[2], ERR_NOT_FOUND);
@@ -192,13 +192,13 @@ START_TEST(test_scans_one_table_in_order)
     put("t", "a", "1");
     put("s", "x", "-");
     put("u", "x", "-");
-    s->ops->scan(s, "t", "", row, NULL);
+    store_scan(s, "t", "", row, NULL);
     put("t", "c", "3"); /* too late for it */
     run();
     ck_assert_str_eq(text, "a=1 b=2 ");
     ck_assert_uint_eq(n_done, 6);
     text[0] = '\0';
-    s->ops->scan(s, "none", "", row, NULL);
+    store_scan(s, "none", "", row, NULL);
     run();
     ck_assert_str_eq(text, "");
     ck_assert_uint_eq(n_done, 7);
@@ -207,16 +207,16 @@ END_TEST
 
 START_TEST(test_counters_only_grow)
 {
-    s->ops->count(s, "n", 3, counted, NULL);
+    store_count(s, "n", 3, counted, NULL);
     run();
     ck_assert_uint_eq(number, 0);
-    s->ops->count(s, "n", UINT64_MAX - 3, counted, NULL);
+    store_count(s, "n", UINT64_MAX - 3, counted, NULL);
     run();
     ck_assert_uint_eq(number, 3);
-    s->ops->count(s, "n", 1, counted, NULL); /* would begin again */
+    store_count(s, "n", 1, counted, NULL); /* would begin again */
     run();
     ck_assert_int_eq(codes[2], ERR_FULL);
-    s->ops->count(s, "n", 0, counted, NULL);
+    store_count(s, "n", 0, counted, NULL);
     run();
     ck_assert_uint_eq(number, UINT64_MAX);
 }
@@ -224,12 +224,12 @@ END_TEST
 
 START_TEST(test_counters_are_raised)
 {
-    s->ops->raise(s, "n", 7, done, NULL);
-    s->ops->count(s, "n", 1, counted, NULL);
+    store_raise(s, "n", 7, done, NULL);
+    store_count(s, "n", 1, counted, NULL);
     run();
     ck_assert_uint_eq(number, 7);
-    s->ops->raise(s, "n", 7, done, NULL); /* it is beyond */
-    s->ops->count(s, "n", 0, counted, NULL);
+    store_raise(s, "n", 7, done, NULL); /* it is beyond */
+    store_count(s, "n", 0, counted, NULL);
     run();
     ck_assert_uint_eq(number, 8);
     ck_assert_uint_eq(n_done, 4);
@@ -242,7 +242,7 @@ START_TEST(test_scans_by_prefix)
     put("t", "ab", "1");
     put("t", "abc", "2");
     put("t", "ac", "3");
-    s->ops->scan(s, "t", "ab", row, NULL);
+    store_scan(s, "t", "ab", row, NULL);
     run();
     ck_assert_str_eq(text, "ab=1 abc=2 ");
 }
@@ -250,10 +250,10 @@ END_TEST
 
 START_TEST(test_keys_and_values_are_any_text_and_bytes)
 {
-    s->ops->put(s, "t", "a \r\n*$%\x01\xff", "\0\r\n$5", 5, STORE_PUT_ANY, done, NULL);
-    s->ops->put(s, "t", "", "", 0, STORE_PUT_ANY, done, NULL);
-    s->ops->scan(s, "t", "a ", row, NULL);
-    s->ops->get(s, "t", "", value, NULL);
+    store_put(s, "t", "a \r\n*$%\x01\xff", "\0\r\n$5", 5, STORE_PUT_ANY, done, NULL);
+    store_put(s, "t", "", "", 0, STORE_PUT_ANY, done, NULL);
+    store_scan(s, "t", "a ", row, NULL);
+    store_get(s, "t", "", value, NULL);
     run();
     for (unsigned i = 0; i < 4; i++)
         ck_assert_int_eq(codes[i], ERR_NONE);
@@ -265,12 +265,12 @@ static void put_next(void *arg, enum err_code code)
 {
     done(arg, code);
     if (n_done < 10)
-        s->ops->put(s, "t", "a", "1", 1, STORE_PUT_ANY, put_next, NULL);
+        store_put(s, "t", "a", "1", 1, STORE_PUT_ANY, put_next, NULL);
 }
 
 START_TEST(test_completions_call_on)
 {
-    s->ops->put(s, "t", "a", "1", 1, STORE_PUT_ANY, put_next, NULL);
+    store_put(s, "t", "a", "1", 1, STORE_PUT_ANY, put_next, NULL);
     run();
     ck_assert_uint_eq(n_done, 10);
 }
@@ -284,9 +284,9 @@ START_TEST(test_bounds)
     memset(long_key, 'k', sizeof long_key - 1);
     long_key[sizeof long_key - 1] = '\0';
     put("t", long_key, "1");
-    s->ops->put(s, "t", "a", big, STORE_VALUE_MAX + 1, STORE_PUT_ANY, done, NULL);
-    s->ops->put(s, "t", "a", big, STORE_VALUE_MAX, STORE_PUT_ANY, done, NULL);
-    s->ops->count(s, long_key, 1, counted, NULL);
+    store_put(s, "t", "a", big, STORE_VALUE_MAX + 1, STORE_PUT_ANY, done, NULL);
+    store_put(s, "t", "a", big, STORE_VALUE_MAX, STORE_PUT_ANY, done, NULL);
+    store_count(s, long_key, 1, counted, NULL);
     run();
     ck_assert_int_eq(codes[0], ERR_INVALID);
     ck_assert_int_eq(codes[1], ERR_INVALID);
@@ -299,9 +299,9 @@ END_TEST
 START_TEST(test_destroy_cancels_what_is_open)
 {
     put("t", "a", "1");
-    s->ops->get(s, "t", "a", value, NULL);
-    s->ops->scan(s, "t", "", row, NULL);
-    s->ops->count(s, "n", 1, counted, NULL);
+    store_get(s, "t", "a", value, NULL);
+    store_scan(s, "t", "", row, NULL);
+    store_count(s, "n", 1, counted, NULL);
     s->ops->destroy(s);
     s = NULL;
     ck_assert_uint_eq(n_done, 4);
@@ -340,7 +340,7 @@ START_TEST(test_job_numbers_are_never_given_twice)
     job_table_add(s, &a, on_job, NULL);
     run();
     ck_assert_uint_eq(job, 2);
-    s->ops->count(s, "job", UINT32_MAX - 4, counted, NULL);
+    store_count(s, "job", UINT32_MAX - 4, counted, NULL);
     job_table_add(s, &a, on_job, NULL);
     run();
     ck_assert_uint_eq(job, UINT32_MAX - 1); /* the last is nil */

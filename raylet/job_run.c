@@ -387,7 +387,7 @@ void job_end_all_now(struct node *n)
     {
         const struct job *j = list_entry(m, struct job, node);
         if (j->zygote != NULL && !zygote_end(j->zygote, END_MS))
-            pool_run_kill_all(j);
+            pool_run_kill_all(j, "its job has ended");
     }
     zygote_sweep(NULL, 0);
 }

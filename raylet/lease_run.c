@@ -323,7 +323,7 @@ static void carry_out(struct node *n,
         break;
     case LEASE_KILL:
         if (w != NULL)
-            pool_run_kill(w);
+            pool_run_kill(w, "the process whose task it ran has ended");
         break;
     case LEASE_DEAD:
         if (dead != NULL)

@@ -256,6 +256,15 @@ void node_free_process(struct process *p)
     free(p);
 }
 
+/* Its memory is gone: a process lets go of it before its descriptors. */
+static bool is_dying(int32_t pid)
+{
+    char path[32], to[8];
+
+    snprintf(path, sizeof path, "/proc/%d/exe", pid);
+    return readlink(path, to, sizeof to) < 0;
+}
+
 /* The link ended, or the peer broke its rules. */
 static void link_lost(struct process *p)
 {
@@ -265,7 +274,7 @@ static void link_lost(struct process *p)
     }
     /* EOF is no death yet (DESIGN D6): kill, and wait for the zygote's word. */
     node_close_link(p);
-    pool_run_kill(p);
+    pool_run_kill(p, p->cut ? p->cut_why : is_dying(p->pid) ? NULL : "it has closed its link");
 }
 
 /* --- frames --- */
@@ -613,6 +622,7 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->resources = config->custom;
     n->resources.total[0] = n->resources.available[0] = (int64_t)config->num_cpus * RESOURCE_UNIT;
     n->leases = lease_table_create(&n->resources);
+    n->dead_workers = dead_workers_create(config->dead_workers);
     if (config->gcs_address != NULL)
         (node_is_private(n) ? lease_table_close : lease_table_share)(n->leases);
     n->router = router_create(send_routed, n);
@@ -700,6 +710,7 @@ void node_destroy(struct node *n)
         close(n->config.executable_fd);
     store_run_close(n);
     lease_table_destroy(n->leases);
+    dead_workers_destroy(n->dead_workers);
     free(n->lease_actions.v);
     free(n->blocks);
     word_map_fini(&n->by_number);

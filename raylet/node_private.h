@@ -35,6 +35,7 @@
 #include "objstore/word_map.h"
 #include "raylet/channel_table.h"
 #include "raylet/cluster_view.h"
+#include "raylet/dead_workers.h"
 #include "raylet/lease.h"
 #include "raylet/machine.h"
 #include "raylet/node.h"
@@ -117,9 +118,11 @@ struct process {
     bool welcomed;
     bool cut; /* link_lost at the turn's end */
     char cut_why[128];
-    bool is_paused;      /* not read: what it sends to another node finds no room */
-    const char *refused; /* why its HELLO was; NULL: it was not */
-    int32_t pid;         /* of a worker: 0 until SPAWNED */
+    bool is_paused;         /* not read: what it sends to another node finds no room */
+    const char *refused;    /* why its HELLO was; NULL: it was not */
+    const char *killed_for; /* why this raylet has killed it; NULL: it has not */
+    bool is_to_exit;        /* it was asked to */
+    int32_t pid;            /* of a worker: 0 until SPAWNED */
     int pidfd;       /* of a worker: what is killed is this process, not who has its number now */
     uint32_t number; /* in all jobs of the cluster (D14) */
     uint64_t token;
@@ -229,7 +232,8 @@ struct node {
     uint64_t start_ms;
     struct list commands;
     uint32_t n_commands, last_command;
-    struct list refs_calls; /* of memory_run.c */
+    struct list refs_calls;            /* of memory_run.c */
+    struct dead_workers *dead_workers; /* ended_ms: by the loop's time */
     int command_fd, spare_fd;
     struct loop_watch *command_watch;
     /* the machine's facts */
@@ -450,10 +454,11 @@ extern const struct zygote_ops pool_run_zygote_ops; /* arg: the job */
 void pool_run(struct job *j);
 /* "worker pid=7 was killed by signal 9 (Killed)" \0 its log \0; returns the size of both. */
 size_t pool_run_describe_death(const struct process *p, int status, char *out, size_t size);
-/* SIGKILL; nothing if it is dead or has no process yet. */
-void pool_run_kill(const struct process *p);
+/* SIGKILL; nothing if it is dead or has no process yet. why: good as long as it is, the first
+ * counts; NULL: to be sure of its end, which has begun. */
+void pool_run_kill(struct process *p, const char *why);
 /* All of this job that live. */
-void pool_run_kill_all(const struct job *j);
+void pool_run_kill_all(const struct job *j, const char *why);
 /* Those that have not told of their end by themselves, their zygote is gone: wait for them. */
 void pool_run_bury_all(struct job *j);
 

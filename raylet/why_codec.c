@@ -26,6 +26,7 @@ void why_state_fini(struct why_state *s)
     free(s->jobs);
     free(s->processes);
     free(s->pulls);
+    free(s->dead);
     *s = (struct why_state){.number = 0};
 }
 
@@ -111,6 +112,17 @@ static void make_lists(Ray__C__GetStateReply *m, const struct why_state *s)
         to->name = xstrdup(from->name);
         to->owner = from->owner;
         to->leased_ms = from->leased_ms;
+        to->running_slot = from->running_slot;
+        to->running_ms = from->running_ms;
+    });
+    FILL(m, dead, ray__c__dead_worker_state__init, s->n_dead, s->dead, {
+        to->number = from->number;
+        to->pid = from->pid;
+        to->id = make_id(&from->id);
+        to->job = from->job;
+        to->name = xstrdup(from->name);
+        to->how = xstrdup(from->how);
+        to->ended_ms = from->ended_ms;
     });
     FILL(m, pulls, ray__c__pull_state__init, s->n_pulls, s->pulls, {
         to->stage = from->stage;
@@ -190,6 +202,19 @@ static void take_process(const Ray__C__ProcessState *m, struct why_process *out)
     COPY(out->name, m->name);
     out->owner = m->owner;
     out->leased_ms = m->leased_ms;
+    out->running_slot = m->running_slot;
+    out->running_ms = m->running_ms;
+}
+
+static void take_dead(const Ray__C__DeadWorkerState *m, struct why_dead *out)
+{
+    *out = (struct why_dead){.number = m->number,
+                             .pid = m->pid,
+                             .job = m->job,
+                             .ended_ms = m->ended_ms};
+    take_id(&m->id, &out->id);
+    COPY(out->name, m->name);
+    COPY(out->how, m->how);
 }
 
 static void take_lists(const Ray__C__GetStateReply *m, struct why_state *out)
@@ -227,6 +252,10 @@ static void take_lists(const Ray__C__GetStateReply *m, struct why_state *out)
     out->processes = xcalloc(m->n_processes + 1, sizeof *out->processes);
     for (size_t i = 0; i < m->n_processes; i++)
         take_process(m->processes[i], &out->processes[i]);
+    out->n_dead = m->n_dead;
+    out->dead = xcalloc(m->n_dead + 1, sizeof *out->dead);
+    for (size_t i = 0; i < m->n_dead; i++)
+        take_dead(m->dead[i], &out->dead[i]);
     out->pulls = xcalloc(m->n_pulls + 1, sizeof *out->pulls);
     for (size_t i = 0; i < m->n_pulls; i++) {
         struct why_pull *p = &out->pulls[out->n_pulls];

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/base/alloc.h"
+#include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "raylet/node_private.h"
 #include "raylet/why_state.h"
@@ -167,6 +168,18 @@ static void add_jobs(const struct node *n, struct why_state *s)
     }
 }
 
+/* Foreign input. */
+static void add_body(const struct process *p, struct why_process *w)
+{
+    uint64_t now_ns = clock_now_ns(),
+             since_ns = p->control != NULL ? atomic_load(&p->control->running) : 0;
+
+    if (since_ns == 0)
+        return;
+    w->running_slot = since_ns % CONTROL_BLOCK_SLOTS + 1;
+    w->running_ms = since_ns < now_ns ? (now_ns - since_ns) / 1000000 : 0;
+}
+
 static void add_processes(const struct node *n, struct why_state *s)
 {
     for (uint32_t i = 0; i < n->n_slots; i++) {
@@ -189,7 +202,19 @@ static void add_processes(const struct node *n, struct why_state *s)
         w->state = held.is_blocked ? WHY_PROCESS_BLOCKED : WHY_PROCESS_LEASED;
         w->owner = owner != NULL ? owner->number : 0;
         w->leased_ms = age(held.granted_ms);
+        add_body(p, w);
         memcpy(w->name, held.name, strnlen(held.name, sizeof w->name - 1));
+    }
+}
+
+static void add_dead(const struct node *n, struct why_state *s)
+{
+    size_t count = dead_workers_count(n->dead_workers);
+
+    for (size_t i = 0; i < count; i++) {
+        struct why_dead *w = ADD(s, dead);
+        *w = *dead_workers_at(n->dead_workers, i);
+        w->ended_ms = age(w->ended_ms);
     }
 }
 
@@ -227,6 +252,7 @@ void *why_run_tell(struct node *n, size_t *size)
         spill_each(n->spill, add_sent, &(struct sending){.node = n, .state = &s});
     add_jobs(n, &s);
     add_processes(n, &s);
+    add_dead(n, &s);
     add_pulls(n, &s);
     store_get_stats(n->store, &store);
     s.store_capacity = store.capacity;

@@ -75,6 +75,17 @@ struct why_process {
     enum why_process_state state;
     char name[48];
     uint64_t leased_ms;
+    uint32_t running_slot; /* of the body that runs, in its lease's window, from 1; 0: none */
+    uint64_t running_ms;
+};
+/* A worker that has ended. */
+struct why_dead {
+    uint32_t number, job;
+    int32_t pid;
+    struct unique_id id;
+    char name[48]; /* of the function that it was leased for; "": none */
+    char how[200]; /* "was killed by signal 9 (Killed)" */
+    uint64_t ended_ms;
 };
 
 struct why_pull {
@@ -88,13 +99,14 @@ struct why_pull {
 struct why_state {
     struct unique_id node;
     uint32_t number;
-    size_t n_resources, n_uses, n_sent, n_jobs, n_processes, n_pulls;
+    size_t n_resources, n_uses, n_sent, n_jobs, n_processes, n_pulls, n_dead;
     struct why_amount *resources;
     struct why_use *uses;
     struct why_sent *sent;
     struct why_job *jobs;
     struct why_process *processes;
     struct why_pull *pulls;
+    struct why_dead *dead; /* the one that ended last comes last */
     uint64_t store_capacity, store_used;
     uint32_t store_waiting, n_more;
 };

@@ -119,6 +119,47 @@ size_t pool_run_describe_death(const struct process *p, int status, char *out, s
     return (size_t)n + 1 + strnlen(out + n + 1, k > 0 ? (size_t)k : 0);
 }
 
+static void say_end(const struct process *p, int status, char *out, size_t size)
+{
+    bool is_over = p->job->state >= JOB_ENDING;
+
+    if (!WIFSIGNALED(status) && WEXITSTATUS(status) == 0 && p->is_to_exit)
+        snprintf(out, size, "ended when it was asked to: nothing was left for it to do");
+    else if (!WIFSIGNALED(status))
+        snprintf(out, size, "exited with status %d", WEXITSTATUS(status));
+    else if (WTERMSIG(status) == SIGKILL && (p->killed_for != NULL || is_over))
+        snprintf(out,
+                 size,
+                 "was killed by its raylet: %s",
+                 p->killed_for != NULL ? p->killed_for : "its job has ended");
+    else
+        snprintf(out,
+                 size,
+                 "was killed by signal %d (%s), not by its raylet%s",
+                 WTERMSIG(status),
+                 strsignal(WTERMSIG(status)),
+                 WTERMSIG(status) == SIGKILL ? ": by a user, or by the kernel, out of memory" : "");
+}
+
+/* Before its lease is forgotten. */
+static void remember(const struct process *p, int status)
+{
+    struct node *n = p->node;
+    struct why_dead w = {.number = p->number,
+                         .pid = p->pid,
+                         .job = p->job->number,
+                         .id = p->id,
+                         .ended_ms = loop_now_ms()};
+    struct lease_held held;
+
+    if (p->pid <= 0) /* it never was */
+        return;
+    if (lease_look_at(n->leases, p->slot, &held))
+        memcpy(w.name, held.name, strnlen(held.name, sizeof w.name - 1));
+    say_end(p, status, w.how, sizeof w.how);
+    dead_workers_add(n->dead_workers, &w);
+}
+
 /* A process that never said HELLO tells by its last words why not. */
 static void explain_start(struct process *p, int status)
 {
@@ -150,6 +191,7 @@ static void gone(struct process *p, int status)
     node_read_rest(p);
     log_forward_read(p, true);
     explain_start(p, status);
+    remember(p, status);
     log_info("node", "worker_exited", "pid=%d status=0x%x", p->pid, status);
     lease_worker_died(n->leases, p->slot, now, &n->lease_actions);
     lease_run(n, status, p); /* the notices need the control block */
@@ -200,7 +242,7 @@ static void on_spawned(void *arg, const struct wire_spawned *w, int pidfd)
     }
     log_forward_add(p);
     if (p->link == NULL)
-        pool_run_kill(p); /* it closed its link before we knew its pid */
+        pool_run_kill(p, NULL); /* it closed its link before we knew its pid */
 }
 
 static void on_exited(void *arg, int32_t pid, int status)
@@ -215,7 +257,8 @@ static void on_exited(void *arg, int32_t pid, int status)
 /* Its workers die with it by their parent-death signal, and are ours to reap. */
 void pool_run_bury_all(struct job *j)
 {
-    pool_run_kill_all(j);
+    pool_run_kill_all(j,
+                      j->state >= JOB_ENDING ? "its job has ended" : "its job's zygote has died");
     for (uint32_t s = 0; s < j->of->n_slots; s++) {
         struct process *p = worker_at(j, s);
         int status = SIGKILL;
@@ -245,21 +288,23 @@ const struct zygote_ops pool_run_zygote_ops = {
 
 /* Without a pidfd, at the limit of descriptors: the number is its own as long as its parent has not
  * reaped it, and its parent is the zygote or, when that has died, this process. */
-void pool_run_kill(const struct process *p)
+void pool_run_kill(struct process *p, const char *why)
 {
     if (p->pid <= 0)
         return;
+    if (p->killed_for == NULL)
+        p->killed_for = why;
     if (p->pidfd >= 0)
         syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
     else if (zygote_is_parent(p->job->zygote, p->pid))
         kill(p->pid, SIGKILL);
 }
 
-void pool_run_kill_all(const struct job *j)
+void pool_run_kill_all(const struct job *j, const char *why)
 {
     for (uint32_t s = 0; s < j->of->n_slots; s++)
         if (worker_at(j, s) != NULL)
-            pool_run_kill(worker_at(j, s));
+            pool_run_kill(worker_at(j, s), why);
 }
 
 /* --- what the pool decides --- */
@@ -312,12 +357,16 @@ static void run(struct job *j, const struct worker_pool_action *a)
         break;
     case WORKER_POOL_EXIT: {
         struct wire_exit w = {.may_stay = a->may_stay};
+        if (p != NULL)
+            p->is_to_exit = true;
         node_send(p, WIRE_EXIT, &w, sizeof w);
         break;
     }
     case WORKER_POOL_KILL:
         if (p != NULL)
-            pool_run_kill(p);
+            pool_run_kill(p,
+                          p->is_to_exit ? "it did not end when it was asked to"
+                                        : "it did not start in time");
         break;
     case WORKER_POOL_FAIL:
         fail_starts(j);

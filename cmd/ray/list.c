@@ -188,7 +188,8 @@ static json_t *worker_as_json(const struct why_node *node, const struct why_proc
     char job[ID_HEX_MAX];
 
     job_id_bytes(p->job, bytes);
-    return json_pack("{s:i, s:i, s:s, s:s, s:i, s:s, s:s, s:o, s:o, s:s, s:o, s:I, s:b}",
+    return json_pack("{s:i, s:i, s:s, s:s, s:i, s:s, s:s, s:o, s:o, s:s, s:o, s:I, s:o, s:b, "
+                     "s:s, s:o}",
                      "process",
                      (int)p->number,
                      "pid",
@@ -213,8 +214,33 @@ static json_t *worker_as_json(const struct why_node *node, const struct why_proc
                      text_as_json(p->name),
                      "leased_ms",
                      (json_int_t)p->leased_ms,
+                     "running_ms",
+                     p->running_slot > 0 ? json_integer((json_int_t)p->running_ms) : json_null(),
                      "is_alive",
-                     1);
+                     1,
+                     "exit_detail",
+                     "",
+                     "ended_ms",
+                     json_null());
+}
+
+static json_t *dead_as_json(const struct why_node *node, const struct why_dead *d)
+{
+    struct why_process p = {.number = d->number,
+                            .pid = d->pid,
+                            .id = d->id,
+                            .job = d->job,
+                            .kind = WIRE_WORKER,
+                            .state = WHY_PROCESS_DRIVER};
+    json_t *row;
+
+    memcpy(p.name, d->name, sizeof p.name);
+    row = worker_as_json(node, &p);
+    json_object_set_new(row, "state", json_string("dead"));
+    json_object_set_new(row, "is_alive", json_false());
+    json_object_set_new(row, "exit_detail", text_as_json(d->how));
+    json_object_set_new(row, "ended_ms", json_integer((json_int_t)d->ended_ms));
+    return row;
 }
 
 static json_t *list_workers(const struct config *c, int timeout_ms, bool *is_whole, struct err *err)
@@ -228,6 +254,9 @@ static json_t *list_workers(const struct config *c, int timeout_ms, bool *is_who
     for (size_t i = 0; i < all.n; i++)
         for (size_t k = 0; k < all.v[i].state.n_processes; k++)
             json_array_append_new(list, worker_as_json(&all.v[i], &all.v[i].state.processes[k]));
+    for (size_t i = 0; i < all.n; i++)
+        for (size_t k = 0; k < all.v[i].state.n_dead; k++)
+            json_array_append_new(list, dead_as_json(&all.v[i], &all.v[i].state.dead[k]));
     *is_whole = nodes_report(&all, "ray list");
     nodes_fini(&all);
     return list;
@@ -245,8 +274,15 @@ static const char *const node_columns[] = {"node_id",
                                            "labels",
                                            "state_message",
                                            NULL};
-static const char *const worker_columns[] =
-    {"node_name", "pid", "worker_id", "worker_type", "job", "state", "function", NULL};
+static const char *const worker_columns[] = {"node_name",
+                                             "pid",
+                                             "worker_id",
+                                             "worker_type",
+                                             "job",
+                                             "state",
+                                             "function",
+                                             "exit_detail",
+                                             NULL};
 static const char *const job_columns[] =
     {"job_id", "job", "status", "entrypoint", "driver_ip", "driver_pid", NULL};
 

@@ -133,6 +133,31 @@ static const char *kind_of(const struct why_process *p)
     return p->kind == WIRE_DRIVER ? "driver" : "worker";
 }
 
+/* NULL: it lives, or nobody remembers it. */
+static const struct why_dead *find_dead(const struct nodes *all,
+                                        uint32_t number,
+                                        const struct unique_id *id,
+                                        const struct why_node **at)
+{
+    for (size_t i = 0; i < all->n; i++)
+        for (size_t k = 0; k < all->v[i].state.n_dead; k++) {
+            const struct why_dead *d = &all->v[i].state.dead[k];
+            if (id != NULL ? unique_id_eq(&d->id, id) : d->number == number) {
+                *at = &all->v[i];
+                return d;
+            }
+        }
+    return NULL;
+}
+
+static void print_end(const struct why_dead *d, FILE *out)
+{
+    fprintf(out, "%s, %.1f s ago", d->how, (double)d->ended_ms / 1000);
+    if (d->name[0] != '\0')
+        fprintf(out, "; it served %s of job %u", d->name, d->job);
+    fputc('\n', out);
+}
+
 static void print_doing(const struct telling *t, const struct why_process *p)
 {
     switch (p->state) {
@@ -149,8 +174,12 @@ static void print_doing(const struct telling *t, const struct why_process *p)
                 p->name,
                 p->job,
                 (double)p->leased_ms / 1000);
+        if (p->running_slot > 0)
+            fprintf(t->out, "; a body has run for %.1f s", (double)p->running_ms / 1000);
         if (p->state == WHY_PROCESS_BLOCKED)
-            fputs("; its body waits for an object", t->out);
+            fputs(p->running_slot > 0 ? " and waits for an object"
+                                      : "; its body waits for an object",
+                  t->out);
         break;
     case WHY_PROCESS_DRIVER:
         fprintf(t->out, "is the program of job %u", p->job);
@@ -177,7 +206,7 @@ static void explain_args(struct telling *t,
     uint32_t n = 0;
     size_t i = (size_t)(o - t->owners); /* they may move */
 
-    fprintf(t->out, "waits for arguments\n");
+    fprintf(t->out, "waits for arguments, for %.1f s\n", (double)row->row.waits_ms / 1000);
     for (uint32_t k = 0; k < row->n_args; k++) {
         const struct why_row *arg = why_refs_at(&t->owners[i].refs, row->args[k]);
         struct what w;
@@ -204,7 +233,7 @@ static void explain_queued(struct telling *t, const struct why_row *row, uint32_
 {
     unsigned n = 0, n_leased = 0;
 
-    fputs("waits for a worker\n", t->out);
+    fprintf(t->out, "waits for a worker, for %.1f s\n", (double)row->row.waits_ms / 1000);
     for (size_t i = 0; i < t->waits->n; i++) {
         const struct why_wait *w = &t->waits->v[i];
         if (w->of == NULL || w->of->job != job || strncmp(w->of->name, row->text, NAME_TOLD) != 0)
@@ -234,15 +263,31 @@ static void explain_pushed(const struct telling *t, const struct why_row *row)
 {
     const struct why_node *at;
     const struct why_process *p = find_process(t->all, row->row.worker, &at);
+    const struct why_dead *d = p == NULL ? find_dead(t->all, row->row.worker, NULL, &at) : NULL;
+    double waits = (double)row->row.waits_ms / 1000;
 
-    if (p == NULL) {
+    if (d != NULL) {
+        fprintf(t->out, "was with worker pid=%d at %s, which ", d->pid, at->name);
+        print_end(d, t->out);
+    } else if (p == NULL) {
         fprintf(t->out, "is with worker %u, which has just ended", row->row.worker);
         print_silent(t->all, t->out);
-        return;
+    } else if (p->owner == row->row.owner && p->running_slot == row->row.window_slot + 1) {
+        fprintf(t->out,
+                "runs on worker pid=%d at %s, for %.1f s%s\n",
+                p->pid,
+                at->name,
+                (double)p->running_ms / 1000,
+                p->state == WHY_PROCESS_BLOCKED ? "; its body waits for an object" : "");
+    } else {
+        fprintf(t->out,
+                "waits, for %.1f s, for its turn on worker pid=%d at %s, which ",
+                waits,
+                p->pid,
+                at->name);
+        print_doing(t, p);
+        fputc('\n', t->out);
     }
-    fprintf(t->out, "runs, or is next, on worker pid=%d at %s, which ", p->pid, at->name);
-    print_doing(t, p);
-    fputc('\n', t->out);
 }
 
 static void explain_row(struct telling *t,
@@ -285,6 +330,7 @@ static void explain(struct telling *t, const struct what *w, int depth)
 {
     const struct why_node *at = NULL;
     const struct why_process *p = find_process(t->all, w->owner, &at);
+    const struct why_dead *d = p == NULL ? find_dead(t->all, w->owner, NULL, &at) : NULL;
     const struct owner_refs *o = p != NULL ? ask_owner(t, at, w->owner) : NULL;
     const struct why_row *row = o != NULL ? why_refs_find(&o->refs, w->counter, w->index) : NULL;
     char hex[ID_HEX_MAX];
@@ -293,7 +339,10 @@ static void explain(struct telling *t, const struct what *w, int depth)
     fprintf(t->out, "%s %s", w->index > 0 ? "object" : "task", format(w, hex));
     if (row != NULL && (row->row.flags & WIRE_ROW_TASK) != 0 && row->row.status < WIRE_ROW_READY)
         fprintf(t->out, "%s %s", w->index > 0 ? ", by" : " of", row->text);
-    if (p == NULL) {
+    if (d != NULL) {
+        fprintf(t->out, ": its owner, worker pid=%d at %s, ", d->pid, at->name);
+        print_end(d, t->out);
+    } else if (p == NULL) {
         fprintf(t->out, ": its owner, process %u, has ended", w->owner);
         print_silent(t->all, t->out);
     } else if (row == NULL) {
@@ -361,6 +410,8 @@ static bool explain_unique(const struct telling *t, const struct unique_id *id)
 {
     const struct nodes *all = t->all;
     const struct node_row *row = find_row(all, id);
+    const struct why_node *at = NULL;
+    const struct why_dead *d = find_dead(all, 0, id, &at);
 
     for (size_t i = 0; i < all->n; i++) {
         if (unique_id_eq(&all->v[i].id, id)) {
@@ -383,11 +434,18 @@ static bool explain_unique(const struct telling *t, const struct unique_id *id)
             return true;
         }
     }
+    if (d != NULL) {
+        fprintf(t->out, "worker pid=%d at %s ", d->pid, at->name);
+        print_end(d, t->out);
+        return true;
+    }
     if (row != NULL) {
         fprintf(t->out, "node %s is dead: %s\n", row->name, row->death);
         return true;
     }
-    fputs("no node of the cluster had that identity, and no worker that lives has it", t->out);
+    fputs("no node of the cluster had that identity, and no worker that lives or is remembered has "
+          "it",
+          t->out);
     print_silent(all, t->out);
     return false;
 }

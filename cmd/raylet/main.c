@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cmd/raylet/options.h"
+#include "lib/base/config.h"
 #include "raylet/machine.h"
 #include "raylet/node.h"
 
@@ -23,6 +24,17 @@ static int measure(const struct node_config *c)
     return 2;
 }
 
+/* What the environment says; `ray start` has looked at it before. */
+static int read_settings(struct node_config *c, struct err *err)
+{
+    struct config settings = {0};
+
+    if (config_load_one(&settings, CONFIG_DEAD_WORKERS, err) != 0)
+        return -1;
+    c->dead_workers = (size_t)config_number(&settings, CONFIG_DEAD_WORKERS, 0);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct node_config config = {.driver_fd = -1,
@@ -39,6 +51,10 @@ int main(int argc, char **argv)
         return rc < 0 ? 0 : rc;
     if (measuring)
         return measure(&config);
+    if (read_settings(&config, &err) != 0) {
+        fprintf(stderr, "raylet: %s\n", err.text);
+        return 2;
+    }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* at a limit of file sizes: an error, and a sentence */
     if (config.executable_fd >= 0)

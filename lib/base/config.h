@@ -72,6 +72,9 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "a subscriber that has not polled the GCS for so long is forgotten")                         \
     X(DEAD_NODES, "", "RAY_maximum_gcs_dead_node_cached_count", NUMBER, "1000", 0, 1000000, "",    \
       "so many dead nodes are remembered, for a head; older ones are forgotten")                   \
+    X(DEAD_WORKERS, "", "RAY_maximum_gcs_dead_worker_cached_count",                                \
+      NUMBER, "1000", 0, 1000000, "",                                                              \
+      "so many workers that have ended are remembered by each node; older ones are forgotten")     \
     X(DRIVER_SILENCE, "", "RAY_driver_silence_ms", NUMBER, "30000", 1000, 86400000, "ms",          \
       "a driver on a machine without a node that is cut off for so long has ended, for a head")    \
     X(CONNECT_TIMEOUT, "", "RAY_connect_timeout_ms", NUMBER, "10000", 100, 3600000, "ms",          \

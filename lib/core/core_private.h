@@ -169,6 +169,7 @@ struct core {
     struct board_line *board;
     uint64_t spin_ns; /* how long a spin may last: two wake costs */
     uint64_t last_turn_ns;
+    uint64_t lately_ns; /* a look at the clock; while work is outstanding a nap ago at most */
     uint64_t
         read_ns; /* when what is being handled was read: one look at the clock serves a batch */
     pthread_t helper;

@@ -353,7 +353,8 @@ static void *helper_main(void *arg)
     core_lock();
     while (!core.stopping) {
         bool busy = work_is_outstanding();
-        if (!core.polling && clock_now_ns() - core.last_turn_ns >= NAP_NS) {
+        core.lately_ns = clock_now_ns();
+        if (!core.polling && core.lately_ns - core.last_turn_ns >= NAP_NS) {
             poller_poll();
             core.counters.helper_turns++;
             poller_leave();

@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "lib/base/clock.h"
 #include "lib/core/core_private.h"
 
 #define SITE_MAX 200
@@ -15,6 +16,7 @@
 #define ROOM_MIN (sizeof(struct wire_refs_row) + TAIL_MAX + sizeof(struct wire_refs_item))
 
 struct page {
+    uint64_t now_ns;
     uint8_t *at, *end;
     uint32_t n_rows;
     uint32_t skip, seen, n_items; /* of the row that is being written */
@@ -184,7 +186,7 @@ static uint64_t offset_of(uint64_t place)
     return e != NULL ? e->offset : 0;
 }
 
-static struct wire_refs_row row_of(const struct record *r)
+static struct wire_refs_row row_of(const struct record *r, uint64_t now_ns)
 {
     bool is_borrowed = (r->flags & REF_BORROWED) != 0;
     bool is_stored = r->state == REF_READY && (r->flags & REF_STORED) != 0;
@@ -197,6 +199,12 @@ static struct wire_refs_row row_of(const struct record *r)
                               .pin = REF_NO_PIN,
                               .status = (uint8_t)status_of(r)};
 
+    if (w.status == WIRE_ROW_ARGS || w.status == WIRE_ROW_QUEUED || w.status == WIRE_ROW_PUSHED) {
+        const struct record *task = ref_table_at(core.refs, r->first);
+        uint64_t ms = ref_since_ms(task->since, now_ns);
+        w.waits_ms = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+        w.window_slot = task->u.task.window_slot;
+    }
     if (w.status == WIRE_ROW_PUSHED)
         w.worker = worker_of(r);
     if ((r->flags & REF_HIDDEN) != 0)
@@ -238,7 +246,7 @@ static void add_argument(void *arg, struct record *r, bool is_inside)
 /* As report_process. */
 static uint32_t report_record(struct page *p, const struct record *r, uint32_t skip)
 {
-    struct wire_refs_row w = row_of(r);
+    struct wire_refs_row w = row_of(r, p->now_ns);
     const struct ref_extra *x = r->extra;
     uint8_t *row = begin_row(p, skip);
     size_t max;
@@ -297,7 +305,7 @@ void ref_report_on_ask(const uint8_t *body, size_t size)
     uint8_t *out = peer_reserve(core.raylet, WIRE_REFS, FRAME_BODY_MAX);
     if (out == NULL)
         return;
-    struct page p = {.at = out + sizeof w, .end = out + FRAME_BODY_MAX};
+    struct page p = {.now_ns = clock_now_ns(), .at = out + sizeof w, .end = out + FRAME_BODY_MAX};
     w.next = report(&p, ask.from);
     w.n = p.n_rows;
     memcpy(out, &w, sizeof w);

@@ -395,6 +395,7 @@ static bool make_ready(struct record *r)
 {
     ASSERT(r->state == REF_PENDING);
     r->state = REF_READY;
+    r->size = 0;
     r->next_return = 0;
     return r->count > 0 || r->held > 0;
 }

@@ -99,11 +99,14 @@ struct record {
     uint32_t slot;
     uint32_t next_return; /* slot of the task's next return, or 0 */
     uint32_t first;       /* slot of the task's first return: itself for most */
-    uint32_t size;        /* of an inline value */
-    uint8_t state;        /* enum ref_state */
-    uint8_t meta;         /* enum wire_meta of the value */
-    uint16_t n_returns;   /* of the task, 0 for one without; in others than the first, and in
-                             borrowed ones: this one's place, from 1 */
+    union {
+        uint32_t size;  /* of an inline value */
+        uint32_t since; /* of a task: ref_since of when it was submitted, or had its arguments */
+    };
+    uint8_t state;      /* enum ref_state */
+    uint8_t meta;       /* enum wire_meta of the value */
+    uint16_t n_returns; /* of the task, 0 for one without; in others than the first, and in
+                           borrowed ones: this one's place, from 1 */
     uint16_t template;
     uint16_t flags;          /* enum ref_flag */
     void *waiters;           /* the core's: whom to tell when it is ready */
@@ -118,6 +121,17 @@ struct record {
     } u;
 };
 _Static_assert(sizeof(struct record) == 128, "one record is two cache lines");
+
+/* A time that fits into a record, in 8 ms; it wraps after a year. */
+static inline uint32_t ref_since(uint64_t now_ns)
+{
+    return (uint32_t)(now_ns >> 23);
+}
+
+static inline uint64_t ref_since_ms(uint32_t since, uint64_t now_ns)
+{
+    return ((uint64_t)(ref_since(now_ns) - since) << 23) / 1000000u;
+}
 
 /* The index of ObjectID. */
 static inline uint32_t record_index(const struct record *r)

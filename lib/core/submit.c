@@ -556,6 +556,8 @@ void submit_task(struct submit *s, struct record *task, uint64_t now_ns, struct 
     if (list_empty(&c->active))
         list_append(&s->active, &c->active);
     bool is_first = c->n_queued == 0;
+    if (now_ns > 0)
+        task->since = ref_since(now_ns);
     enqueue(c, task, false, now_ns);
     if (is_first || c->n_queued > c->anywhere.n)
         fill(c, now_ns, out);

@@ -92,7 +92,7 @@ void submit_task(struct submit *s,
                  uint64_t now_ns,
                  struct submit_actions *out);
 /* Whether a task of the class that is near no node would only join the queue: then submit_task
- * needs no time. */
+ * needs no time (0), and the caller says in the record since when it waits. */
 bool submit_only_queues(const struct submit *s, uint32_t class);
 /* One of the task's n_deps arguments is ready; the last one does what submit_task does. An error
  * among them fails the task only then, since others may still point to it. */

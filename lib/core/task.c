@@ -167,7 +167,9 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
         }
     }
     if (code == CORE_OK) {
-        core.n_pending++;
+        if (core.n_pending++ == 0 && first->u.task.n_deps > 0)
+            core.lately_ns = clock_now_ns();
+        first->since = ref_since(core.lately_ns);
         core.counters.tasks_submitted++;
         if (core.raylet->link == NULL) {
             submit_task(core.submit, first, 0, &core.actions);
@@ -179,6 +181,8 @@ int core_submit(int template, const struct core_arg *args, unsigned n_args, uint
             bool only_queues =
                 first->u.task.node == 0 && submit_only_queues(core.submit, first->class);
             uint64_t now = only_queues ? 0 : clock_now_ns();
+            if (!only_queues)
+                core.lately_ns = now;
             submit_task(core.submit, first, now, &core.actions);
             owner_act();
             struct peer *p = core.pushed;

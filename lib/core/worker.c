@@ -17,6 +17,7 @@
 #include "lib/core/core_private.h"
 
 #define DEFAULT_WAKE_NS 20000u
+_Static_assert(CONTROL_BLOCK_SLOTS == SUBMIT_WINDOW, "a slot fits below the time");
 
 static void on_template(struct peer *p, const uint8_t *body, size_t size)
 {
@@ -264,6 +265,9 @@ bool worker_run_one(uint64_t wake_ns, uint64_t *now_ns)
     if (t == NULL)
         return false;
     atomic_store_explicit(&core.control->started, started, memory_order_seq_cst);
+    atomic_store_explicit(&core.control->running,
+                          (*now_ns & ~(uint64_t)(CONTROL_BLOCK_SLOTS - 1)) | t->slot,
+                          memory_order_relaxed);
     if (core.oldest_reply_ns != 0 && *now_ns - core.oldest_reply_ns > wake_ns)
         peer_flush_all();
     *now_ns = call_run(t, *now_ns);
@@ -284,6 +288,7 @@ _Noreturn static void serve(void)
             worked = true;
             continue;
         }
+        atomic_store_explicit(&core.control->running, 0, memory_order_relaxed);
         worker_on_time();
         /* spin only right after work: a worker that has been idle sleeps */
         poller_wait(&w, UINT64_MAX, worked ? core.lease_peer : NULL, 0);

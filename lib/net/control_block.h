@@ -26,10 +26,15 @@ struct control_block {
     _Atomic uint64_t started;
     _Atomic uint64_t lease;     /* the one `started` speaks of */
     _Atomic uint64_t copy_plan; /* by the raylet: how to copy into the store (objstore/copy.h) */
-    uint8_t spare[32];
+    /* The body that runs: since when (CLOCK_MONOTONIC in ns), the lowest bits being its slot in the
+     * window of its lease. 0: none. */
+    _Atomic uint64_t running;
+    uint8_t spare[24];
 };
 _Static_assert(sizeof(struct control_block) == 64, "shared layout");
 _Static_assert(offsetof(struct control_block, copy_plan) == 24, "shared layout");
+_Static_assert(offsetof(struct control_block, running) == 32, "shared layout");
+#define CONTROL_BLOCK_SLOTS 64 /* of a window; `running` counts in as many ns */
 
 struct board_line {
     _Atomic int32_t cpu; /* -1: asleep in the kernel or unknown */

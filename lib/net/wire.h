@@ -624,6 +624,8 @@ struct wire_refs_row {
     uint8_t spare[3];
     uint32_t worker; /* PUSHED: process number of the worker; else 0 */
     uint16_t text_size;
+    uint32_t waits_ms;    /* ARGS: since it was submitted; QUEUED, PUSHED: since it has them */
+    uint32_t window_slot; /* PUSHED: see struct control_block */
 } __attribute__((packed));
 #define WIRE_ROW_BORROWED   1u
 #define WIRE_ROW_STORED     2u

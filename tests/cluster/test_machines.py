@@ -18,7 +18,7 @@ TOKEN = "a-token-of-the-tests"
 class Node:
     """A raylet of a cluster of several."""
 
-    def __init__(self, machines, name, num_cpus, resources):
+    def __init__(self, machines, name, num_cpus, resources, env):
         self.machines, self.name = machines, name
         options = [f"--gcs-address=127.0.0.1:{machines.port}", "--node-ip-address=127.0.0.1", f"--node-name={name}",
                    f"--session-dir={machines.cluster.temp}/session_2_{name}", "--ready-fd=1",
@@ -26,7 +26,7 @@ class Node:
         if resources:
             options.append(f"--resource={resources}")
         self.program = machines.cluster.start(build_dir() / "bin" / "raylet", *options,
-                                              env={"RAY_AUTH_TOKEN": TOKEN})
+                                              env={"RAY_AUTH_TOKEN": TOKEN, **env})
         self.pid = self.program.pid
         line = self.program.expect(r"^(/\S*)(?: .*)?$")
         self.session = Path(line.group(1))
@@ -65,8 +65,8 @@ class Machines:
         with os.fdopen(read) as pipe:
             self.port = int(pipe.readline().split()[1])
 
-    def add(self, name, num_cpus=2, resources=None):
-        node = Node(self, name, num_cpus, resources)
+    def add(self, name, num_cpus=2, resources=None, **env):
+        node = Node(self, name, num_cpus, resources, env)
         self.nodes.append(node)
         return node
 

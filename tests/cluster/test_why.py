@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 from conftest import build_dir, slow, wait_until
 from test_jobs import ask
@@ -135,18 +136,18 @@ def test_one_task_says_what_it_waits_for(two):
            for what, ref in (("held", held), ("after", after), ("last", last), ("never", never))}
     pid = next(w["pid"] for w in workers(two) if w["function"] == "hold")
     runs = rf"object {ids['held']}, by hold, owned by driver pid={program.pid} at a: " \
-        rf"runs, or is next, on worker pid={pid} at b, which serves hold of job \d+, for [\d.]+ s"
-    assert re.fullmatch(runs + "\n", ray(two, "why", ids["held"]).stdout)
+        rf"runs on worker pid={pid} at b, for ([\d.]+) s"
+    first = float(re.fullmatch(runs + "\n", ray(two, "why", ids["held"]).stdout).group(1))
     task = ids["held"][:48]
     assert ray(two, "why", task).stdout.startswith(f"task {task} of hold, owned by driver pid={program.pid}")
     told = ray(two, "why", ids["last"]).stdout.splitlines()
     assert [len(line) - len(line.lstrip()) for line in told] == [0, 4, 8]
     for line, what in zip(told, ("last", "after")):
-        assert line.strip() == f"object {ids[what]}, by check_sum, owned by driver pid={program.pid} at a: " \
-            "waits for arguments"
-    assert re.fullmatch(runs, told[2].strip())
+        assert re.fullmatch(f"object {ids[what]}, by check_sum, owned by driver pid={program.pid} at a: "
+                            r"waits for arguments, for [\d.]+ s", line.strip()), line
+    assert first <= float(re.fullmatch(runs, told[2].strip()).group(1)) < 100 * slow()
     told = ray(two, "why", ids["never"]).stdout
-    assert re.search(r"by hold, .*: waits for a worker\n    1 wanted at a for up to [\d.]+ s: needs 1 tpu, which no node has",
+    assert re.search(r"by hold, .*: waits for a worker, for [\d.]+ s\n    1 wanted at a for up to [\d.]+ s: needs 1 tpu, which no node has",
                      told), told
     mine = ask(program, "put 1000000 3")
     assert re.search(r"at a: is ready: \d{7} bytes in the object store of its owner's node\n",
@@ -165,13 +166,65 @@ def test_one_task_says_what_it_waits_for(two):
                                 ask_ray(two, "why", ids["held"]).stdout), 20 * slow(), "its owner ends")
 
 
+def test_times_of_tasks_that_wait_and_run(machines):
+    """Since when, not more: the one that waits came later than the one that runs."""
+    machines.add("a", num_cpus=1)
+    program = machines.nodes[0].driver()
+    began = time.monotonic()
+    ask(program, "hold 1 0")
+    program.expect(r"held (\d+) ")
+    wait_until(lambda: (workers(machines)[0]["running_ms"] or 0) > 1500 or
+               any((w["running_ms"] or 0) > 1500 for w in workers(machines)), 20 * slow(), "it has run for a while")
+    waiting = [ask(program, f"id {ask(program, 'hold 1 0')}", r"id (\S+)") for _ in range(3)]
+
+    def waits_s(what):
+        return float(re.search(r": waits for a worker, for ([\d.]+) s\n", ray(machines, "why", what).stdout).group(1))
+
+    row = next(w for w in workers(machines) if w["function"] == "hold")
+    for what in waiting:  # the second and third join a queue, which takes no look at the clock
+        assert waits_s(what) <= time.monotonic() - began - 1.4, what
+    assert 1500 < row["running_ms"] <= (time.monotonic() - began) * 1000 + 100
+    wait_until(lambda: min(map(waits_s, waiting)) > 0.5, 20 * slow(), "all have waited for a while")
+    program.kill()
+
+
+def test_workers_that_have_ended_are_remembered(machines):
+    """How each has ended, by its identity and in the list; the oldest go first."""
+    machines.add("a", num_cpus=1, RAY_maximum_gcs_dead_worker_cached_count="2")
+    program = machines.nodes[0].driver()
+    ended = []
+    for k in range(3):
+        ask(program, "hold 1 0")
+        wait_until(lambda n=k: program.out.count("held ") > n or None, 20 * slow(), "it runs")
+        row = next(w for w in workers(machines) if w["function"] == "hold" and w["is_alive"])
+        os.kill(row["pid"], signal.SIGKILL if k < 2 else signal.SIGTERM)
+        wait_until(lambda r=row: [w for w in workers(machines) if w["worker_id"] == r["worker_id"] and not w["is_alive"]],
+                   20 * slow(), "it has ended")
+        ended.append(row)
+    told = ray(machines, "why", ended[1]["worker_id"]).stdout
+    assert re.fullmatch(rf"worker pid={ended[1]['pid']} at a was killed by signal 9 \(Killed\), not by its raylet: by a "
+                        r"user, or by the kernel, out of memory, [\d.]+ s ago; it served hold of job \d+\n", told), told
+    dead = [w for w in workers(machines) if not w["is_alive"]]
+    assert [w["worker_id"] for w in dead] == [w["worker_id"] for w in ended[1:]]
+    assert dead[1]["exit_detail"] == "was killed by signal 15 (Terminated), not by its raylet" and dead[1]["state"] == "dead"
+    assert "lives or is remembered" in ray(machines, "why", ended[0]["worker_id"], status=1).stdout
+    ask(program, "hold 1 0")
+    wait_until(lambda: program.out.count("held ") > 3 or None, 20 * slow(), "it runs")
+    last = next(w for w in workers(machines) if w["function"] == "hold" and w["is_alive"])["worker_id"]
+    program.kill()
+    wait_until(lambda: [w for w in workers(machines) if w["worker_id"] == last and
+                        w["exit_detail"] == "was killed by its raylet: its job has ended"], 20 * slow(), "its job ends")
+
+
 def test_workers_and_nodes_by_their_identity(two):
     program = two.nodes[0].driver()
     ask(program, "hold 1 0 b=1")
     program.expect(r"held (\d+) ")
     row = next(w for w in workers(two) if w["function"] == "hold")
     told = ray(two, "why", row["worker_id"]).stdout
-    assert re.fullmatch(rf"worker pid={row['pid']} at b serves hold of job \d+, for [\d.]+ s\n", told), told
+    assert re.fullmatch(rf"worker pid={row['pid']} at b serves hold of job \d+, for [\d.]+ s; "
+                        r"a body has run for [\d.]+ s\n", told), told
+    assert 0 <= row["running_ms"] < 100000 * slow() and row["is_alive"]
     assert ray(two, "why", row["node_id"]).stdout == "node b lives and answers\n"
     assert "no node of the cluster had that identity" in ray(two, "why", "00" * 28, status=1).stdout
     job = job_of(two, program)
@@ -199,7 +252,7 @@ def test_a_cluster_of_one_program_can_be_asked(cluster):
     told = ask_it()
     assert "needs 1 tpu, which no node has: no node can ever run it; ask for less, or start a cluster" in told, told
     told = ask_it(ask(program, f"id {never}", r"id (\S+)"))
-    assert re.search(rf"by hold, owned by driver pid={program.pid} at .*: waits for a worker\n.*which no node has", told)
+    assert re.search(rf"by hold, owned by driver pid={program.pid} at .*: waits for a worker, for [\d.]+ s\n.*which no node has", told)
     leave(program)
 
 

@@ -136,7 +136,8 @@ static struct unique_id id_of(uint8_t first)
         N(owner_word, LEASE + 2) N(owner, 5) N(index, 2) N(count, 3) N(held, 4) N(n_views, 1)      \
             N(n_refs, 6) N(first_item, 7) N(n_items, 1) N(pin, -2)                                 \
                 N(flags, WIRE_ROW_BORROWED | WIRE_ROW_REGISTERED) N(site_size, 8)                  \
-                    N(status, WIRE_ROW_FAILED) N(worker, 77) N(text_size, 0)
+                    N(status, WIRE_ROW_FAILED) N(worker, 77) N(text_size, 0)               \
+                        N(waits_ms, 3100) N(window_slot, 63)
 #define FIELDS_refs_item(N, S, I)     N(kind, WIRE_ITEM_BORROWER) N(number, 4711)
 #define FIELDS_spawn(N, S, I)         N(token, TICKET) N(part, 3) N(slot, 12)
 #define FIELDS_spawned(N, S, I)       N(token, TICKET) N(pid, -1) N(error, 11)
@@ -374,11 +375,11 @@ static const struct row rows[] = {
      "240000006a0000000d0c0b0afeffffff"
      "01ffeeddccbbaa99887766554433221105000000"},
     {"REFS", WIRE_REFS, 0, {P(refs), P(refs_row), P(refs_item), TEXT("a.c:12\0\0")},
-     "9e0000006b0000000d0c0b0afeffffff"
+     "a60000006b0000000d0c0b0afeffffff"
      "01ffeeddccbbaa99887766554433221105000000020000000100000088776655443322112a000000"
      "000000000100100000000000897766554433221100200000000000008a7766554433221105000000"
      "02000000030000000400000001000000060000000700000001000000feffffff0900080005000000"
-     "4d00000000000500000067120000612e633a31320000"},
+     "4d00000000001c0c00003f0000000500000067120000612e633a31320000"},
     {"BORROW", WIRE_BORROW, 0, {P(borrow), TEXT("\1\0\0\0\2\0\0\0")},
      "200000006e0000000d0c0b0afeffffff"
      "07000000010000000100000002000000"},
@@ -670,7 +671,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         {5, 0x8a86b14f768b6109u},
         {6, 0x46d1f4e36c61f0a0u},
         {7, 0xe1f9f5cf46d8229eu},
-        {8, 0xf1bef76a2b0da65bu},
+        {8, 0xbf7cc6b8138c021cu},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

@@ -544,9 +544,7 @@ static int open_session(struct node *n, struct err *err)
     session_sweep(&n->session);
     machine_sweep(n->session.temp);
     snprintf(path, sizeof path, "%s/raylet.err", n->session.logs);
-    int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (log >= 0)
-        log_set_fd(log);
+    log_open(path, n->config.log_max_bytes, n->config.log_backups, NULL); /* else to stderr */
     n->board_fd = memfd_create("ray-board", MFD_CLOEXEC);
     if (n->board_fd < 0 || ftruncate(n->board_fd, BOARD_SLOTS * sizeof(struct board_line)) != 0)
         return err_sys(err, "make the board");
@@ -690,7 +688,7 @@ void node_destroy(struct node *n)
     end_processes(n);
     gcs_client_destroy(n->gcs);
     cluster_run_close(n);
-    log_set_fd(-1);
+    log_close();
     if (n->session.dir[0] != '\0')
         session_remove(&n->session);
     for (uint32_t s = 0; s < BOARD_SLOTS; s++)

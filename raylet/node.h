@@ -33,7 +33,9 @@ struct node_config {
     const char *labels;      /* "key=value,key=value"; NULL: none */
     int node_port;           /* of the node service; 0: any */
     int object_port;         /* of the data port; 0: any */
-    size_t dead_workers;     /* so many that have ended are remembered */
+    uint64_t log_max_bytes;  /* 0: its log is not rotated */
+    unsigned log_backups;
+    size_t dead_workers; /* so many that have ended are remembered */
     bool is_head;
     struct resources custom; /* names and amounts from 1 on */
 };

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "gcs/server.h"
+#include "lib/base/config.h"
 #include "lib/base/log.h"
 
 #define VERSION         "gcs_server 0.1"
@@ -20,6 +21,7 @@ struct context {
     int ready_fd;
     int status;
     bool is_serving;
+    const char *log_file; /* NULL: standard error */
 };
 
 static void usage(FILE *out)
@@ -39,6 +41,9 @@ static void usage(FILE *out)
           "  --subscriber-timeout-ms=N  without a poll a subscriber is forgotten (300000)\n"
           "  --dead-nodes=N        so many are remembered, older ones are forgotten (1000)\n"
           "  --driver-silence-ms=N  a driver on a machine without a node is dead after (30000)\n"
+          "  --log-file=FILE       where lines go (standard error), rotated by "
+          "RAY_ROTATION_MAX_BYTES\n"
+          "                        and RAY_ROTATION_BACKUP_COUNT\n"
           "  --ready-fd=N          say there when it serves: \"ready PORT CLUSTER INCARNATION\"\n"
           "  --version, --help\n"
           "The token is RAY_AUTH_TOKEN, or in the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.\n",
@@ -46,7 +51,7 @@ static void usage(FILE *out)
 }
 
 /* 0: go on; -1: all was said; else the exit status. */
-static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_fd)
+static int parse(int argc, char **argv, struct gcs_server_config *c, struct context *x)
 {
     static const struct option options[] = {
         {"address", required_argument, NULL, 'a'},
@@ -60,6 +65,7 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         {"subscriber-timeout-ms", required_argument, NULL, 't'},
         {"dead-nodes", required_argument, NULL, 'd'},
         {"driver-silence-ms", required_argument, NULL, 'D'},
+        {"log-file", required_argument, NULL, 'l'},
         {"ready-fd", required_argument, NULL, 'f'},
         {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},
@@ -104,8 +110,11 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         case 'D':
             c->driver_silence_ms = strtoull(optarg, &end, 10);
             break;
+        case 'l':
+            x->log_file = optarg;
+            break;
         case 'f':
-            *ready_fd = (int)strtol(optarg, &end, 10);
+            x->ready_fd = (int)strtol(optarg, &end, 10);
             break;
         case 'v':
             puts(VERSION);
@@ -134,6 +143,20 @@ static int parse(int argc, char **argv, struct gcs_server_config *c, int *ready_
         return 2;
     }
     return 0;
+}
+
+/* Limits as the environment says; `ray start` has looked at it before. */
+static int open_log(const char *path, struct err *err)
+{
+    struct config c = {0};
+
+    if (config_load_one(&c, CONFIG_ROTATION_MAX_BYTES, err) != 0
+        || config_load_one(&c, CONFIG_ROTATION_BACKUPS, err) != 0)
+        return -1;
+    return log_open(path,
+                    (uint64_t)config_number(&c, CONFIG_ROTATION_MAX_BYTES, 0),
+                    (unsigned)config_number(&c, CONFIG_ROTATION_BACKUPS, 0),
+                    err);
 }
 
 static void on_ready(void *arg, int port, const char *cluster, uint64_t incarnation)
@@ -190,12 +213,13 @@ int main(int argc, char **argv)
     struct auth_token token;
     struct err err;
 
-    int rc = parse(argc, argv, &config, &x.ready_fd);
+    int rc = parse(argc, argv, &config, &x);
     if (rc != 0)
         return rc < 0 ? 0 : rc;
     signal(SIGPIPE, SIG_IGN);
     config.token = &token;
-    if (auth_token_load(&token, &err) != 0) {
+    if (auth_token_load(&token, &err) != 0
+        || (x.log_file != NULL && open_log(x.log_file, &err) != 0)) {
         fprintf(stderr, "gcs_server: %s\n", err.text);
         return 2;
     }

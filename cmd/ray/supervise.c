@@ -456,7 +456,10 @@ int supervise(const struct start_options *o, struct report *r)
         return 1;
     }
     snprintf(log, sizeof log, "%s/supervisor.err", s.session.logs);
-    log_set_fd(open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    log_open(log, /* else to stderr */
+             (uint64_t)config_number(c, CONFIG_ROTATION_MAX_BYTES, 0),
+             (unsigned)config_number(c, CONFIG_ROTATION_BACKUPS, 0),
+             NULL);
     node_file_sweep(s.session.temp, (size_t)config_number(c, CONFIG_KEPT_SESSIONS, 0));
     s.loop = loop_create(&err);
     if (s.loop == NULL || begin(&s, &err) != 0) {

@@ -92,6 +92,7 @@ static void add_gcs_words(const struct supervisor *s, struct words *w)
     words_add(w, "--subscriber-bytes=%s", config_text(c, CONFIG_SUBSCRIBER_BYTES));
     words_add(w, "--subscriber-timeout-ms=%s", config_text(c, CONFIG_SUBSCRIBER_TIMEOUT));
     words_add(w, "--dead-nodes=%s", config_text(c, CONFIG_DEAD_NODES));
+    words_add(w, "--log-file=%s/%s.err", s->session.logs, part_names[GCS]);
     words_add(w, "--driver-silence-ms=%s", config_text(c, CONFIG_DRIVER_SILENCE));
     words_add(w, "--ready-fd=%d", DAEMON_READY_FD);
 }

@@ -29,8 +29,12 @@ static int read_settings(struct node_config *c, struct err *err)
 {
     struct config settings = {0};
 
-    if (config_load_one(&settings, CONFIG_DEAD_WORKERS, err) != 0)
+    if (config_load_one(&settings, CONFIG_DEAD_WORKERS, err) != 0
+        || config_load_one(&settings, CONFIG_ROTATION_MAX_BYTES, err) != 0
+        || config_load_one(&settings, CONFIG_ROTATION_BACKUPS, err) != 0)
         return -1;
+    c->log_max_bytes = (uint64_t)config_number(&settings, CONFIG_ROTATION_MAX_BYTES, 0);
+    c->log_backups = (unsigned)config_number(&settings, CONFIG_ROTATION_BACKUPS, 0);
     c->dead_workers = (size_t)config_number(&settings, CONFIG_DEAD_WORKERS, 0);
     return 0;
 }

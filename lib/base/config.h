@@ -89,6 +89,11 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "before gcs_server or redis-server is started again; doubles with each failure")             \
     X(RESTART_DELAY_MAX, "", "RAY_restart_delay_max_ms", NUMBER, "5000", 1, 3600000, "ms",         \
       "up to here")                                                                                \
+    X(ROTATION_MAX_BYTES, "", "RAY_ROTATION_MAX_BYTES",                                            \
+      NUMBER, "536870912", 0, CONFIG_BYTES_MAX, "bytes",                                           \
+      "a log of a daemon that has grown to this is set aside as FILE.1; 0: never")                 \
+    X(ROTATION_BACKUPS, "", "RAY_ROTATION_BACKUP_COUNT", NUMBER, "5", 0, 1000, "",                 \
+      "so many logs that were set aside are kept, FILE.1 being the newest")                        \
     X(KEPT_SESSIONS, "", "RAY_kept_sessions", NUMBER, "5", 0, 100000, "",                          \
       "logs of as many ended nodes of this user are kept")
 /* clang-format on */

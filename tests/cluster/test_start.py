@@ -920,3 +920,28 @@ def test_settings_come_from_the_environment_and_say_so(nodes):
 def test_the_page_of_settings_is_current(nodes):
     page = Path(__file__).parents[2] / "docs/configuration.md"
     assert page.read_text() == nodes.ray("config", "--markdown").stdout
+
+
+def test_logs_of_daemons_are_rotated(nodes):
+    """Of all three; a gcs_server that is started again goes on in its file; what it says on standard error goes along."""
+    limit = 64
+    head = nodes.head(env={"RAY_ROTATION_MAX_BYTES": limit, "RAY_ROTATION_BACKUP_COUNT": 2, "RAY_restart_delay_max_ms": 20})
+
+    def sizes(name):
+        files = [head.folder / f"logs/{name}.err{end}" for end in ("", ".1", ".2", ".3")]
+        return [f.stat().st_size if f.exists() else None for f in files]
+
+    def look():
+        if all(None not in sizes(name)[:3] for name in ("gcs_server", "raylet", "supervisor")):
+            return True
+        old = head.daemon("gcs_server")
+        os.kill(old, signal.SIGKILL)
+        wait_new(head, "gcs_server", old)
+        nodes.list("nodes")  # the raylet speaks to the new one soon
+        return None
+
+    wait_until(look, 60 * slow(), "all have two backups")
+    for name in ("gcs_server", "raylet", "supervisor"):
+        assert sizes(name)[3] is None and max(sizes(name)[:3]) < limit + 1024, (name, sizes(name))
+    assert os.readlink(f"/proc/{head.daemon('gcs_server')}/fd/2") == str(head.folder / "logs/gcs_server.err")
+    nodes.ray("stop")

@@ -553,8 +553,8 @@ static int find_own_ip(const struct host_port *at, char *ip, size_t size, struct
         return 0;
     return err_set(err,
                    ERR_NOT_FOUND,
-                   "no way to the GCS at %.200s:%d is known (%s): correct --gcs-address, or give "
-                   "--node-ip-address",
+                   "no way to the GCS at %.200s:%d is known (%s): is that its address, is there a "
+                   "network?",
                    at->host,
                    at->port,
                    rc != 0 ? gai_strerror(rc) : "no route");

@@ -68,7 +68,8 @@ int main(int argc, char **argv)
     struct loop *loop = loop_create(&err);
     struct node *node = loop != NULL ? node_create(loop, &config, &err) : NULL;
     if (node == NULL) {
-        fprintf(stderr, "raylet: %s\n", err.text);
+        if (loop == NULL || config.driver_fd < 0) /* else its driver was told */
+            fprintf(stderr, "raylet: %s\n", err.text);
         loop_destroy(loop);
         return 1;
     }

@@ -59,7 +59,7 @@ static int start(const ray_config *config)
             RAY_EARG,
             "the address is %.60s (ray_config or RAY_ADDRESS): say \"auto\", HOST:PORT "
             "of a cluster as `ray start` prints it, the path of a session folder, or "
-            " \"local\" for a cluster of this program",
+            "\"local\" for a cluster of this program",
             address);
     if (address != NULL
         && (given.num_cpus > 0 || given.resources != NULL || given.object_store_memory > 0)

@@ -915,6 +915,9 @@ def test_settings_come_from_the_environment_and_say_so(nodes):
     head = nodes.start("--head", env={"RAY_port": port})
     assert head.address == f"{HERE}:{port}"
     nodes.ray("stop")
+    done = nodes.ray("config", env={"RAY_NUM_CPUS": "4", "RAY_prot": "1", "RAY_AUTH_TOKEN_PATH": "x", "RAY_DEDUP_LOGS": "0"})
+    assert [line.split(": ")[1] for line in done.stderr.splitlines() if "TEST" not in line] == [
+        "RAY_NUM_CPUS is no setting; did you mean RAY_num_cpus?", "RAY_prot is no setting; did you mean RAY_port?"]
 
 
 def test_the_page_of_settings_is_current(nodes):

@@ -76,6 +76,12 @@ static void does_not_read(struct process *p)
     node_cut_off(p, "it did not read what was sent to it");
 }
 
+/* Nearly all that the raylet itself says is control; calls and bodies are of other processes. */
+static bool is_over(const struct process *p)
+{
+    return unix_link_pending_of(p->link, FRAME_CONTROL) > OUT_MAX;
+}
+
 void node_send_routed(struct process *p,
                       enum frame_class class,
                       uint8_t type,
@@ -89,7 +95,7 @@ void node_send_routed(struct process *p,
     }
     if (p == NULL || p->link == NULL)
         return;
-    if (unix_link_send(p->link, class, type, route, body, size) != 0)
+    if (unix_link_send(p->link, class, type, route, body, size) != 0 || is_over(p))
         does_not_read(p);
     mark_dirty(p);
 }
@@ -101,7 +107,9 @@ void node_send(struct process *p, uint8_t type, const void *body, size_t size)
 
 void node_send_fd(struct process *p, uint8_t type, const void *body, size_t size, int fd)
 {
-    void *out = p->link != NULL ? unix_link_reserve(p->link, FRAME_CONTROL, type, 0, size) : NULL;
+    void *out = p->link != NULL && !is_over(p)
+                    ? unix_link_reserve(p->link, FRAME_CONTROL, type, 0, size)
+                    : NULL;
 
     if (out == NULL) {
         if (fd >= 0)
@@ -161,6 +169,7 @@ struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_l
         free(p);
         return NULL;
     }
+    unix_link_set_max(link, OUT_ALL_MAX);
     p->link = link;
     n->processes[slot] = p;
     if (slot >= n->n_slots)
@@ -170,7 +179,7 @@ struct process *node_add_link(struct node *n, enum wire_kind kind, struct unix_l
 
 struct process *node_add_process(struct node *n, enum wire_kind kind, int fd)
 {
-    struct unix_link *link = unix_link_create(fd, OUT_MAX);
+    struct unix_link *link = unix_link_create(fd, 0);
     struct process *p = link != NULL ? node_add_link(n, kind, link) : NULL;
 
     if (p == NULL && link != NULL)

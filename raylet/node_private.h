@@ -50,7 +50,10 @@
 
 #define NODE_BUILD         "ray-c 0.1"
 #define NODE_OTHER_VERSION "libray and raylet are of different versions: install one of them again"
-#define OUT_MAX            (16u << 20) /* a peer that does not read is cut off beyond this */
+/* A process that does not read is cut off beyond this: of what the raylet itself tells it, and of
+ * what others do, who are bound by their allotments (lib/core/credit.h), in all. */
+#define OUT_MAX     (16u << 20)
+#define OUT_ALL_MAX (256u << 20)
 
 /*  NEW -> RUNNING -> ENDING -> ENDED        docs/design/jobs.md */
 enum job_state {
@@ -118,7 +121,7 @@ struct process {
     bool welcomed;
     bool cut; /* link_lost at the turn's end */
     char cut_why[128];
-    bool is_paused;         /* not read: what it sends to another node finds no room */
+    bool is_paused;         /* not read: what it sends to another node finds no room at all */
     const char *refused;    /* why its HELLO was; NULL: it was not */
     const char *killed_for; /* why this raylet has killed it; NULL: it has not */
     bool is_to_exit;        /* it was asked to */

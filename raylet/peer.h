@@ -20,8 +20,10 @@
 #include "lib/net/rpc_bridge.h"
 #include "lib/net/rpc_server.h"
 
-#define PEER_BACKLOG_HIGH (4u << 20) /* bytes; who made them is not to be read any more ... */
-#define PEER_BACKLOG_LOW  (2u << 20) /* ... until it is below this again */
+/* Bytes. More than the allotments of all pairs of processes that talk over a session make while
+ * the other node is away: whoever makes more is not to be read ... */
+#define PEER_BACKLOG_HIGH (64u << 20)
+#define PEER_BACKLOG_LOW  (32u << 20) /* ... until it is below this again */
 
 struct peers;
 struct peer; /* a node, one incarnation; from peers_add or its own coming to peers_remove */

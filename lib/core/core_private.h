@@ -11,7 +11,7 @@
  *   put.c      objects that this process makes
  *   get.c      what a program does with its refs
  *   poller.c   who does I/O: the lock, the poller role, spinning, sleeping, the helper thread
- *   peer.c     links, routes, frames in (dispatch) and out
+ *   peer.c     links, routes, frames in (dispatch) and out, as credit.c allows
  *   owner.c    carries out what submit.c decides; DONE, RETURNED, deaths
  *   build.c    which build of libray this is
  *   worker.c   carries out what inbox.c decides
@@ -28,6 +28,7 @@
 #include "lib/base/list.h"
 #include "lib/core/borrow.h"
 #include "lib/core/core.h"
+#include "lib/core/credit.h"
 #include "lib/core/inbox.h"
 #include "lib/core/ref_table.h"
 #include "lib/core/submit.h"
@@ -70,7 +71,9 @@ struct peer {
     unsigned n_known;
     uint8_t *templates; /* [number]: sent on this channel */
     unsigned n_templates;
-    struct frame_join join[128]; /* by type */
+    struct credit *credit; /* of a route: that of all to its process; NULL when it has ended */
+    bool reserved_counts, reserved_waits; /* of what was reserved last, by credit */
+    struct frame_join join[128];          /* by type */
     struct list dirty_node;
 };
 #define PEER_MAGIC 0x50454552u
@@ -132,8 +135,9 @@ struct core {
     _Atomic bool forked; /* set in a forked child: the library is inert there */
     struct peer *raylet;
     struct list peers;
-    bool peers_ended;  /* some have no link and may be freed */
-    struct list dirty; /* peers with unsent frames */
+    unsigned n_credits; /* processes that routes lead to */
+    bool peers_ended;   /* some have no link and may be freed */
+    struct list dirty;  /* peers with unsent frames */
     struct wire_welcome welcome;
     char session_dir[256], node_name[64], log_path[320];
     struct core_face face;
@@ -156,7 +160,9 @@ struct core {
     struct inbox *inbox;
     struct inbox_actions inbox_actions;
     struct peer *lease_peer;
-    uint64_t lease;
+    struct peer
+        *late_peer; /* owner of a lease that has ended, but not all of whose results are out */
+    uint64_t lease, late_lease;
     bool in_body, blocked;
     pthread_t body_thread;
     struct control_block *control;
@@ -527,6 +533,8 @@ void ref_report_on_ask(const uint8_t *body, size_t size);
 /* --- worker.c --- */
 void worker_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);
 void worker_on_owner_lost(struct peer *peer);
+/* Nothing waits there any more. */
+void worker_on_all_said(const struct credit *credit);
 /* Around a wait of the body's thread: gives the CPU back. */
 void worker_block(void);
 void worker_unblock(void);

@@ -39,10 +39,48 @@ struct peer *peer_create(int fd, struct err *err)
     return p;
 }
 
+/* Of all routes to that process number. */
+static struct credit *find_credit(uint32_t process)
+{
+    list_for_each(n, &core.peers)
+    {
+        struct peer *p = list_entry(n, struct peer, node);
+        if ((p->route & WIRE_ROUTE_PROCESS) != 0 && p->process == process && p->credit != NULL)
+            return p->credit;
+    }
+    return NULL;
+}
+
+/* What waits for this peer is dropped. */
+static void leave_credit(struct peer *p)
+{
+    struct credit *c = p->credit;
+
+    p->credit = NULL;
+    if (c == NULL)
+        return;
+    credit_forget(c, p);
+    if (--c->n_users > 0)
+        return;
+    credit_fini(c);
+    free(c);
+    core.n_credits--;
+}
+
 struct peer *peer_create_routed(uint32_t route)
 {
-    struct peer *p = add(core.raylet->link, route);
+    struct credit *c = NULL;
 
+    if ((route & WIRE_ROUTE_PROCESS) != 0)
+        c = find_credit(route & WIRE_ROUTE_NUMBER);
+    if (c == NULL) {
+        c = xmalloc(sizeof *c);
+        credit_init(c);
+        core.n_credits++;
+    }
+    struct peer *p = add(core.raylet->link, route);
+    p->credit = c;
+    c->n_users++;
     if ((route & WIRE_ROUTE_PROCESS) != 0) {
         p->process = route & WIRE_ROUTE_NUMBER;
         p->as_owner = (route & WIRE_ROUTE_OWNER) != 0;
@@ -114,6 +152,7 @@ void peer_free(struct peer *p)
         poller_unwatch_fd(p);
         unix_link_destroy(p->link);
     }
+    leave_credit(p);
     for (size_t i = 0; i < sizeof p->join / sizeof p->join[0]; i++)
         frame_join_fini(&p->join[i]);
     list_remove(&p->dirty_node);
@@ -151,6 +190,7 @@ void peer_end(struct peer *p, const struct err *why)
         unix_link_destroy(p->link);
     }
     p->link = NULL;
+    leave_credit(p);
     core.peers_ended = true;
     if (!p->is_raylet) {
         owner_on_channel_lost(p, why);
@@ -194,6 +234,75 @@ static bool is_of_role(const struct peer *p, uint8_t type)
     return (p->route & (type <= WIRE_TAKE_BACK ? WIRE_ROUTE_WORKER : WIRE_ROUTE_OWNER)) != 0;
 }
 
+static void mark_dirty(struct peer *p)
+{
+    if (p->route > 0)
+        p = core.raylet;
+    if (!p->dirty) {
+        p->dirty = true;
+        list_append(&core.dirty, &p->dirty_node);
+    }
+}
+
+/* A frame is lost, and who waits for what it says would wait for ever: this process leaves the
+ * cluster, as if the raylet had died, when its link is read next. */
+static void give_up(void)
+{
+    if (core.raylet->link == NULL)
+        return;
+    core.gave_up = true;
+    shutdown(unix_link_fd(core.raylet->link), SHUT_RDWR);
+}
+
+/* Whatever its allotment. */
+static int send_now(struct peer *p, uint8_t type, const void *body, size_t size)
+{
+    if (unix_link_send(p->link, wire_class(type), type, p->route, body, size) != 0) {
+        give_up();
+        return -1;
+    }
+    mark_dirty(p);
+    return 0;
+}
+
+/* Does a message of this type to or from that peer take of an allotment? */
+static bool counts(const struct peer *p, uint8_t type)
+{
+    return p->credit != NULL && wire_class(type) != FRAME_CONTROL;
+}
+
+/* A frame of this route was read. */
+static void count_read(struct peer *p, const struct frame *f)
+{
+    if (!credit_on_read(p->credit, f->body_size, (f->h.flags & FRAME_MORE) == 0) || p->link == NULL
+        || p->said_goodbye || p->heard_goodbye)
+        return;
+    struct credit_given given = credit_give(p->credit, core.n_credits);
+    struct wire_credit w = {.bytes = given.bytes, .allotment = given.allotment};
+    peer_send(p, WIRE_CREDIT, &w, sizeof w);
+}
+
+static void on_credit(struct peer *p, const uint8_t *body, size_t size)
+{
+    const struct credit_message *m;
+    struct credit *c = p->credit;
+    struct wire_credit w;
+
+    if (c == NULL || size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    credit_on_given(c, w.bytes, w.allotment);
+    bool waited = c->first != NULL;
+    while ((m = credit_next(c)) != NULL) {
+        struct peer *to = m->to;
+        if (to->link == NULL || send_now(to, m->type, m->body, m->size) != 0)
+            return; /* this process leaves the cluster */
+        credit_sent_next(c);
+    }
+    if (waited && c->first == NULL)
+        worker_on_all_said(c);
+}
+
 static void handle(struct peer *p, struct frame *f)
 {
     const uint8_t *body;
@@ -217,6 +326,8 @@ static void handle(struct peer *p, struct frame *f)
             return;
         }
         p = target;
+        if (counts(p, type))
+            count_read(p, f);
     }
     /* a type that we never asked for; after the last word; not the peer's to say */
     if (type >= sizeof p->join / sizeof p->join[0] || p->heard_goodbye
@@ -232,6 +343,8 @@ static void handle(struct peer *p, struct frame *f)
                                                     : -1; /* -2: lost at the fd limit */
         if (type == WIRE_GOODBYE)
             on_goodbye(p);
+        else if (type == WIRE_CREDIT)
+            on_credit(p, body, size);
         else if ((type >= WIRE_TEMPLATE && type <= WIRE_TAKE_BACK) || type == WIRE_LEASE_BEGIN
                  || type == WIRE_LEASE_REVOKE || type == WIRE_EXIT)
             worker_on_frame(p, type, body, size, fd);
@@ -259,29 +372,13 @@ bool peer_read(struct peer *p)
     return n > 0;
 }
 
-static void mark_dirty(struct peer *p)
-{
-    if (p->route > 0)
-        p = core.raylet;
-    if (!p->dirty) {
-        p->dirty = true;
-        list_append(&core.dirty, &p->dirty_node);
-    }
-}
-
-/* A frame is lost, and who waits for what it says would wait for ever: this process leaves the
- * cluster, as if the raylet had died, when its link is read next. */
-static void give_up(void)
-{
-    if (core.raylet->link == NULL)
-        return;
-    core.gave_up = true;
-    shutdown(unix_link_fd(core.raylet->link), SHUT_RDWR);
-}
-
 void *peer_reserve(struct peer *p, uint8_t type, size_t size)
 {
-    void *body = unix_link_reserve(p->link, wire_class(type), type, p->route, size);
+    p->reserved_counts = counts(p, type);
+    p->reserved_waits = p->reserved_counts && credit_waits(p->credit);
+    void *body = p->reserved_waits
+                     ? credit_reserve(p->credit, p, type, size)
+                     : unix_link_reserve(p->link, wire_class(type), type, p->route, size);
 
     if (body == NULL)
         give_up();
@@ -295,6 +392,13 @@ void peer_commit(struct peer *p, size_t size)
 
 void peer_commit_fd(struct peer *p, size_t size, int fd)
 {
+    if (p->reserved_waits) {
+        ASSERT(fd < 0); /* none goes over a route */
+        credit_keep(p->credit, size);
+        return;
+    }
+    if (p->reserved_counts)
+        credit_spend(p->credit, size);
     unix_link_commit(p->link, size, fd);
     mark_dirty(p);
 }
@@ -304,11 +408,20 @@ int peer_send(struct peer *p, uint8_t type, const void *body, size_t size)
     if (p->link == NULL)
         return -1;
     ASSERT(!p->said_goodbye);
-    if (unix_link_send(p->link, wire_class(type), type, p->route, body, size) != 0) {
+    if (!counts(p, type))
+        return send_now(p, type, body, size);
+    if (!credit_waits(p->credit)) {
+        credit_spend(p->credit, size);
+        return send_now(p, type, body, size);
+    }
+    void *room = credit_reserve(p->credit, p, type, size);
+    if (room == NULL) {
         give_up();
         return -1;
     }
-    mark_dirty(p);
+    if (size > 0)
+        memcpy(room, body, size);
+    credit_keep(p->credit, size);
     return 0;
 }
 

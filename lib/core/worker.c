@@ -53,6 +53,45 @@ static void send_returned(struct peer *p, const struct inbox_action *a)
     peer_send(p, WIRE_RETURNED, &w, sizeof w);
 }
 
+/* All its results are out before the raylet may lend us again: if we died then, nobody could say
+ * that these tasks had started. While the owner does not read them, others may have the CPU. */
+static void end_lease(uint64_t lease)
+{
+    struct wire_lease_ended w = {.lease = lease};
+    struct wire_blocked blocked = {.lease = lease};
+    struct peer *p = core.lease_peer;
+
+    core.lease_peer = NULL;
+    if (p != NULL) {
+        peer_send(p, WIRE_OWNER_LEASE_ENDED, &w, sizeof w);
+        peer_flush(p);
+        core.peers_ended |= p->link == NULL;
+    }
+    if (p == NULL || p->link == NULL || p->credit == NULL || p->credit->first == NULL) {
+        peer_send(core.raylet, WIRE_LEASE_ENDED, &w, sizeof w);
+        return;
+    }
+    core.late_peer = p;
+    core.late_lease = lease;
+    peer_send(core.raylet, WIRE_BLOCKED, &blocked, sizeof blocked);
+}
+
+static void end_late_lease(void)
+{
+    struct wire_lease_ended w = {.lease = core.late_lease};
+
+    core.late_peer = NULL;
+    peer_send(core.raylet, WIRE_LEASE_ENDED, &w, sizeof w);
+}
+
+void worker_on_all_said(const struct credit *c)
+{
+    if (core.late_peer == NULL || core.late_peer->credit != c)
+        return;
+    peer_flush(core.raylet); /* those results */
+    end_late_lease();
+}
+
 static void act_for(struct peer *p)
 {
     struct inbox_actions *acts = &core.inbox_actions;
@@ -74,19 +113,10 @@ static void act_for(struct peer *p)
                 peer_send(p, WIRE_BOUNCED, &w, sizeof w);
             }
             break;
-        case INBOX_ENDED: {
-            struct wire_lease_ended w = {.lease = a->lease};
+        case INBOX_ENDED:
             pull_end_tasks(a->lease, UINT64_MAX);
-            if (core.lease_peer != NULL) {
-                peer_send(core.lease_peer, WIRE_OWNER_LEASE_ENDED, &w, sizeof w);
-                peer_flush(core.lease_peer); /* all its results are out before the raylet may lend
-                                                us again */
-                core.peers_ended |= core.lease_peer->link == NULL;
-                core.lease_peer = NULL;
-            }
-            peer_send(core.raylet, WIRE_LEASE_ENDED, &w, sizeof w);
+            end_lease(a->lease);
             break;
-        }
         }
     }
     acts->n = 0;
@@ -228,6 +258,8 @@ void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t s
 
 void worker_on_owner_lost(struct peer *p)
 {
+    if (p == core.late_peer)
+        end_late_lease();
     if (p != core.lease_peer || core.inbox == NULL)
         return;
     inbox_owner_gone(core.inbox); /* the raylet revokes the lease */

@@ -28,6 +28,7 @@
 #define READ_ROOM   (2 * FRAME_SIZE_MAX)
 #define OUT_DEFAULT (64u << 20)
 #define OUT_ROOM    FRAME_SIZE_MAX /* at least: a burst does not grow it */
+#define OUT_KEEP    (1u << 20)     /* beyond this it shrinks when it is empty */
 #define IN_FDS_MAX  64             /* arrived, not yet taken by a frame */
 #define IOV_MAX_N   (FRAME_N_CLASSES + 1)
 
@@ -105,12 +106,22 @@ int unix_link_fd(const struct unix_link *l)
     return l->fd;
 }
 
+void unix_link_set_max(struct unix_link *l, size_t out_max)
+{
+    l->out_max = out_max;
+}
+
+size_t unix_link_pending_of(const struct unix_link *l, enum frame_class class)
+{
+    return l->out[class].tail - l->out[class].head;
+}
+
 size_t unix_link_pending(const struct unix_link *l)
 {
     size_t n = 0;
 
     for (int i = 0; i < FRAME_N_CLASSES; i++)
-        n += l->out[i].tail - l->out[i].head;
+        n += unix_link_pending_of(l, i);
     return n;
 }
 
@@ -229,6 +240,18 @@ int unix_link_send(struct unix_link *l,
     return 0;
 }
 
+/* All of it has gone out. What a peer that did not read for long has made it grow to is not kept.
+ */
+static void empty(struct out_class *o)
+{
+    o->head = o->tail = o->cut = 0;
+    if (o->room <= OUT_KEEP)
+        return;
+    free(o->bytes);
+    o->bytes = NULL;
+    o->room = 0;
+}
+
 /* n bytes of the class have gone out: remember where in a frame that is. */
 static void consume(struct out_class *o, size_t n)
 {
@@ -245,7 +268,7 @@ static void consume(struct out_class *o, size_t n)
         n -= k;
     }
     if (o->head == o->tail)
-        o->head = o->tail = 0;
+        empty(o);
 }
 
 /* The earliest waiting fd of a class. */
@@ -339,8 +362,7 @@ int unix_link_flush(struct unix_link *l, struct err *err)
             size_t k = left < iov[i].iov_len ? left : iov[i].iov_len;
             struct out_class *o = &l->out[classes[i]];
             if (k == o->tail - o->head) {
-                o->head = o->tail = 0;
-                o->cut = 0;
+                empty(o);
             } else {
                 consume(o, k);
             }

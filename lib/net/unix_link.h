@@ -34,6 +34,8 @@ struct unix_link *unix_link_create(int fd, size_t out_max);
 /* Closes the socket, all unread and unsent fds. NULL is fine. */
 void unix_link_destroy(struct unix_link *link);
 int unix_link_fd(const struct unix_link *link);
+/* From now on this bounds the bytes waiting to be sent. */
+void unix_link_set_max(struct unix_link *link, size_t out_max);
 
 /* Room for a frame with a body of exactly size (<= FRAME_BODY_MAX) bytes; NULL when out_max would
  * be crossed or memory is out. The pointer is good until the next call on the link. Either commit
@@ -55,8 +57,9 @@ int unix_link_send(struct unix_link *link,
                    const void *body,
                    size_t size);
 
-/* Bytes not yet given to the kernel. */
+/* Bytes not yet given to the kernel: of all classes, of one. */
 size_t unix_link_pending(const struct unix_link *link);
+size_t unix_link_pending_of(const struct unix_link *link, enum frame_class class);
 /* Write until empty or EAGAIN. 1: all sent. 0: the socket is full, call again when writable. -1:
  * the peer is gone or the fd is not ours any more (EBADF, ENOTSOCK); err says. */
 int unix_link_flush(struct unix_link *link, struct err *err);

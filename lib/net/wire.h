@@ -21,7 +21,7 @@
  *   R -> O,W  STORE_PULLED, STORE_PULL_FAILED
  *   driver -> R  JOB_PART, HELLO, LEAVE     R -> driver  GOODBYE: all of its job has ended
  *   any process to any other: BORROW, BORROW_ACK, BORROW_DIGEST, BORROW_COMPARED, BORROW_LIST
- *   and also: SEEN, WANT, OBJECT, OBJECT_ACK
+ *   and also: SEEN, WANT, OBJECT, OBJECT_ACK; over routes CREDIT
  *   C -> R    HELLO, BOOKS_ASK, REFS_ASK, WHY_ASK     R -> C  WELCOME, BOOKS, REFS, WHY
  *   R -> O,W  REFS_ASK                                O,W -> R  REFS
  *             C: a `ray` command, over the session's socket (raylet/command_run.c)
@@ -121,6 +121,8 @@ enum wire_type {
     WIRE_STORE_PULL_FAILED = 121,
     WIRE_STORE_PULL_CANCEL = 122,
     WIRE_STORE_FREE_AT = 123,
+
+    WIRE_CREDIT = 124,
 };
 
 /* One type always travels in one class, so that the parts of a long message never mix with others
@@ -543,6 +545,12 @@ struct wire_object {
 /* Borrower -> owner: so much of what OBJECTs said was read. */
 struct wire_object_ack {
     uint64_t bytes;
+} __attribute__((packed));
+
+/* Over a route: so many bytes more of what it sent me in calls and bodies were read, and so much of
+ * them may be unread from now on (lib/core/credit.h). */
+struct wire_credit {
+    uint32_t bytes, allotment;
 } __attribute__((packed));
 
 /* R -> C, answers the empty WHY_ASK; FRAME_HAS_FD: a memfd with so many bytes, GetStateReply of

@@ -278,6 +278,31 @@ def test_nodes_that_do_not_reach_each_other_wait(three, marks):
     leave(program)
 
 
+def test_a_way_that_is_cut_holds_up_no_other(three):
+    """What waits for one node stays with who says it, whose traffic to all others goes on."""
+    a, b, _ = three.nodes
+    program = a.driver()
+    size, share = 90000, {"a": 50, "b": 5, "c": 50}
+
+    def echo(name, n):
+        ask(program, f"echo {n} {size} {name}={share[name]}", timeout=60)
+
+    def collect(n):
+        assert ask(program, f"collect {n}", timeout=60) == str(n * size)
+    for name in share:
+        echo(name, 100)
+        collect(100)
+    echo("b", 2000)  # 20 workers, each with a window of a MiB
+    ip("-n", a.space.name, "route", "add", "blackhole", f"{b.space.address}/32")
+    for name in "ac":
+        echo(name, 200)
+        collect(200)
+    ip("-n", a.space.name, "route", "delete", "blackhole", f"{b.space.address}/32")
+    collect(2000)
+    assert len(a.others()) == len(b.others()) == 2
+    leave(program)
+
+
 def pass_time(seconds, what):
     begin = time.monotonic()
     wait_until(lambda: time.monotonic() - begin >= seconds or None, seconds + 20, what)

@@ -114,6 +114,7 @@ static struct unique_id id_of(uint8_t first)
 #define FIELDS_seen(N, S, I)          N(counter, 42)
 #define FIELDS_want(N, S, I)          N(word, LEASE)
 #define FIELDS_object_ack(N, S, I)    N(bytes, 262144)
+#define FIELDS_credit(N, S, I)        N(bytes, 32768) N(allotment, 65536)
 #define FIELDS_object(N, S, I)        N(word, LEASE)
 #define FIELDS_books(N, S, I)                                                                      \
     N(capacity, 1u << 26) N(used, 8192) N(lent, 65536) N(buried, 4096) N(free, 1u << 20)           \
@@ -181,7 +182,7 @@ PART(failure) PART(log) PART(info_reply) PART(info_resource) PART(job_part)
 PART(spawn) PART(spawned) PART(exited)
 PART(ref) PART(stored) PART(store_fd) PART(store_lend) PART(store_lent) PART(store_refused)
 PART(record) PART(process_dead) PART(borrow) PART(borrow_digest)
-PART(borrow_compared) PART(borrow_list) PART(seen) PART(want) PART(object) PART(object_ack)
+PART(borrow_compared) PART(borrow_list) PART(seen) PART(want) PART(object) PART(object_ack) PART(credit)
 PART(books) PART(books_process) PART(books_entry) PART(books_use) PART(refs_ask) PART(refs)
 PART(refs_row) PART(refs_item) PART(why)
 PART(store_pull) PART(store_pulled) PART(store_pull_failed) PART(store_pull_cancel)
@@ -395,6 +396,9 @@ static const struct row rows[] = {
     {"OBJECT_ACK", WIRE_OBJECT_ACK, 0, {P(object_ack)},
      "18000000730000000d0c0b0afeffffff"
      "0000040000000000"},
+    {"CREDIT", WIRE_CREDIT, 0, {P(credit)},
+     "180000007c0000000d0c0b0afeffffff"
+     "0080000000000100"},
     {"OBJECT", WIRE_OBJECT, 0, {P(object), P(arg), P(stored), P(ref)},
      "6f000000720000000d0c0b0afeffffff"
      "88776655443322110300000001887766554433221100200000000000000100100000000000030000"
@@ -492,6 +496,7 @@ static const char *name_of(enum wire_type type)
         NAME(WANT)
         NAME(OBJECT)
         NAME(OBJECT_ACK)
+        NAME(CREDIT)
         NAME(BORROW_DIGEST)
         NAME(BORROW_COMPARED)
         NAME(BORROW_LIST)
@@ -671,7 +676,7 @@ START_TEST(a_changed_table_has_a_new_protocol)
         {5, 0x8a86b14f768b6109u},
         {6, 0x46d1f4e36c61f0a0u},
         {7, 0xe1f9f5cf46d8229eu},
-        {8, 0xbf7cc6b8138c021cu},
+        {8, 0xfbeca11984488d6u},
     };
     size_t last = sizeof tables / sizeof tables[0] - 1;
     uint64_t h = 0xcbf29ce484222325u;

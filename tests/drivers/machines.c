@@ -5,6 +5,7 @@
  */
 #include "tests/drivers/driver.h"
 
+#include <signal.h>
 #include <time.h>
 
 #define MIB     (1u << 20)
@@ -48,6 +49,29 @@ static void work(int64_t us)
         clock_gettime(CLOCK_MONOTONIC, &now);
     while ((now.tv_sec - begin.tv_sec) * 1000000 + (now.tv_nsec - begin.tv_nsec) / 1000 < us);
 }
+
+/* What it is given, back. */
+static int echo(ray_call *call)
+{
+    ray_view v;
+
+    if (ray_arg(call, 0, &v) != RAY_OK)
+        return -1;
+    return ray_return(call, 0, ray_bytes(v.data, v.size));
+}
+RAY_REMOTE(echo);
+
+/* So many bytes, in the frame of the answer. */
+static int grow(ray_call *call)
+{
+    static uint8_t bytes[100000];
+    int64_t size;
+
+    if (ray_arg(call, 0, &size) != RAY_OK || size > (int64_t)sizeof bytes)
+        return -1;
+    return ray_return(call, 0, ray_bytes(bytes, (size_t)size));
+}
+RAY_REMOTE(grow);
 
 /* Where it ran, after so many microseconds of work. */
 static int where(ray_call *call)
@@ -355,6 +379,42 @@ static ray_ref make_on(const char *resources, int64_t size, int64_t seed)
                       2);
 }
 
+/* n tasks with results of so many bytes each, which travel in the frames, and so do their arguments
+ * if they echo; of one CPU, or those resources alone. */
+static void echo_many(bool echoes, int n, size_t size, const char *resources)
+{
+    uint8_t *bytes = malloc(size);
+    bool is_cpu = strcmp(resources, "CPU") == 0;
+
+    CHECK(bytes != NULL && n_kept + n <= N_REFS);
+    fill(bytes, size, (unsigned)n_kept);
+    for (int i = 0; i < n; i++)
+        kept[n_kept++] = ray_submit(
+            echoes ? &ray_fn_echo : &ray_fn_grow,
+            RAY_OPTIONS(.resources = is_cpu ? NULL : resources, .num_cpus = is_cpu ? 1 : RAY_ZERO),
+            (ray_value[]){echoes ? ray_bytes(bytes, size) : ray_v((int64_t)size)},
+            1);
+    free(bytes);
+    printf("ok %d\n", n_kept - 1);
+}
+
+/* The last n refs; how many bytes they hold. */
+static void collect(int n)
+{
+    long long size = 0;
+
+    for (; n > 0; n--) {
+        ray_view v;
+        if (ray_take(kept[--n_kept], &v, RAY_FOREVER) != RAY_OK) {
+            failed();
+            return;
+        }
+        size += (long long)v.size;
+        ray_drop(&v);
+    }
+    printf("ok %lld\n", size);
+}
+
 /* The sum of what a ref holds, got here. */
 static void print_sum(ray_ref ref)
 {
@@ -489,6 +549,12 @@ static void obey(const char *line)
                                     (ray_value[]){ray_v(kept[a])},
                                     1);
         printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "echo") == 0 || strcmp(what, "grow") == 0) {
+        echo_many(strcmp(what, "echo") == 0, (int)a, (size_t)b, text); /* text: resources */
+    } else if (strcmp(what, "stop") == 0) { /* as by Ctrl-Z */
+        raise(SIGSTOP);
+    } else if (strcmp(what, "collect") == 0) {
+        collect((int)a);
     } else if (strcmp(what, "id") == 0) {
         ray_object o;
         CHECK_CODE(ray_get_object(kept[a], &o), RAY_OK);

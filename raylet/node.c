@@ -314,6 +314,11 @@ static void handle(struct process *p, const struct frame *f)
         node_refuse(p, "the first frame must be HELLO");
         return;
     }
+    if (p->kind == WIRE_DRIVER && !p->welcomed && f->h.type != WIRE_HELLO
+        && f->h.type != WIRE_LEAVE) { /* its job may have no number and no zygote yet */
+        node_refuse(p, "a driver waits for its WELCOME before it asks for anything");
+        return;
+    }
     if (f->body_size >= sizeof lease)
         memcpy(&lease, f->body, sizeof lease);
     switch (f->h.type) {

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import build_dir, slow, wait_until
 from test_idle import tell_the_machine
-from test_jobs import ask
+from test_jobs import Stranger, ask
+from test_raylet import ERROR, frame
 
 TOKEN = "a-token-of-the-tests"
 
@@ -283,3 +285,18 @@ def test_a_raylet_that_is_killed(two):
     leave(program)
     for node in two.nodes[1:]:
         two.cluster.announce("")
+
+
+def test_a_program_that_asks_before_it_is_welcome(machines):
+    """Its job has no number yet, and no zygote."""
+    node = machines.add("a")
+    machines.gcs.kill(signal.SIGSTOP)
+    stranger = Stranger(node)
+    stranger.introduce(machines.cluster.program("machines"))
+    stranger.send(frame(16, struct.pack("<QIIII48sq5s", 1, 1, 0, 1, 0, b"CPU", 10000, b"work")))
+    kind, body = stranger.until(ERROR)
+    machines.gcs.kill(signal.SIGCONT)
+    assert kind == ERROR and b"waits for its WELCOME" in body, body
+    program = node.driver()
+    assert ask(program, "add 20") == "20"
+    leave(program)

@@ -45,7 +45,8 @@ def test_no_false_death(machines, burners):
     for node in nodes:
         log = node.log()[before[node]:]
         assert "event=node_dead" not in log and "component=job event=end" not in log
-        assert not re.search(r"event=worker_exited pid=\d+ status=0x(?!0$)", log, re.MULTILINE)
+        # 9: so ends one that was still starting when it was not needed any more
+        assert not re.search(r"event=worker_exited pid=\d+ status=0x(?!0$|9$)", log, re.MULTILINE)
         assert node.program.process.poll() is None
     for program in programs:
         assert ask(program, "cluster", r"cluster (\d+) [\d.]+") == "3"

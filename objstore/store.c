@@ -118,7 +118,7 @@ struct store *store_create(const struct store_config *config)
     s->entries = xcalloc(config->n_entries, sizeof *s->entries);
     s->n_fresh = 1;
     s->n_free_entries = config->n_entries - 1;
-    s->processes = xcalloc(config->n_slots, sizeof *s->processes);
+    s->processes = xcalloc_sparse(config->n_slots, sizeof *s->processes);
     s->live = xcalloc(config->n_slots, sizeof *s->live);
     list_init(&s->batch);
     list_init(&s->used);

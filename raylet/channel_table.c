@@ -36,13 +36,21 @@ struct channel_table {
 
 struct channel_table *channel_table_create(unsigned max)
 {
-    struct channel_table *t = xcalloc(1, sizeof *t);
+    struct channel_table *t = xcalloc_sparse(1, sizeof *t);
 
     t->max = max;
-    for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-        for (int role = 0; role < N_ROLES; role++)
-            list_init(&t->processes[s].channels[role]);
     return t;
+}
+
+/* Begun when first asked for: a table for few processes takes little memory. */
+static struct process *at(struct channel_table *t, uint32_t slot)
+{
+    struct process *p = &t->processes[slot];
+
+    for (int role = 0; role < N_ROLES; role++)
+        if (p->channels[role].next == NULL)
+            list_init(&p->channels[role]);
+    return p;
 }
 
 static void count(struct channel_table *t, const struct channel *c, int change)
@@ -67,7 +75,7 @@ static void drop(struct channel_table *t, struct channel *c)
 void channel_table_remove(struct channel_table *t, uint32_t slot)
 {
     for (int role = 0; role < N_ROLES; role++)
-        list_for_each_safe(n, &t->processes[slot].channels[role])
+        list_for_each_safe(n, &at(t, slot)->channels[role])
             drop(t, list_entry(n, struct channel, node[role]));
 }
 
@@ -76,13 +84,14 @@ void channel_table_destroy(struct channel_table *t)
     if (t == NULL)
         return;
     for (uint32_t s = 0; s < BOARD_SLOTS; s++)
-        channel_table_remove(t, s);
+        if (t->processes[s].channels[OWNER].next != NULL)
+            channel_table_remove(t, s);
     free(t);
 }
 
 static struct channel *find(struct channel_table *t, uint32_t owner, uint32_t worker)
 {
-    list_for_each(n, &t->processes[worker].channels[WORKER])
+    list_for_each(n, &at(t, worker)->channels[WORKER])
     {
         struct channel *c = list_entry(n, struct channel, node[WORKER]);
         if (c->slot[OWNER] == owner)
@@ -97,7 +106,7 @@ static struct channel *find_idle(struct channel_table *t, uint32_t slot)
     struct channel *oldest = NULL;
 
     for (int role = 0; role < N_ROLES; role++)
-        list_for_each(n, &t->processes[slot].channels[role])
+        list_for_each(n, &at(t, slot)->channels[role])
         {
             struct channel *c = list_entry(n, struct channel, node[role]);
             if (!c->routed && t->processes[c->slot[WORKER]].in_use != c
@@ -149,7 +158,7 @@ enum channel_way channel_table_begin(struct channel_table *t,
         c->routed = routed;
         for (int role = 0; role < N_ROLES; role++) {
             c->slot[role] = slot[role];
-            list_append(&t->processes[slot[role]].channels[role], &c->node[role]);
+            list_append(&at(t, slot[role])->channels[role], &c->node[role]);
         }
         if (!routed)
             count(t, c, 1);

@@ -614,7 +614,7 @@ int node_begin_listening(struct node *n, struct err *err)
 
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err)
 {
-    struct node *n = xcalloc(1, sizeof *n);
+    struct node *n = xcalloc_sparse(1, sizeof *n);
     struct process *driver = NULL;
     struct timespec t;
 

@@ -2,9 +2,12 @@
 #include "lib/base/alloc.h"
 
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static atomic_ulong n_calls;
 static atomic_ulong fail_at;
@@ -27,6 +30,22 @@ void *xmalloc(size_t size)
 void *xcalloc(size_t n, size_t size)
 {
     return or_abort(calloc(n > 0 ? n : 1, size > 0 ? size : 1), n * size);
+}
+
+void *xcalloc_sparse(size_t n, size_t size)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t bytes;
+
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes < 2 * page)
+        return xcalloc(n, size);
+    uint8_t *p = xmalloc(bytes);
+    size_t head = (page - (uintptr_t)p % page) % page, whole = (bytes - head) / page * page;
+    if (madvise(p + head, whole, MADV_DONTNEED) != 0)
+        memset(p + head, 0, whole);
+    memset(p, 0, head);
+    memset(p + head + whole, 0, bytes - head - whole);
+    return p;
 }
 
 void *xrealloc(void *p, size_t size)

@@ -9,6 +9,9 @@
 
 void *xmalloc(size_t size);
 void *xcalloc(size_t n, size_t size);
+/* The same for a table of which little is used: pages that nobody touches take no memory, while
+ * calloc writes to what its heap had at hand. For daemons, whose malloc is the C library's. */
+void *xcalloc_sparse(size_t n, size_t size);
 void *xrealloc(void *p, size_t size);
 char *xstrdup(const char *s);
 

@@ -43,6 +43,24 @@ START_TEST(nothing_is_still_something)
 }
 END_TEST
 
+START_TEST(a_sparse_table_is_zeroed_whatever_its_memory_was)
+{
+    for (size_t size = 1; size < 120000; size = 3 * size + 1000) {
+        uint8_t *p;
+        volatile uint8_t *used = malloc(size);
+        char *behind = xstrdup("keeps it from the end of the heap");
+        ck_assert(used != NULL);
+        for (size_t i = 0; i < size; i++)
+            used[i] = 0xff;
+        free((void *)(uintptr_t)used);
+        p = xcalloc_sparse(1, size);
+        ck_assert(p[0] == 0 && memcmp(p, p + 1, size - 1) == 0);
+        free(p);
+        free(behind);
+    }
+}
+END_TEST
+
 START_TEST(kth_fails_once_and_leaves_the_old_block)
 {
     for (unsigned long k = 1; k <= 5; k++) {
@@ -115,6 +133,7 @@ int main(void)
 
     tcase_add_test(t, each_call_is_counted);
     tcase_add_test(t, nothing_is_still_something);
+    tcase_add_test(t, a_sparse_table_is_zeroed_whatever_its_memory_was);
     tcase_add_test(t, kth_fails_once_and_leaves_the_old_block);
     tcase_add_test(t, failing_is_switched_off);
 #ifdef WITH_HUGE_SIZES

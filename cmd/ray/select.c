@@ -21,11 +21,13 @@ static int parse(const char *word, struct filter *out, struct err *err)
 
     out->is_not = n > 0 && word[n - 1] == '!';
     n -= out->is_not;
-    if (n == 0 || n >= sizeof out->key)
-        return err_set(err,
-                       ERR_INVALID,
-                       "--filter must be KEY=VALUE or KEY!=VALUE, as state=ALIVE, not %.60s",
-                       word);
+    if (n == 0 || n >= sizeof out->key) {
+        err_set(err,
+                ERR_INVALID,
+                "--filter must be KEY=VALUE or KEY!=VALUE, as state=ALIVE, not %.60s",
+                word);
+        return -1;
+    }
     snprintf(out->key, sizeof out->key, "%.*s", (int)n, word);
     out->value = sign + 1;
     return 0;
@@ -59,15 +61,15 @@ int64_t select_rows(json_t *rows, const struct flag_words *filters, int64_t limi
     struct filter f[FLAG_WORDS_MAX];
     const json_t *first = json_array_get(rows, 0);
     int64_t n_left_out = 0;
-    size_t i = 0;
+    size_t i = 0, n = filters->n;
 
-    for (size_t k = 0; k < filters->n; k++)
+    for (size_t k = 0; k < n; k++)
         if (parse(filters->v[k], &f[k], err) != 0
             || (first != NULL && check_key(first, f[k].key, err) != 0))
             return -1;
     while (i < json_array_size(rows)) {
         bool is_wanted = true;
-        for (size_t k = 0; k < filters->n && is_wanted; k++)
+        for (size_t k = 0; k < n && is_wanted; k++)
             is_wanted = holds(json_array_get(rows, i), &f[k]);
         n_left_out += is_wanted && (int64_t)i >= limit;
         if (is_wanted && (int64_t)i < limit)

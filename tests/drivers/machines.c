@@ -551,7 +551,7 @@ static void obey(const char *line)
         printf("ok %d\n", n_kept - 1);
     } else if (strcmp(what, "echo") == 0 || strcmp(what, "grow") == 0) {
         echo_many(strcmp(what, "echo") == 0, (int)a, (size_t)b, text); /* text: resources */
-    } else if (strcmp(what, "stop") == 0) { /* as by Ctrl-Z */
+    } else if (strcmp(what, "stop") == 0) {                            /* as by Ctrl-Z */
         raise(SIGSTOP);
     } else if (strcmp(what, "collect") == 0) {
         collect((int)a);

@@ -168,6 +168,14 @@ END_TEST
 #define MESSAGE_MAX 100000
 #define N_MESSAGES  1500
 
+static uint64_t random_state;
+
+static uint32_t below(uint32_t n)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 33) % n;
+}
+
 struct sent {
     uint32_t number;
     size_t size;
@@ -191,8 +199,7 @@ static void put_on_way(struct source *s, uint32_t number, size_t size)
 
 static void say(struct source *s)
 {
-    size_t size =
-        sizeof(uint32_t) + (size_t)(rand() % 8 == 0 ? rand() % MESSAGE_MAX : rand() % 300);
+    size_t size = sizeof(uint32_t) + (below(8) == 0 ? below(MESSAGE_MAX) : below(300));
 
     size = size < MESSAGE_MAX ? size : MESSAGE_MAX;
     if (credit_waits(&s->out)) {
@@ -238,23 +245,24 @@ static void hear(struct source *s)
 
 START_TEST(a_reader_that_stops_costs_its_allotments)
 {
-    unsigned seed = getenv("SEED") != NULL ? (unsigned)atol(getenv("SEED")) : 4711u + (unsigned)_i;
+    const char *named = getenv("SEED");
+    unsigned seed = named != NULL ? (unsigned)strtoul(named, NULL, 10) : 4711u + (unsigned)_i;
     uint64_t n_heard = 0, most = 0;
 
     printf("seed %u\n", seed);
-    srand(seed);
+    random_state = seed;
     memset(sources, 0, sizeof sources);
     for (unsigned i = 0; i < N_SOURCES; i++) {
         credit_init(&sources[i].out);
         credit_init(&sources[i].in);
     }
     for (unsigned step = 0; n_heard < (uint64_t)N_SOURCES * N_MESSAGES; step++) {
-        struct source *s = &sources[rand() % N_SOURCES];
+        struct source *s = &sources[below(N_SOURCES)];
         bool is_stopped = step % 40000 < 20000 && step < 400000;
         uint64_t unread = 0;
-        if (s->said < N_MESSAGES && rand() % 2 == 0)
+        if (s->said < N_MESSAGES && below(2) == 0)
             say(s);
-        if (s->n_words > 0 && rand() % 2 == 0)
+        if (s->n_words > 0 && below(2) == 0)
             take_word(s);
         if (!is_stopped && s->first < s->last) {
             hear(s);

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """gcs_server on a real Redis, spoken to in gRPC by another implementation: what it keeps, and what it survives."""
-import ctypes
 import os
 import random
 import re
@@ -88,8 +87,8 @@ def read_line(pipe):
 CHECKER_CRASHED = re.compile(r"Tracer caught signal.*\n==\d+==LeakSanitizer has encountered a fatal error.*\n(==\d+==HINT.*\n)*")
 
 
-def die_with_us():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+# They die with us. A function run in the child would do, but needs a fork, in which gRPC's threads crash now and then.
+DIES_WITH_US = ["/usr/bin/setpriv", "--pdeathsig", "KILL"]
 
 
 class Gcs:
@@ -108,8 +107,8 @@ class Gcs:
 
     def start_redis(self):
         self.redis = subprocess.Popen(
-            ["redis-server", "--port", "0", "--unixsocket", self.redis_path, "--dir", self.dir, "--save", "",
-             "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL, preexec_fn=die_with_us)
+            [*DIES_WITH_US, "redis-server", "--port", "0", "--unixsocket", self.redis_path, "--dir", self.dir, "--save", "",
+             "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL)
         self.processes.append(self.redis)
 
     def spawn(self, *arguments, redis=True):
@@ -118,9 +117,9 @@ class Gcs:
         self.n_logs += 1
         store = [f"--redis={self.redis_path}"] if redis else []
         process = subprocess.Popen(
-            [build_dir() / "bin/gcs_server", f"--address=127.0.0.1:{self.port}", f"--ready-fd={writer}", *store, *arguments],
+            [*DIES_WITH_US, build_dir() / "bin/gcs_server", f"--address=127.0.0.1:{self.port}", f"--ready-fd={writer}", *store, *arguments],
             pass_fds=[writer], env=dict(os.environ, RAY_AUTH_TOKEN=TOKEN),
-            stderr=open(self.dir / f"gcs-{self.n_logs}.log", "wb"), preexec_fn=die_with_us)
+            stderr=open(self.dir / f"gcs-{self.n_logs}.log", "wb"))
         os.close(writer)
         self.processes.append(process)
         return process, os.fdopen(ready, "rb")

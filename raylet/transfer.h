@@ -104,7 +104,8 @@ struct transfer_object {
 };
 /* err NULL: it is here, sealed as key.owner's; a copy may be evicted some time after, until
  * somebody pins it. Else at is NULL: ERR_NOT_FOUND no holder has it (any more), ERR_DIED they are
- * gone, ERR_TIMEOUT unreachable, ERR_FULL with the store's own sentence, ERR_CANCELED. */
+ * gone, or nobody has told us of them for give_up_ms, ERR_TIMEOUT unreachable, ERR_FULL with the
+ * store's own sentence, ERR_CANCELED. */
 typedef void (*transfer_done_f)(void *arg, const struct err *err, const struct transfer_object *at);
 /* Bring it here from that node. done once. All who ask for one object share a pull, each node they
  * name is a holder that may serve it. A node that we do not know (yet) is waited for. Returns a

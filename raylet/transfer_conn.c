@@ -659,6 +659,16 @@ struct peer *transfer_have_peer(struct transfer *t, uint32_t number)
     return p;
 }
 
+bool transfer_is_dead(const struct transfer *t, const struct peer *p)
+{
+    uint64_t n = t->n_removed < TRANSFER_REMOVED ? t->n_removed : TRANSFER_REMOVED;
+
+    for (uint64_t i = 0; !p->is_known && i < n; i++)
+        if (t->removed[i] == p->number)
+            return true;
+    return false;
+}
+
 void transfer_drop_peer(struct peer *p)
 {
     if (p->is_known || !list_empty(&p->holders))
@@ -703,6 +713,7 @@ void transfer_remove_node(struct transfer *t, uint32_t number)
     struct peer *p = transfer_find_peer(t, number);
     struct err err;
 
+    t->removed[t->n_removed++ % TRANSFER_REMOVED] = number;
     list_for_each_safe(n, &t->conns)
     {
         struct conn *c = list_entry(n, struct conn, node);

@@ -144,6 +144,9 @@ struct holder *transfer_add_holder(struct pull *p, uint32_t number)
     if (number == t->config.node) {
         h->state = HOLDER_GONE;
         err_set(&h->err, ERR_NOT_FOUND, "this node does not have it");
+    } else if (transfer_is_dead(t, h->peer)) {
+        h->state = HOLDER_GONE;
+        err_set(&h->err, ERR_DIED, "node %u is dead", number);
     }
     return h;
 }

@@ -22,6 +22,7 @@
 #include "raylet/transfer.h"
 #include "raylet/transfer_mover.h"
 
+#define TRANSFER_REMOVED   4096       /* dead nodes that are remembered */
 #define TRANSFER_CHUNK     (4u << 20) /* of one READ */
 #define TRANSFER_READS     4          /* at once, of one connection */
 #define TRANSFER_UNPROVEN  64         /* connections */
@@ -210,13 +211,15 @@ struct transfer {
     uint64_t last_id;  /* of everything */
     uint64_t quiet_ms; /* since then the mover has had nothing */
     struct list conns, peers, pulls, admit, files, answered;
-    struct word_map by_id;     /* struct request */
-    struct word_map by_ticket; /* struct asker */
-    struct word_map by_what;   /* hash -> struct pull */
-    struct word_map by_lend;   /* ticket of store_lend -> struct pull */
-    struct word_map served;    /* hash -> struct served */
-    struct word_map by_place;  /* place -> struct served */
-    uint32_t n_arguments;      /* pulls that count in argument_bytes */
+    struct word_map by_id;              /* struct request */
+    struct word_map by_ticket;          /* struct asker */
+    struct word_map by_what;            /* hash -> struct pull */
+    struct word_map by_lend;            /* ticket of store_lend -> struct pull */
+    struct word_map served;             /* hash -> struct served */
+    struct word_map by_place;           /* place -> struct served */
+    uint32_t n_arguments;               /* pulls that count in argument_bytes */
+    uint32_t removed[TRANSFER_REMOVED]; /* dead nodes, a ring: they are not waited for */
+    uint64_t n_removed;
     bool is_destroying;
     bool is_in_events, wants_admit; /* what is put off is done at the end of our events */
     struct transfer_stats stats;
@@ -253,6 +256,8 @@ int transfer_listen(struct transfer *t, struct err *err);
 struct conn *transfer_find_conn(struct transfer *t, uint64_t id);
 struct peer *transfer_find_peer(struct transfer *t, uint32_t number);
 struct peer *transfer_have_peer(struct transfer *t, uint32_t number);
+/* It was removed, and is waited for no more. */
+bool transfer_is_dead(const struct transfer *t, const struct peer *p);
 /* If nobody needs it. */
 void transfer_drop_peer(struct peer *p);
 /* The proven connection to it; NULL: there is none yet, it is dialled if that is possible now. */

@@ -201,7 +201,7 @@ static void give_up(struct pull *p)
              p->of->config.give_up_ms,
              h->peer->why[0] != '\0' ? ": " : "",
              h->peer->why);
-    transfer_pull_fail(p, ERR_TIMEOUT, why);
+    transfer_pull_fail(p, h->peer->is_known ? ERR_TIMEOUT : ERR_DIED, why);
 }
 
 /* What is due of it; returns when to look again. It may be gone after. */

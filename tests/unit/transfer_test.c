@@ -630,7 +630,8 @@ START_TEST(a_node_that_is_not_known_yet_is_waited_for)
     struct answer a;
 
     make_object(0, 1, MIB, 0);
-    transfer_remove_node(m[1].t, node_of(0));
+    end_port(1);
+    begin_port(1, &(struct transfer_config){.give_up_ms = 0});
     pull_from(1, 0, 1, &a);
     for (int i = 0; i < 3; i++)
         turn();
@@ -638,6 +639,18 @@ START_TEST(a_node_that_is_not_known_yet_is_waited_for)
     connect_ports(1, 0);
     WAIT_FOR(a.n > 0);
     check_object(1, &a, 1, MIB, 0);
+}
+END_TEST
+
+START_TEST(a_node_that_is_dead_is_not_waited_for)
+{
+    struct answer a;
+
+    make_object(0, 1, MIB, 0);
+    transfer_remove_node(m[1].t, node_of(0));
+    pull_from(1, 0, 1, &a);
+    WAIT_FOR(a.n > 0);
+    check_failed(&a, ERR_DIED, "node 10 is dead");
 }
 END_TEST
 
@@ -655,7 +668,7 @@ START_TEST(who_sends_nothing_is_given_up)
     WAIT_FOR(a.n > 0 && b.n > 0);
     check_failed(&a, ERR_TIMEOUT, "node 10 at 127.0.0.1:");
     check_failed(&a, ERR_TIMEOUT, "it does not answer");
-    check_failed(&b, ERR_TIMEOUT, "node 12 is not known here");
+    check_failed(&b, ERR_DIED, "node 12 is not known here");
     close(fd);
 }
 END_TEST
@@ -1536,6 +1549,7 @@ int main(void)
     tcase_add_test(tc, another_holder_goes_on_when_one_dies);
     tcase_add_test(tc, a_dead_node_fails_what_only_it_had);
     tcase_add_test(tc, a_node_that_is_not_known_yet_is_waited_for);
+    tcase_add_test(tc, a_node_that_is_dead_is_not_waited_for);
     tcase_add_test(tc, who_sends_nothing_is_given_up);
     tcase_add_test(tc, a_slow_line_is_not_given_up);
     tcase_add_test(tc, a_raylet_that_stood_still_does_not_blame_others);

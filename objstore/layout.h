@@ -78,6 +78,7 @@ enum store_record_kind {
     STORE_RETURN,   /* offset, size: part of a lent region that stays unused; or place: an entry */
     STORE_ABORT,    /* owner (the poster), counter, attempt: of what others sealed or will seal for
                        this, it will never be told */
+    STORE_KEEP,     /* place: a copy of what the poster owns; it is the one that matters now */
 };
 struct store_record {
     uint8_t kind, meta;

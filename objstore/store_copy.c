@@ -93,6 +93,17 @@ bool store_set_copy(struct store *s, uint64_t place, uint64_t now_ms)
     return true;
 }
 
+void store_end_copy(struct store *s, uint32_t entry)
+{
+    struct entry *e = &s->entries[entry];
+
+    if (!e->is_copy)
+        return;
+    e->is_copy = false;
+    list_remove(&e->copy);
+    s->n_copies--;
+}
+
 bool store_watch(struct store *s, uint64_t place)
 {
     uint32_t entry = sealed_at(s, place);

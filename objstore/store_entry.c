@@ -187,11 +187,7 @@ static void begin_free_sealed(struct store *s, struct owner *o, uint32_t entry)
 
     if (e->is_result)
         remove_result(s, o, entry);
-    if (e->is_copy) {
-        e->is_copy = false;
-        list_remove(&e->copy);
-        s->n_copies--;
-    }
+    store_end_copy(s, entry);
     if (e->is_watched) {
         e->is_watched = false;
         note_freed(s, store_place(generation_of(s, entry), entry));

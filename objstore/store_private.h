@@ -239,6 +239,8 @@ void store_recall(struct store *s, struct store_actions *out);
 /* --- store_copy.c --- */
 /* Copies begin to be freed, as many blocks as the oldest request needs. false: none can. */
 bool store_evict(struct store *s);
+/* It is not evicted any more, if it is one. */
+void store_end_copy(struct store *s, uint32_t entry);
 
 /* --- store_key.c --- */
 void store_key_add(struct store *s, uint32_t entry);

@@ -51,6 +51,17 @@ static bool on_free(struct store *s, uint32_t slot, const struct store_record *r
     return false;
 }
 
+static bool on_keep(struct store *s, uint32_t slot, const struct store_record *r)
+{
+    uint32_t entry = entry_at(s, r->place);
+
+    if (entry == 0 || state_of(s, entry) != STORE_ENTRY_SEALED
+        || s->config.index[entry].owner != s->processes[slot].number)
+        return false;
+    store_end_copy(s, entry);
+    return true;
+}
+
 static bool on_hold(struct store *s, uint32_t slot, const struct store_record *r)
 {
     struct process *p = &s->processes[slot];
@@ -122,6 +133,9 @@ void store_read_record(struct store *s, uint32_t slot, const struct store_record
         break;
     case STORE_ABORT:
         is_good = on_abort(s, slot, r);
+        break;
+    case STORE_KEEP:
+        is_good = on_keep(s, slot, r);
         break;
     }
     s->n_bad += !is_good;

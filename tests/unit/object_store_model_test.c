@@ -489,7 +489,7 @@ static void do_harm(struct process *p)
     struct store_share *share = &m.shares[slot_of(p)];
     uint32_t other = m.p[any_alive()].number;
     struct store_record r = {
-        .kind = (uint8_t)below(STORE_ABORT + 2),
+        .kind = (uint8_t)below(STORE_KEEP + 2),
         .attempt = (uint16_t)below(N_ATTEMPTS),
         .owner = one_in(3) ? other : p->number,
         .place = one_in(4) ? 0 : any_place(),

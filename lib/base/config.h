@@ -79,6 +79,9 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
       "a driver on a machine without a node that is cut off for so long has ended, for a head")    \
     X(CONNECT_TIMEOUT, "", "RAY_connect_timeout_ms", NUMBER, "10000", 100, 3600000, "ms",          \
       "how long a driver on a machine without a node tries to reach its cluster")                  \
+    X(MAX_LINEAGE, "", "RAY_max_lineage_bytes",                                                    \
+      NUMBER, "1073741824", 0, CONFIG_BYTES_MAX, "bytes",                                          \
+      "what a process keeps to make lost results again; beyond, the oldest half goes")             \
     X(TEMP_DIR, "temp-dir", "RAY_TMPDIR", TEXT, "/tmp/ray", 0, 0, "DIR",                           \
       "session folders are made here")                                                             \
     X(START_TIMEOUT, "", "RAY_start_timeout_ms", NUMBER, "30000", 100, 3600000, "ms",              \

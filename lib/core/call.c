@@ -31,6 +31,10 @@ static struct {
     bool failed;
     size_t failure_size;
     uint8_t failure[2048];
+    /* arguments that nobody has any more: the task is to run elsewhere, or later */
+    struct wire_lost *lost;
+    unsigned n_lost, lost_room;
+    char why_lost[sizeof((struct err *)0)->text];
 } reply;
 
 /* The arguments of the running body. */
@@ -384,6 +388,20 @@ static void fetch(struct core_call *call, unsigned i)
         take_error(call, i, a->bytes, a->size);
 }
 
+/* false: no memory. */
+static bool add_lost(unsigned i, const struct wire_stored *s, const struct err *why)
+{
+    if (reply.n_lost == reply.lost_room) {
+        if (!grow(&reply.lost, 2 * reply.lost_room + 16, sizeof *reply.lost))
+            return false;
+        reply.lost_room = 2 * reply.lost_room + 16;
+    }
+    reply.lost[reply.n_lost++] =
+        (struct wire_lost){.argument = (uint16_t)i, .attempt = s->key.attempt, .node = s->node};
+    snprintf(reply.why_lost, sizeof reply.why_lost, "%s", why->text);
+    return true;
+}
+
 /* So does one that lies in another node's store; k is its pin. Mostly it has been asked for when
  * the task came. */
 static void bring(struct core_call *call, unsigned i, struct pinned *k)
@@ -403,7 +421,7 @@ static void bring(struct core_call *call, unsigned i, struct pinned *k)
                           &why);
     poller_leave();
     args.v[i].size = s->size;
-    if (code == CORE_OK)
+    if (code == CORE_OK || (code == CORE_ELOST && remake_is_loss(&why) && add_lost(i, s, &why)))
         return;
     char text[sizeof why.text + 32];
     snprintf(text, sizeof text, "cannot be read here: %s", why.text);
@@ -649,13 +667,36 @@ static void settle_refs(const struct wire_push *w, bool heard)
     reply.n_slots = 0;
 }
 
+/* The caller makes them again, or knows why not. */
+static void answer_lost(const struct wire_push *w)
+{
+    struct peer *p = core.lease_peer;
+    struct wire_done d = {.lease = w->lease,
+                          .slot = w->slot,
+                          .failed = WIRE_DONE_LOST,
+                          .n_returns = (uint16_t)reply.n_lost};
+    size_t lost = reply.n_lost * sizeof *reply.lost, text = strlen(reply.why_lost);
+    uint8_t *out = core_scratch(sizeof d + lost + text);
+
+    if (p == NULL || p->link == NULL)
+        return;
+    if (out == NULL) {
+        peer_end(p, &(struct err){.code = ERR_FULL});
+        return;
+    }
+    memcpy(out, &d, sizeof d);
+    memcpy(out + sizeof d, reply.lost, lost);
+    memcpy(out + sizeof d + lost, reply.why_lost, text);
+    peer_send(p, WIRE_DONE, out, sizeof d + lost + text);
+}
+
 static void answer(const struct wire_push *w, const struct core_call *call, uint64_t run_ns)
 {
     struct peer *p = core.lease_peer;
     bool heard = p != NULL && p->link != NULL;
     struct wire_done d = {.lease = w->lease,
                           .slot = w->slot,
-                          .failed = reply.failed,
+                          .failed = reply.failed ? WIRE_DONE_FAILED : 0,
                           .n_returns = (uint16_t)call->n_returns,
                           .run_ns = run_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)run_ns};
     size_t size = sizeof d;
@@ -690,7 +731,7 @@ static void run(struct core_call *call, bool parsed, const struct known_template
 {
     char text[192];
 
-    if (reply.failed)
+    if (reply.failed || reply.n_lost > 0)
         return; /* by an argument */
     if (k == NULL || !parsed) {
         core_call_fail(call, CORE_EARG, "malformed task", "");
@@ -741,6 +782,7 @@ uint64_t call_run(const struct inbox_task *t, uint64_t start_ns)
         reply.returns[i].is_given = false;
     reply.size = reply.n_slots = 0;
     reply.failed = false;
+    reply.n_lost = 0;
     core.in_body = true;
     args.caller = p != NULL ? p->process : 0;
     bool parsed = take_args(&call, t->push + sizeof w, t->size - sizeof w, w.n_args);
@@ -755,7 +797,10 @@ uint64_t call_run(const struct inbox_task *t, uint64_t start_ns)
     uint64_t now = clock_now_ns();
     if (args.n_pins + args.n_slots > 0)
         let_args_go(&w);
-    answer(&w, &call, now - start_ns);
+    if (reply.n_lost > 0 && !reply.failed)
+        answer_lost(&w);
+    else
+        answer(&w, &call, now - start_ns);
     if (core.oldest_reply_ns == 0)
         core.oldest_reply_ns = now;
     inbox_finish(core.inbox, now, &core.inbox_actions);

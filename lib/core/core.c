@@ -15,6 +15,7 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
+#include "lib/base/config.h"
 #include "lib/core/cluster.h"
 #include "lib/core/core_private.h"
 
@@ -127,6 +128,8 @@ static void end_record(void *arg, struct record *r)
     }
     if (is_borrowed)
         borrow_end(core.borrow, r);
+    if (r->extra != NULL && r->extra->lineage != NULL && r->extra->n_lineage == 0)
+        lineage_remove(core.lineages, r);
 }
 
 void core_on_welcome(const uint8_t *body, size_t size, int fd)
@@ -199,10 +202,13 @@ int core_connect(int fd,
     int timeout_ms = CONNECT_MS + more_ms;
     uint64_t deadline = core_deadline(timeout_ms);
 
+    struct config settings;
+    bool is_set = config_load_one(&settings, CONFIG_MAX_LINEAGE, err) == 0;
+
     hello.protocol = WIRE_PROTOCOL;
     hello.pid = getpid();
     core_build(hello.build, sizeof hello.build);
-    if (poller_init(err) != 0) {
+    if (!is_set || poller_init(err) != 0) {
         close(fd);
         close_all(made_of);
         return -1;
@@ -219,6 +225,9 @@ int core_connect(int fd,
     }
     core.raylet->is_raylet = true;
     core.refs = ref_table_create();
+    core.lineages =
+        lineages_create(core.refs, (uint64_t)config_number(&settings, CONFIG_MAX_LINEAGE, 0));
+    core.has_lost = false;
     core.submit = submit_create(MIN_UNITS);
     core.counters = (struct core_counters){0};
     core.borrow_actions.n = 0;
@@ -292,6 +301,8 @@ static void clear(void)
     core.borrow = NULL;
     free(core.borrow_actions.v);
     core.borrow_actions = (struct borrow_actions){0};
+    lineages_destroy(core.lineages);
+    core.lineages = NULL;
     ref_table_destroy(core.refs);
     core.refs = NULL;
     put_forget_buffers();

@@ -20,6 +20,7 @@
  *   refs.c     refs and values on the wire; carries out what borrow.c decides
  *   objects.c  this process's use of the object store
  *   pull.c     values in the stores of other nodes, brought here
+ *   remake.c   values that are lost, made again
  *   ref_report.c  what refs there are, for `ray memory`
  */
 #include <pthread.h>
@@ -30,6 +31,7 @@
 #include "lib/core/core.h"
 #include "lib/core/credit.h"
 #include "lib/core/inbox.h"
+#include "lib/core/lineage.h"
 #include "lib/core/ref_table.h"
 #include "lib/core/submit.h"
 #include "lib/net/control_block.h"
@@ -143,12 +145,14 @@ struct core {
     struct core_face face;
     /* owner */
     struct ref_table *refs;
+    struct lineages *lineages;
     struct submit *submit;
     struct submit_actions actions;
     struct template **templates;
     unsigned n_templates;
     uint64_t task_counter;
     uint64_t n_pending;     /* tasks that have no result yet */
+    bool has_lost;          /* values that were ready are pending, or were */
     struct peer *pushed;    /* last one a task went to */
     const char *death_text; /* while a death is carried out */
     int death_pid, death_signal;
@@ -339,9 +343,6 @@ void owner_ref_remove_waiter(struct ref_waiter *w);
 void owner_tell(struct record *r);
 /* At least size bytes that stay until the next call. NULL: no memory. */
 uint8_t *core_scratch(size_t size);
-/* Each record that the spec of a pending task holds: as an argument itself, or inside one. */
-typedef void (*owner_held_f)(void *arg, struct record *r, bool is_inside);
-void owner_for_each_held(const struct task *t, owner_held_f f, void *arg);
 /* All its arguments are ready: node and near_log2. */
 void owner_locate(struct task *t);
 /* Build a WIRE_META_ERROR value; returns its size. */
@@ -461,6 +462,9 @@ void objects_seal(const struct store_extent *e,
                   uint8_t meta,
                   uint32_t n_refs,
                   const struct object_name *name);
+/* A copy in our store of what we own, which is pinned, is not to be evicted from now on. false: the
+ * raylet cannot be told just now. */
+bool objects_keep(uint64_t place);
 /* We, its owner, need it no more. */
 void objects_free(const struct wire_stored *s);
 /* The worker of that task of ours, on that node, is dead: results it sealed and could not tell us
@@ -495,6 +499,8 @@ int pull_bring(const struct wire_stored *s,
                uint64_t deadline,
                const void **bytes,
                struct err *why);
+/* What lies at this place, which is pinned, if it is that value; else NULL. */
+const struct index_entry *pull_look(const struct wire_stored *s, uint64_t place);
 /* Those of these refs that are elsewhere will be read, one after the other: ask for the first of
  * them at once, as much as a part of the store. */
 void pull_ahead(const uint64_t *refs, size_t n);
@@ -515,6 +521,30 @@ uint64_t pull_waiting(uint64_t lease);
 void pull_end_tasks(uint64_t lease, uint64_t mask);
 void pull_on_frame(uint8_t type, const uint8_t *body, size_t size);
 void pull_forget(void);
+
+/* --- remake.c --- */
+/* Does this refusal of a pull say that nobody has the bytes any more? */
+bool remake_is_loss(const struct err *why);
+/* Nobody has that attempt's bytes, which were on that node, says who wanted them. If they are what
+ * this record stands for, it is pending until its task has run again, its owner has answered, or,
+ * with an error, at once; or a copy that is here takes their place. false: what is known here says
+ * otherwise, and who asks again will fail again. */
+bool remake_lost(struct record *r, uint16_t attempt, uint32_t node);
+/* A LOST one has no views any more. */
+void remake_end_lost(struct record *r);
+/* The task's record that a pending value of ours waits for. */
+struct record *remake_task_of(const struct record *r);
+/* Must that task, whose arguments were all there, wait for some of them again? */
+bool remake_must_wait(const struct task *t);
+/* Then, out of queue and windows: it is submitted as soon as they are there. */
+void remake_await_arguments(struct record *task);
+/* A run has ended: in an error for those of its returns that wait; or they are set. */
+void remake_fail_run(struct record *run, uint8_t meta, const void *bytes, uint32_t size);
+void remake_end_run(struct record *run);
+
+/* --- get.c --- */
+/* One view less of a value in a store; the last one ends what waits for that. */
+void get_end_view(struct record *r);
 
 /* --- call.c --- */
 /* Run one claimed task that was claimed at start_ns and answer it; when its body ended. The lock is

@@ -13,7 +13,7 @@
 /* Who answers for this ref, and how long its body is expected to run. */
 static struct peer *answerer(const struct record *r, uint64_t *run_ns)
 {
-    const struct record *first = ref_table_at(core.refs, r->first);
+    const struct record *first = remake_task_of(r);
 
     *run_ns = UINT64_MAX;
     if (r->state != REF_PENDING || first->state != REF_PENDING || first->u.task.lease == NULL)
@@ -62,11 +62,13 @@ static void end_freed(struct record *r)
             pull_end_record(&s.key, record_word(r));
         objects_free(&s);
     }
-    r->flags &= (uint16_t)~REF_FREED;
+    r->flags &= (uint16_t) ~(REF_FREED | REF_LOST);
     ref_table_replace(core.refs, r, WIRE_META_ERROR, value, (uint32_t)n);
+    if (r->waiters != NULL)
+        owner_tell(r);
 }
 
-static void end_view(struct record *r)
+void get_end_view(struct record *r)
 {
     struct ref_stored *s = &r->u.stored;
 
@@ -75,6 +77,8 @@ static void end_view(struct record *r)
     objects_unpin(refs_place_here(s), &s->pin);
     if ((r->flags & REF_FREED) != 0)
         end_freed(r);
+    else if ((r->flags & REF_LOST) != 0)
+        remake_end_lost(r);
 }
 
 /* An error whose sentence has no room in out: a record of its own has it. */
@@ -104,6 +108,8 @@ static void fill_freed(struct core_value *out)
     out->size = owner_freed(out->store, sizeof out->store);
 }
 
+#define LOST (-1) /* as a code: its bytes are, it is worth waiting again */
+
 /* A value in another node's store: as fill, which waits. */
 static __attribute__((noinline)) int fill_elsewhere(struct core_value *out,
                                                     struct record *r,
@@ -131,8 +137,14 @@ static __attribute__((noinline)) int fill_elsewhere(struct core_value *out,
         return CORE_OK;
     }
     bool is_freed = (r->flags & REF_FREED) != 0;
-    end_view(r);
+    bool is_lost = code == CORE_ELOST && !is_freed && remake_is_loss(&why)
+                   && remake_lost(r, w.key.attempt, w.node);
+    get_end_view(r);
+    if (is_lost)
+        owner_act();
     core_have_news();
+    if (is_lost)
+        return LOST;
     if (is_freed)
         fill_freed(out);
     else if (code == CORE_ETIMEOUT)
@@ -168,7 +180,7 @@ static void fill_stored(struct core_value *out, struct record *r)
 }
 
 /* The value of a ready record; one that is elsewhere is brought here by the deadline, which if 0
- * follows from the timeout. CORE_OK or CORE_ETIMEOUT. */
+ * follows from the timeout. CORE_OK, CORE_ETIMEOUT or LOST. */
 static int fill(struct core_value *out, struct record *r, uint64_t deadline, int64_t timeout_ms)
 {
     out->meta = r->meta;
@@ -221,24 +233,27 @@ static int get(uint64_t ref, int64_t timeout_ms, bool take, struct core_value *o
     }
     core_enter();
     r->held++;
-    if (r->state == REF_PENDING && timeout_ms == 0) {
-        refs_want(r);
-        poller_poll();
-    }
-    if (r->state == REF_PENDING && timeout_ms != 0) {
-        deadline = core_deadline(timeout_ms);
-        owner_ref_add_waiter(r, &rw);
-        while (w.n_missing > 0 && wait_round(&w, deadline, r))
-            continue;
-        owner_ref_remove_waiter(&rw);
-        worker_unblock();
-    }
-    if (r->state != REF_READY)
-        code = CORE_ETIMEOUT;
-    else if (r->count == 0)
-        code = CORE_ESTALE; /* another thread released it meanwhile */
-    else
-        code = fill(out, r, deadline, timeout_ms);
+    do {
+        if (record_is_missing(r) && timeout_ms == 0) {
+            refs_want(r);
+            poller_poll();
+        }
+        if (record_is_missing(r) && timeout_ms != 0) {
+            deadline = deadline > 0 ? deadline : core_deadline(timeout_ms);
+            w.n_missing = 1;
+            owner_ref_add_waiter(r, &rw);
+            while (w.n_missing > 0 && wait_round(&w, deadline, r))
+                continue;
+            owner_ref_remove_waiter(&rw);
+            worker_unblock();
+        }
+        if (record_is_missing(r))
+            code = CORE_ETIMEOUT;
+        else if (r->count == 0)
+            code = CORE_ESTALE; /* another thread released it meanwhile */
+        else
+            code = fill(out, r, deadline, timeout_ms);
+    } while (code == LOST);
     if (take && code == CORE_OK && n_handles(r) > 0)
         ref_table_drop(core.refs, r);
     ref_table_unhold(core.refs, r);
@@ -285,7 +300,7 @@ void core_value_drop(struct core_value *value)
     core_lock();
     struct record *r = holder_of(value);
     if (r != NULL) {
-        end_view(r);
+        get_end_view(r);
         ref_table_unhold(core.refs, r);
         if ((value->held & HELD_KEPT) == 0)
             core_leave();

@@ -178,6 +178,15 @@ void objects_disown(uint64_t counter, uint16_t attempt, uint32_t node)
                                     .attempt = attempt});
 }
 
+bool objects_keep(uint64_t place)
+{
+    struct store_record r = {.kind = STORE_KEEP, .place = place};
+    bool half = false, is_posted = core.store != NULL && store_client_post(core.store, &r, &half);
+
+    core.bell |= half;
+    return is_posted;
+}
+
 /* --- memory for objects --- */
 
 static void request(uint64_t size)

@@ -16,7 +16,6 @@
 #include "lib/base/clock.h"
 #include "lib/core/core_private.h"
 
-#define ARG_IS_REF    UINT32_MAX /* size of an argument in a spec that is a ref's word */
 #define NEAR_LOG2_MAX 30         /* a gibibyte, and a second of patience */
 #define LOG_MAX       (1u << 20) /* text waiting for the terminal */
 #define LOG_HEAD      128        /* bytes beside the name and the line */
@@ -106,9 +105,8 @@ void owner_tell(struct record *r)
             if (w->u.thread->n_missing > 0 && w->u.thread->ends_at_error
                 && r->meta == WIRE_META_ERROR)
                 w->u.thread->n_missing = 1;
-            if (w->u.thread->n_missing > 0 && --w->u.thread->n_missing == 0
-                && !list_empty(&w->u.thread->node)) {
-                core.counters.thread_hops++;
+            if (w->u.thread->n_missing > 0 && --w->u.thread->n_missing == 0) {
+                core.counters.thread_hops += !list_empty(&w->u.thread->node);
                 poller_wake(w->u.thread);
             }
             break;
@@ -192,7 +190,7 @@ void owner_locate(struct task *t)
     t->node = 0;
     if (t->n_ref_args == 0 || !core.welcome.in_cluster)
         return;
-    owner_for_each_held(t, locate, &l);
+    ref_table_for_each_held(core.refs, t, locate, &l);
     for (unsigned i = 0; i < l.n; i++)
         if (l.v[i].bytes > most) {
             most = l.v[i].bytes;
@@ -215,29 +213,6 @@ static struct record *take_slot(const uint8_t **at)
     return ref_table_at(core.refs, slot);
 }
 
-void owner_for_each_held(const struct task *t, owner_held_f f, void *arg)
-{
-    const uint8_t *p = t->spec;
-
-    for (unsigned i = 0; t->n_ref_args > 0 && i < t->n_args; i++) {
-        struct wire_arg a;
-        memcpy(&a, p, sizeof a);
-        p += sizeof a;
-        if (a.size == ARG_IS_REF) {
-            f(arg, take_slot(&p), false);
-            continue;
-        }
-        if ((a.meta & WIRE_VALUE_REFS) != 0) {
-            uint32_t n;
-            memcpy(&n, p, sizeof n);
-            p += sizeof n;
-            while (n-- > 0)
-                f(arg, take_slot(&p), true);
-        }
-        p += a.size;
-    }
-}
-
 static void unhold(void *arg, struct record *r, bool is_inside)
 {
     (void)arg;
@@ -248,7 +223,7 @@ static void unhold(void *arg, struct record *r, bool is_inside)
 /* Drop what the spec holds; t is a copy of the task part. */
 static void let_go(const struct task *t)
 {
-    owner_for_each_held(t, unhold, NULL);
+    ref_table_for_each_held(core.refs, t, unhold, NULL);
     ref_table_free(core.refs, t->spec, t->spec_size);
 }
 
@@ -268,7 +243,7 @@ static void collect(void *arg, struct record *r, bool is_inside)
 static void hold_for_dead(const struct task *t, uint32_t process)
 {
     core.n_slots = 0;
-    owner_for_each_held(t, collect, NULL);
+    ref_table_for_each_held(core.refs, t, collect, NULL);
     borrow_hold_reply(core.borrow, process, 0, core.slots, (uint32_t)core.n_slots);
     free(core.slots);
     core.slots = NULL;
@@ -280,6 +255,10 @@ static void complete_with(struct record *first, uint8_t meta, const void *bytes,
     struct task t = first->u.task;
     uint32_t slot = first->slot;
 
+    if (lineage_of_run(first) != NULL) {
+        remake_fail_run(first, meta, bytes, size);
+        return;
+    }
     core.n_pending--;
     while (slot != 0) {
         struct record *r = ref_table_at(core.refs, slot);
@@ -374,6 +353,31 @@ static size_t put_by_ref(const struct record *r, uint8_t *out)
     return sizeof a + a.size;
 }
 
+/* The record of argument i, which is a ref; NULL: it is none. */
+static struct record *argument_at(const struct task *t, unsigned i)
+{
+    const uint8_t *p = t->spec;
+
+    for (unsigned k = 0; t->n_ref_args > 0 && k < t->n_args; k++) {
+        struct wire_arg a;
+        memcpy(&a, p, sizeof a);
+        p += sizeof a;
+        if (a.size == REF_SPEC_IS_REF) {
+            struct record *r = take_slot(&p);
+            if (k == i)
+                return r;
+            continue;
+        }
+        if ((a.meta & WIRE_VALUE_REFS) != 0) {
+            uint32_t n_refs;
+            memcpy(&n_refs, p, sizeof n_refs);
+            p += sizeof n_refs + n_refs * sizeof(uint32_t);
+        }
+        p += a.size;
+    }
+    return NULL;
+}
+
 /* Write the arguments with the refs' values in place, for a worker on that node; returns the size,
  * out may be NULL to ask for it. *is_elsewhere: some are in other nodes' stores. */
 static size_t expand(const struct task *t, uint32_t node, uint8_t *out, bool *is_elsewhere)
@@ -385,7 +389,7 @@ static size_t expand(const struct task *t, uint32_t node, uint8_t *out, bool *is
         struct wire_arg a;
         memcpy(&a, p, sizeof a);
         p += sizeof a;
-        if (a.size == ARG_IS_REF) {
+        if (a.size == REF_SPEC_IS_REF) {
             struct record *r = take_slot(&p);
             bool has_room = n < CORE_ARGS_MAX || r->size <= sizeof(struct wire_ref)
                             || (r->extra != NULL && r->extra->n_inner > 0);
@@ -426,6 +430,12 @@ static void push(const struct submit_action *a)
 
     if (p->link == NULL)
         return; /* its death is on the way, and with it this task comes back */
+    if (t->n_ref_args > 0 && remake_must_wait(t)) {
+        uint64_t now = clock_now_ns();
+        remake_await_arguments(submit_withdraw(core.submit, a->lease, t->window_slot, false, now));
+        submit_refill(core.submit, a->lease->class, now, &core.actions);
+        return;
+    }
     if ((r->template >= p->n_templates || !p->templates[r->template])
         && send_template(p, r->template) != 0)
         return;
@@ -669,6 +679,133 @@ static bool is_result(struct wire_value *v, uint64_t counter, uint32_t index, ui
     return v->is_elsewhere || objects_is_ours(&v->stored);
 }
 
+/* The answer of a task that ran, as it is read. */
+struct answer {
+    const uint8_t *at, *end;
+    uint64_t counter;
+    unsigned i, n; /* the next return; so many are there */
+    uint16_t attempt;
+    bool with_refs, is_malformed;
+};
+
+/* The next return, for this record; NULL: nobody waits for it. */
+static void take_return(struct answer *a, struct record *r)
+{
+    struct wire_value v = {.size = 0};
+    uint32_t index = ++a->i;
+
+    a->is_malformed |= index > a->n || !refs_parse(&a->at, a->end, &v) || v.is_by_ref
+                       || (v.is_stored && !is_result(&v, a->counter, index, a->attempt));
+    if (a->is_malformed) {
+        if (r != NULL)
+            complete_one(r, CORE_ELOST, "its worker sent a malformed answer");
+        return;
+    }
+    a->with_refs |= v.n_refs > 0;
+    if (r != NULL)
+        set_return(r, &v);
+    else if (v.is_stored)
+        objects_free(&v.stored);
+}
+
+/* A return that was just set is in a store: how it can be made again, or why not. */
+static void keep_lineage(struct lineage **l,
+                         const struct lineage_task *of,
+                         unsigned i,
+                         struct record *r)
+{
+    const struct template *t = core.templates[of->template];
+
+    r->template = of->template;
+    if (of->task.retries_left == 0)
+        r->u.stored.origin = t->max_retries == 0 ? REF_NO_RETRIES : REF_RETRIED;
+    else if (!lineage_add(core.lineages, l, of, i, r))
+        r->u.stored.origin = REF_EVICTED;
+}
+
+static bool is_in_store(const struct record *r)
+{
+    return r->state == REF_READY && (r->flags & (REF_STORED | REF_DYING)) == REF_STORED;
+}
+
+static void take_first_answer(struct answer *a, struct record *first, uint16_t n_returns)
+{
+    struct lineage_task of = {.task = first->u.task,
+                              .counter = first->counter,
+                              .class = first->class,
+                              .template = first->template,
+                              .n_returns = n_returns};
+    uint32_t slot = (first->flags & REF_HIDDEN) != 0 ? 0 : first->slot;
+    struct lineage *l = NULL;
+
+    core.n_pending--;
+    if (slot == 0)
+        ref_table_set(core.refs, first, 0, NULL, 0);
+    for (unsigned i = 0; slot != 0; i++) {
+        struct record *r = ref_table_at(core.refs, slot);
+        slot = r->next_return;
+        take_return(a, r);
+        if (core.welcome.in_cluster && is_in_store(r))
+            keep_lineage(&l, &of, i, r);
+    }
+    if (l != NULL)
+        lineage_keep(core.lineages, l);
+    else
+        let_go(&of.task);
+}
+
+/* Of a task that ran again: to those of its returns that wait. */
+static void take_answer_again(struct answer *a, struct record *run)
+{
+    const struct lineage *l = lineage_of_run(run);
+
+    for (unsigned i = 0; i < l->of.n_returns; i++) { /* the run keeps l */
+        struct record *r = l->returns[i] != 0 ? ref_table_at(core.refs, l->returns[i]) : NULL;
+        bool is_awaited = r != NULL && r->state == REF_PENDING;
+        take_return(a, is_awaited ? r : NULL);
+        if (!is_awaited || l->returns[i] == 0)
+            continue;
+        if (is_in_store(r))
+            r->u.stored.origin = REF_FROM_TASK;
+        else
+            lineage_remove(core.lineages, r);
+    }
+    remake_end_run(run);
+}
+
+/* It could not read an argument: what it says is lost is made again, and it waits. */
+static void on_unread(struct peer *p,
+                      struct submit_lease *l,
+                      const struct wire_done *d,
+                      const uint8_t *at,
+                      size_t size)
+{
+    uint32_t class = l->class;
+    struct record *task = submit_withdraw(core.submit, l, d->slot, true, core.read_ns);
+    char why[256] = "its worker sent a malformed answer";
+    bool is_good = size >= d->n_returns * sizeof(struct wire_lost) && d->n_returns > 0;
+
+    if (task == NULL)
+        return;
+    if (p->in_flight > 0)
+        p->in_flight--;
+    for (unsigned i = 0; is_good && i < d->n_returns; i++) {
+        struct wire_lost w;
+        memcpy(&w, at + i * sizeof w, sizeof w);
+        struct record *r = argument_at(&task->u.task, w.argument);
+        is_good = r != NULL && remake_lost(r, w.attempt, w.node);
+        if (r != NULL && !is_good) {
+            size_t head = d->n_returns * sizeof w;
+            snprintf(why, sizeof why, "%.*s", (int)(size - head), (const char *)at + head);
+        }
+    }
+    if (is_good)
+        remake_await_arguments(task);
+    else
+        fail(task, CORE_ELOST, why, 0, 0);
+    submit_refill(core.submit, class, core.read_ns, &core.actions);
+}
+
 static void on_done(struct peer *p, const uint8_t *body, size_t size)
 {
     struct wire_done d;
@@ -679,36 +816,27 @@ static void on_done(struct peer *p, const uint8_t *body, size_t size)
     struct submit_lease *l = find_lease(p, d.lease);
     if (l == NULL)
         return;
+    if (d.failed == WIRE_DONE_LOST) {
+        on_unread(p, l, &d, body + sizeof d, size - sizeof d);
+        return;
+    }
     struct record *first = submit_on_done(core.submit, l, d.slot, d.run_ns, core.read_ns);
     if (first == NULL)
         return;
     if (p->in_flight > 0)
         p->in_flight--;
-    struct task t = first->u.task;
-    uint64_t counter = first->counter;
-    uint32_t slot = (first->flags & REF_HIDDEN) != 0 ? 0 : first->slot;
-    const uint8_t *at = body + sizeof d, *end = body + size;
-    bool with_refs = false, is_malformed = false;
+    struct answer a = {.at = body + sizeof d,
+                       .end = body + size,
+                       .counter = first->counter,
+                       .n = d.n_returns,
+                       .attempt = first->u.task.attempt};
     core.n_slots = 0;
-    core.n_pending--;
-    if ((first->flags & REF_HIDDEN) != 0)
-        ref_table_set(core.refs, first, 0, NULL, 0);
-    for (unsigned i = 0; slot != 0; i++) {
-        struct record *r = ref_table_at(core.refs, slot);
-        struct wire_value v = {.size = 0};
-        slot = r->next_return;
-        is_malformed |= i >= d.n_returns || !refs_parse(&at, end, &v) || v.is_by_ref
-                        || (v.is_stored && !is_result(&v, counter, i + 1, t.attempt));
-        if (is_malformed) {
-            complete_one(r, CORE_ELOST, "its worker sent a malformed answer");
-            continue;
-        }
-        with_refs |= v.n_refs > 0;
-        set_return(r, &v);
-    }
-    if (with_refs || is_malformed) /* it may hold some for what it tried to say */
-        guard_reply(p->process, counter);
-    let_go(&t);
+    if (lineage_of_run(first) != NULL)
+        take_answer_again(&a, first);
+    else
+        take_first_answer(&a, first, core.templates[first->template]->n_returns);
+    if (a.with_refs || a.is_malformed) /* it may hold some for what it tried to say */
+        guard_reply(p->process, a.counter);
     submit_refill(core.submit, l->class, core.read_ns, &core.actions);
 }
 

@@ -40,6 +40,8 @@
 #define EVENTS_PER_TURN 64
 
 static uint64_t spin_budget_ns;
+static pthread_t poller_thread; /* has the role, or had it last */
+static int kick_fd = -1;        /* ends its wait, when another thread has what it waits for */
 
 /* Of the turn that runs; those still to be handled must not point to a peer that has ended. */
 static struct epoll_event events[EVENTS_PER_TURN];
@@ -198,7 +200,7 @@ static void wait_for_input(uint64_t timeout_ns)
     for (int i = 0; i < n; i++) {
         struct peer *p = events[i].data.ptr;
         if (p == NULL)
-            continue; /* ended earlier in this turn */
+            continue; /* ended earlier in this turn; or a kick */
         /* Only a turn frees peers, and no other turn can run: the pointer is good. */
         CHECK_MAGIC(p, PEER_MAGIC);
         if ((events[i].events & EPOLLOUT) != 0 && p->link != NULL)
@@ -270,6 +272,7 @@ void poller_wait(struct waiter *w,
     }
     if (!core.polling) {
         core.polling = true;
+        poller_thread = pthread_self();
         poller_turn(timeout, awaited, expected_run_ns);
         core.polling = false;
         return;
@@ -292,6 +295,7 @@ void poller_poll(void)
     if (core.polling)
         return;
     core.polling = true;
+    poller_thread = pthread_self();
     poller_turn(0, NULL, 0);
     core.polling = false;
 }
@@ -306,6 +310,14 @@ void poller_leave(void)
 
 void poller_wake(struct waiter *w)
 {
+    const uint64_t one = 1;
+
+    if (list_empty(&w->node)) { /* it has the role, or no reason to sleep any more */
+        if (core.polling && !pthread_equal(poller_thread, pthread_self()))
+            while (write(kick_fd, &one, sizeof one) < 0 && errno == EINTR)
+                continue;
+        return;
+    }
     if (atomic_exchange(&w->word, 1) == 0)
         futex_wake(&w->word);
 }
@@ -404,9 +416,9 @@ void poller_hurry_helper(void)
 
 static void close_all(void)
 {
-    int *fds[] = {&core.epoll_fd, &core.event_fd, &core.helper_fd};
+    int *fds[] = {&core.epoll_fd, &core.event_fd, &core.helper_fd, &kick_fd};
 
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         if (*fds[i] >= 0)
             close(*fds[i]);
         *fds[i] = -1;
@@ -421,7 +433,10 @@ int poller_init(struct err *err)
         return err_sys(err, "make an epoll descriptor");
     core.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     core.helper_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (core.event_fd < 0 || core.helper_fd < 0) {
+    kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct epoll_event kick = {.events = EPOLLIN | EPOLLET}; /* never read: each write counts */
+    if (core.event_fd < 0 || core.helper_fd < 0 || kick_fd < 0
+        || epoll_ctl(core.epoll_fd, EPOLL_CTL_ADD, kick_fd, &kick) != 0) {
         err_sys(err, "make an event descriptor");
         close_all();
         return -1;

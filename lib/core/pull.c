@@ -35,6 +35,7 @@ struct pull {
     struct wire_key key;
     uint64_t ticket;  /* of the unanswered request, or 0 */
     uint8_t priority; /* of it */
+    uint32_t from;    /* the node that it named */
     uint64_t place;   /* where it came to, or 0 */
     uint64_t word;    /* of the record that is to know that, or 0 */
     unsigned n_tasks; /* waiting in the window */
@@ -143,6 +144,7 @@ static void request(struct pull *p, const struct wire_stored *s, enum wire_pull 
     w.ticket = ++last_ticket * N_BUCKETS + bucket_of(&p->key);
     p->ticket = w.ticket;
     p->priority = w.priority;
+    p->from = w.node;
     p->place = 0;
     peer_send(core.raylet, WIRE_STORE_PULL, &w, sizeof w);
     cancel(before); /* behind it: what has come of it so far is not lost */
@@ -212,8 +214,10 @@ static void on_failed(const uint8_t *body, size_t size)
             (const char *)body + sizeof w);
     uint64_t word = p->word;
     p->ticket = p->word = 0;
-    if (word != 0)
-        came(ref_table_at(core.refs, (uint32_t)word), 0);
+    struct record *r = word != 0 ? ref_table_at(core.refs, (uint32_t)word) : NULL;
+    bool is_lost = remake_is_loss(&why);
+    if (r != NULL && (!is_lost || !remake_lost(r, p->key.attempt, p->from)))
+        came(r, 0);
     tell(p, &why); /* who has not begun to wait asks once more, and is told then */
     end_if_unused(p);
 }
@@ -234,8 +238,7 @@ static uint64_t most_ahead(void)
 
 /* --- a value that is to be read --- */
 
-/* Is that what lies at this place, which is pinned? */
-static const void *look(const struct wire_stored *s, uint64_t place)
+const struct index_entry *pull_look(const struct wire_stored *s, uint64_t place)
 {
     const struct index_entry *e = store_client_entry(core.store, place);
 
@@ -243,7 +246,7 @@ static const void *look(const struct wire_stored *s, uint64_t place)
         || e->index != s->key.index || e->attempt != s->key.attempt || e->size != s->size
         || e->n_refs != s->n_refs)
         return NULL;
-    return objects_read(e->offset, e->size);
+    return e;
 }
 
 /* The place we know, if any, is no good. */
@@ -335,9 +338,11 @@ int pull_bring(const struct wire_stored *s,
             break;
         }
         if (*pin != REF_NO_PIN || (place != 0 && objects_pin(place, pin))) {
-            *bytes = look(s, *copy);
-            if (*bytes != NULL)
+            const struct index_entry *e = pull_look(s, *copy);
+            if (e != NULL) {
+                *bytes = objects_read(e->offset, e->size);
                 return CORE_OK;
+            }
             objects_unpin(*copy, pin);
             place = *copy;
         }

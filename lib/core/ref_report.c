@@ -144,7 +144,7 @@ static enum wire_row_status status_of(const struct record *r)
         return (r->flags & REF_FREED) != 0  ? WIRE_ROW_FREED
                : r->meta == WIRE_META_ERROR ? WIRE_ROW_FAILED
                                             : WIRE_ROW_READY;
-    const struct record *first = ref_table_at(core.refs, r->first);
+    const struct record *first = remake_task_of(r);
     if ((r->flags & REF_BORROWED) != 0 || first->state != REF_PENDING)
         return WIRE_ROW_PENDING;
     return first->u.task.n_deps > 0      ? WIRE_ROW_ARGS
@@ -172,7 +172,7 @@ static const char *text_of(const struct record *r, size_t *max)
 /* The process of the worker that has the task. */
 static uint32_t worker_of(const struct record *r)
 {
-    const struct record *first = ref_table_at(core.refs, r->first);
+    const struct record *first = remake_task_of(r);
     const struct submit_lease *lease = first->u.task.lease;
 
     return lease != NULL ? ((const struct peer *)lease->peer)->process : 0;
@@ -259,7 +259,7 @@ static uint32_t report_record(struct page *p, const struct record *r, uint32_t s
                                                                                : WIRE_ITEM_BORROWER,
                  x->borrowers[i].process);
     if (r->state == REF_PENDING && (r->flags & REF_BORROWED) == 0)
-        owner_for_each_held(&r->u.task, add_argument, p);
+        ref_table_for_each_held(core.refs, &r->u.task, add_argument, p);
     bool is_cut = p->is_cut;
     uint32_t told = skip + p->n_items;
     const char *text = text_of(r, &max);
@@ -283,7 +283,7 @@ static uint64_t report(struct page *p, uint64_t from)
     }
     for (uint32_t end = ref_table_end(core.refs); slot < end; slot++, skip = 0) {
         const struct record *r = ref_table_at(core.refs, slot);
-        if (r->state == REF_FREE)
+        if (r->state == REF_FREE || r->state == REF_EMPTY)
             continue;
         if (!has_room(p))
             return (uint64_t)slot << 32 | skip;

@@ -278,12 +278,39 @@ static void drop_value(struct ref_table *t, struct record *r)
     r->size = 0;
 }
 
+static uint32_t n_lineage(const struct record *r)
+{
+    return r->extra != NULL ? r->extra->n_lineage : 0;
+}
+
+static bool is_tied(const struct record *r)
+{
+    return (r->flags & (REF_STORED | REF_BORROWED)) != 0
+           || (r->extra != NULL && r->extra->lineage != NULL && r->extra->n_lineage == 0);
+}
+
+/* Its value is gone. */
+static void make_empty(struct ref_table *t, struct record *r)
+{
+    bool can_tell = (r->flags & (REF_STORED | REF_BORROWED)) == REF_STORED;
+
+    drop_value(t, r);
+    if (!can_tell)
+        r->u.stored = (struct ref_stored){.origin = REF_LET_GO};
+    r->state = REF_EMPTY;
+    r->flags = 0;
+}
+
 /* Neither handles nor holds are left. */
 static void end_record(struct ref_table *t, struct record *r)
 {
-    if ((r->flags & (REF_STORED | REF_BORROWED)) != 0 && t->on_end != NULL)
+    if (is_tied(r) && t->on_end != NULL)
         t->on_end(t->on_end_arg, r);
     let_inner_go(t, r);
+    if (n_lineage(r) > 0) {
+        make_empty(t, r);
+        return;
+    }
     if (r->extra != NULL) {
         ASSERT(r->extra->n_borrowers == 0); /* each has a hold */
         ref_table_free(t,
@@ -321,11 +348,17 @@ static void free_record(struct ref_table *t, struct record *r)
     t->ending = false;
 }
 
-/* A task's result is still to come; a borrowed value need not come any more. */
+/* A task's result is still to come; a borrowed value need not come any more. What lineage needs
+ * stays if it is small. */
 static bool may_end(const struct record *r)
 {
-    return r->count == 0 && r->held == 0
-           && (r->state == REF_READY || (r->flags & REF_BORROWED) != 0);
+    if (r->count > 0 || r->held > 0)
+        return false;
+    if (r->state == REF_PENDING)
+        return (r->flags & REF_BORROWED) != 0;
+    return n_lineage(r) == 0
+           || (r->state == REF_READY
+               && ((r->flags & (REF_STORED | REF_BORROWED)) != 0 || r->extra->n_inner > 0));
 }
 
 void ref_table_drop(struct ref_table *t, struct record *r)
@@ -348,6 +381,63 @@ void ref_table_unhold_all(struct ref_table *t, const uint32_t *slots, uint32_t n
 {
     for (uint32_t i = 0; i < n; i++)
         ref_table_unhold(t, ref_table_at(t, slots[i]));
+}
+
+bool ref_table_keep(struct ref_table *t, struct record *r)
+{
+    struct ref_extra *x = ref_table_extra(t, r);
+
+    if (x != NULL)
+        x->n_lineage++;
+    return x != NULL;
+}
+
+void ref_table_unkeep(struct ref_table *t, struct record *r)
+{
+    ASSERT(n_lineage(r) > 0);
+    r->extra->n_lineage--;
+    if (may_end(r) && (r->flags & REF_DYING) == 0)
+        free_record(t, r);
+}
+
+void ref_table_lose(struct ref_table *t, struct record *r)
+{
+    ASSERT(r->state == REF_EMPTY
+           || (r->state == REF_READY && (r->flags & REF_STORED) != 0 && r->u.stored.n_views == 0));
+    r->held++; /* letting go what it contained must not end it */
+    let_inner_go(t, r);
+    r->flags &= (uint16_t) ~(REF_STORED | REF_CAME | REF_LOST);
+    r->state = REF_PENDING;
+    r->u.task = (struct task){.spec = NULL};
+    ref_table_unhold(t, r);
+}
+
+void ref_table_for_each_held(const struct ref_table *t,
+                             const struct task *task,
+                             ref_held_f f,
+                             void *arg)
+{
+    const uint8_t *p = task->spec;
+    uint32_t slot;
+
+    for (unsigned i = 0; task->n_ref_args > 0 && i < task->n_args; i++) {
+        struct wire_arg a;
+        uint32_t n = 0;
+        bool is_ref, has_refs;
+        memcpy(&a, p, sizeof a);
+        p += sizeof a;
+        is_ref = a.size == REF_SPEC_IS_REF;
+        has_refs = !is_ref && (a.meta & WIRE_VALUE_REFS) != 0;
+        if (has_refs) {
+            memcpy(&n, p, sizeof n);
+            p += sizeof n;
+        }
+        for (n = is_ref ? 1 : n; n > 0; n--, p += sizeof slot) {
+            memcpy(&slot, p, sizeof slot);
+            f(arg, ref_table_at(t, slot), !is_ref);
+        }
+        p += is_ref ? 0 : a.size;
+    }
 }
 
 /* The value is lost, the ref is not: it carries an error that fits in the record (INV-15). */
@@ -475,7 +565,8 @@ void ref_table_selfcheck(const struct ref_table *t)
             value_bytes += r->size;
             blocks += r->size > REF_INLINE_MAX ? block_size(r->size) : 0;
         }
-        ASSERT(r->state != REF_READY || r->count + r->held > 0);
+        ASSERT(r->state != REF_READY || r->count + r->held + n_lineage(r) > 0);
+        ASSERT(r->state != REF_EMPTY || (r->count + r->held == 0 && n_lineage(r) > 0));
     }
     for (uint32_t s = t->free_head; s != 0; s = ref_table_at(t, s)->next_return)
         n_free++;

@@ -24,9 +24,12 @@ enum ref_state {
     REF_FREE,
     REF_PENDING, /* a task will make it */
     REF_READY,   /* has its value; an error is a value too */
+    REF_EMPTY,   /* nobody has it any more; what others need it for may have to be made again */
 };
 
 struct submit_lease;
+
+#define REF_SPEC_IS_REF UINT32_MAX /* size of an argument in a spec that is a slot */
 
 /* A task while it is pending; of the first return's record. */
 struct task {
@@ -55,6 +58,17 @@ enum ref_flag {
     REF_ARGUMENT = 64, /* inside an argument of the body that runs here */
     REF_MARKED = 128,  /* seen by whoever looks through many of them, under one lock */
     REF_CAME = 256, /* a copy of it has come here, or cannot: not asked for again while waiting */
+    REF_LOST = 512, /* READY, but nobody has the bytes any more: pending when its last view ends */
+};
+
+/* Of a value in a store: can it be made again? */
+enum ref_origin {
+    REF_FROM_PUT,   /* no: the program wrote it */
+    REF_FROM_TASK,  /* by running its task: extra->lineage */
+    REF_NO_RETRIES, /* no: its task may not run again */
+    REF_RETRIED,    /* no: nor may this one, it has */
+    REF_EVICTED,    /* no: there was no room for what its task needs */
+    REF_LET_GO,     /* no: it was borrowed, or inline with refs inside; and EMPTY */
 };
 
 /* A value in the object store of this node or another. */
@@ -66,6 +80,7 @@ struct ref_stored {
     uint32_t node;    /* number of the one whose store has it */
     uint64_t copy; /* of another's: place of a copy in ours, which may be gone unless pinned; 0 */
     uint16_t attempt; /* of the task, that made it */
+    uint8_t origin;   /* enum ref_origin */
 };
 _Static_assert(sizeof(struct ref_stored) <= REF_INLINE_MAX, "it grows no record");
 #define REF_NO_PIN   (-1)
@@ -75,13 +90,17 @@ struct ref_borrower {
     uint32_t process;
 };
 
+struct lineage;
+
 /* What few records need. A pool block. */
 struct ref_extra {
     uint32_t *inner; /* slots of the refs inside the value, each held once; a pool block */
     uint32_t n_inner;
     /* owned: who borrows it, each with one hold; a pool block */
     uint32_t n_borrowers, borrower_room;
+    uint32_t n_lineage; /* tasks that would need it to run again (lineage.h) */
     struct ref_borrower *borrowers;
+    struct lineage *lineage; /* of a task's return: what makes it again; of a run's record: its */
     /* borrowed */
     uint32_t owner;     /* process number */
     uint8_t registered; /* the owner was told of us */
@@ -139,6 +158,12 @@ static inline uint32_t record_index(const struct record *r)
     return r->first != r->slot || (r->flags & REF_BORROWED) != 0 ? r->n_returns : 1;
 }
 
+/* Its value is still to come. */
+static inline bool record_is_missing(const struct record *r)
+{
+    return r->state == REF_PENDING || (r->flags & REF_LOST) != 0;
+}
+
 struct ref_table;
 
 /* NULL when memory is out. */
@@ -152,8 +177,8 @@ static inline uint64_t record_word(const struct record *r)
 
 /* A pending record with count 1, everything else zero; NULL when memory is out. */
 struct record *ref_table_new(struct ref_table *t);
-/* Told of each record that ends with REF_STORED or REF_BORROWED, while it is still whole. It may
- * unhold others. */
+/* Told of each record that ends with REF_STORED, REF_BORROWED or lineage, while it is still whole;
+ * one that becomes EMPTY ends twice, the second time without a value. It may unhold others. */
 typedef void (*ref_table_end_f)(void *arg, struct record *r);
 void ref_table_on_end(struct ref_table *t, ref_table_end_f f, void *arg);
 /* NULL: stale, or never a ref. */
@@ -174,6 +199,20 @@ bool ref_table_set_inner(struct ref_table *t, struct record *r, const uint32_t *
 void ref_table_drop(struct ref_table *t, struct record *r);
 void ref_table_unhold(struct ref_table *t, struct record *r);
 void ref_table_unhold_all(struct ref_table *t, const uint32_t *slots, uint32_t n);
+/* Lineage: somebody would need it to make something again. A value in a store, or with refs inside,
+ * goes all the same when nobody holds it: its record is EMPTY then; an inline one stays. false: no
+ * memory. */
+bool ref_table_keep(struct ref_table *t, struct record *r);
+void ref_table_unkeep(struct ref_table *t, struct record *r);
+/* A value in a store that is not viewed is lost, or an EMPTY record is needed: pending from now on,
+ * and no task's. What had to be undone outside is. */
+void ref_table_lose(struct ref_table *t, struct record *r);
+/* Each record that the spec of a task holds: as an argument itself, or inside one. */
+typedef void (*ref_held_f)(void *arg, struct record *r, bool is_inside);
+void ref_table_for_each_held(const struct ref_table *t,
+                             const struct task *task,
+                             ref_held_f f,
+                             void *arg);
 /* Pending -> ready with this value, copied; frees it at once if nobody holds it (then false). On no
  * memory the value becomes an error that says so. The task part must have been let go before. */
 bool ref_table_set(struct ref_table *t,

@@ -951,6 +951,28 @@ struct record *submit_on_done(struct submit *s,
     return r;
 }
 
+struct record *submit_withdraw(struct submit *s,
+                               struct submit_lease *l,
+                               unsigned slot,
+                               bool claimed,
+                               uint64_t now_ns)
+{
+    struct class *c = s->classes[l->class];
+
+    if (slot >= SUBMIT_WINDOW || (l->busy & 1ull << slot) == 0)
+        return NULL;
+    struct record *r = take_out(c, l, slot);
+    if (claimed) {
+        l->phases ^= 1ull << slot;
+        l->blocked = false;
+        l->progress_ns = now_ns;
+    }
+    place(c, l);
+    if (l->n_in_window == 0)
+        lingers(s, c, now_ns);
+    return r;
+}
+
 void submit_refill(struct submit *s, uint32_t class, uint64_t now_ns, struct submit_actions *out)
 {
     fill(s->classes[class], now_ns, out);

@@ -146,6 +146,13 @@ struct record *submit_on_done(struct submit *s,
                               unsigned slot,
                               uint32_t run_ns,
                               uint64_t now_ns);
+/* The task of that slot, out of the window though it has not run: it cannot be pushed, or, claimed,
+ * its worker took it and could not begin. NULL: no such. */
+struct record *submit_withdraw(struct submit *s,
+                               struct submit_lease *l,
+                               unsigned slot,
+                               bool claimed,
+                               uint64_t now_ns);
 /* After the DONEs of one read: fills the windows again. */
 void submit_refill(struct submit *s, uint32_t class, uint64_t now_ns, struct submit_actions *out);
 void submit_on_returned(struct submit *s,

@@ -5,7 +5,6 @@
 #include "lib/base/clock.h"
 #include "lib/core/core_private.h"
 
-#define ARG_IS_REF  UINT32_MAX /* as owner.c reads it */
 #define FLUSH_TASKS 32
 
 /* The records of task number core.task_counter, linked; NULL when memory is out. */
@@ -95,7 +94,7 @@ static int pack(struct task *t, struct record *task, const struct core_arg *args
     for (unsigned i = 0; i < n_args; i++) {
         struct wire_arg a = {.size = args[i].size, .meta = args[i].meta};
         if (args[i].ref != 0)
-            a.size = ARG_IS_REF;
+            a.size = REF_SPEC_IS_REF;
         else if (args[i].n_refs > 0)
             a.meta |= WIRE_VALUE_REFS;
         memcpy(at, &a, sizeof a);

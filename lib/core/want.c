@@ -163,6 +163,19 @@ static void send_object(struct exchange *e, uint64_t word, const struct record *
     e->unacked += size;
 }
 
+/* Its value is still to come: answered then. */
+static void answer_later(uint32_t process, struct record *r)
+{
+    struct ref_waiter *rw = ref_table_alloc(core.refs, sizeof *rw);
+
+    if (rw == NULL)
+        return;
+    rw->kind = REF_WAITER_PEER;
+    rw->u.peer.process = process;
+    r->held++;
+    owner_ref_add_waiter(r, rw);
+}
+
 static void answer(uint32_t process, uint64_t word, struct record *r)
 {
     struct exchange *e = exchange_with(process);
@@ -186,23 +199,18 @@ void want_tell_peer(struct record *r, uint32_t process)
 static void on_want(uint32_t from, const struct wire_want *w)
 {
     struct record *r = ref_table_find_shown(core.refs, w->word);
+    bool is_ours = r != NULL && (r->flags & REF_BORROWED) == 0;
 
-    if (r == NULL || (r->flags & REF_BORROWED) != 0) {
+    if (!is_ours || (w->is_lost && !remake_lost(r, w->attempt, w->node))) {
         struct record *lost = refs_learn_lost();
         if (lost != NULL) {
             answer(from, w->word, lost);
             ref_table_unhold(core.refs, lost);
         }
-    } else if (r->state == REF_READY) {
-        answer(from, w->word, r);
+    } else if (record_is_missing(r)) {
+        answer_later(from, r);
     } else {
-        struct ref_waiter *rw = ref_table_alloc(core.refs, sizeof *rw);
-        if (rw == NULL)
-            return;
-        rw->kind = REF_WAITER_PEER;
-        rw->u.peer.process = from;
-        r->held++;
-        owner_ref_add_waiter(r, rw);
+        answer(from, w->word, r);
     }
 }
 
@@ -213,7 +221,11 @@ static void on_ack(uint32_t from, const struct wire_object_ack *w)
     e->unacked -= w->bytes < e->unacked ? w->bytes : e->unacked;
     while (!list_empty(&e->answers) && e->unacked < WINDOW) {
         struct answer *a = list_entry(e->answers.next, struct answer, node);
-        send_object(e, a->word, ref_table_at(core.refs, a->slot));
+        struct record *r = ref_table_at(core.refs, a->slot);
+        if (record_is_missing(r)) /* lost since */
+            answer_later(from, r);
+        else
+            send_object(e, a->word, r);
         end_answer(a);
     }
 }

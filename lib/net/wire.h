@@ -398,13 +398,24 @@ struct wire_take_back {
     uint32_t count;
 } __attribute__((packed));
 
-/* W -> O. Followed by n_returns of { wire_arg; bytes }. */
+/* W -> O. Followed by n_returns of { wire_arg; bytes }; of one that was LOST, by n_returns of
+ * wire_lost, and a sentence. */
 struct wire_done {
     uint64_t lease;
     uint8_t slot;
-    uint8_t failed; /* 1: each return is a WIRE_META_ERROR */
+    uint8_t failed; /* enum wire_done_failed */
     uint16_t n_returns;
     uint32_t run_ns; /* of the body; saturates */
+} __attribute__((packed));
+enum wire_done_failed {
+    WIRE_DONE_FAILED = 1, /* each return is a WIRE_META_ERROR */
+    WIRE_DONE_LOST = 2,   /* it did not run: nobody has the bytes of these arguments any more */
+};
+/* That attempt's value, which was on that node. */
+struct wire_lost {
+    uint16_t argument; /* its place, from 0 */
+    uint16_t attempt;
+    uint32_t node;
 } __attribute__((packed));
 /* W -> O: these slots were not started and will not be. Answers TAKE_BACK (mask may be 0), and
  * unasked when the worker blocks. */
@@ -533,9 +544,13 @@ struct wire_borrow_list {
 struct wire_seen {
     uint64_t counter; /* of the task */
 } __attribute__((packed));
-/* Borrower -> owner: send the value when it is there. */
+/* Borrower -> owner: send the value when it is there. is_lost: not that attempt's on that node,
+ * which nobody has any more. */
 struct wire_want {
     uint64_t word;
+    uint32_t node;
+    uint16_t attempt;
+    uint8_t is_lost;
 } __attribute__((packed));
 /* Owner -> borrower; followed by the value (wire_arg). */
 struct wire_object {

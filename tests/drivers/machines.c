@@ -129,6 +129,43 @@ static int make(ray_call *call)
 }
 RAY_REMOTE(make);
 
+/* What make() would have made, of what it made with another seed. */
+static int derive(ray_call *call)
+{
+    int64_t by;
+    ray_view v;
+    ray_buffer b;
+
+    if (ray_arg(call, 0, &v) != RAY_OK || ray_arg(call, 1, &by) != RAY_OK
+        || ray_create(v.size, &b) != RAY_OK)
+        return -1;
+    const uint8_t *from = v.data;
+    uint8_t *to = b.data;
+    for (size_t i = 0; i < v.size; i++)
+        to[i] = (uint8_t)(from[i] + by);
+    return ray_return(call, 0, &b);
+}
+RAY_REMOTE(derive);
+
+/* Two at once: with this seed and the next. */
+static int make_two(ray_call *call)
+{
+    int64_t size, seed;
+
+    if (ray_arg(call, 0, &size) != RAY_OK || ray_arg(call, 1, &seed) != RAY_OK)
+        return -1;
+    for (unsigned i = 0; i < 2; i++) {
+        ray_buffer b;
+        if (ray_create((size_t)size, &b) != RAY_OK)
+            return -1;
+        fill(b.data, b.size, (unsigned)seed + i);
+        if (ray_return(call, i, &b) != 0)
+            return -1;
+    }
+    return 0;
+}
+RAY_REMOTE(make_two, .num_returns = 2);
+
 static int check_sum(ray_call *call)
 {
     ray_view v;
@@ -371,10 +408,10 @@ static void print_int(ray_ref ref)
         failed();
 }
 
-static ray_ref make_on(const char *resources, int64_t size, int64_t seed)
+static ray_ref make_on(const char *resources, int64_t size, int64_t seed, int32_t max_retries)
 {
     return ray_submit(&ray_fn_make,
-                      RAY_OPTIONS(.resources = resources),
+                      RAY_OPTIONS(.resources = resources, .max_retries = max_retries),
                       (ray_value[]){ray_v(size), ray_v(seed)},
                       2);
 }
@@ -508,8 +545,34 @@ static void obey(const char *line)
         print_int(ray_remote(fib, a));
     } else if (strcmp(what, "make") == 0) { /* a: bytes, b: seed, text: resources */
         CHECK(n_kept < N_REFS);
-        kept[n_kept++] = make_on(text, a, b);
+        kept[n_kept++] = make_on(text, a, b, 3);
         printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "once_only") == 0) { /* the same, and not again */
+        kept[n_kept++] = make_on(text, a, b, RAY_ZERO);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "once_more") == 0) { /* and not a third time */
+        kept[n_kept++] = make_on(text, a, b, 1);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "two") == 0) {
+        CHECK_CODE(ray_submit_n(&kept[n_kept],
+                                2,
+                                &ray_fn_make_two,
+                                RAY_OPTIONS(.num_returns = 2, .resources = text),
+                                (ray_value[]){ray_v((int64_t)a), ray_v((int64_t)b)},
+                                2),
+                   RAY_OK);
+        n_kept += 2;
+        printf("ok %d\n", n_kept - 2);
+    } else if (strcmp(what, "derive") == 0) { /* of a, by b */
+        kept[n_kept++] = ray_submit(&ray_fn_derive,
+                                    RAY_OPTIONS(.resources = text),
+                                    (ray_value[]){ray_v(kept[a]), ray_v((int64_t)b)},
+                                    2);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "ready") == 0) { /* wherever it is */
+        ray_event e;
+        CHECK_CODE(ray_watch(kept[a], NULL), RAY_OK);
+        printf("ok %d\n", ray_poll(&e, 1, RAY_FOREVER));
     } else if (strcmp(what, "put") == 0) {
         CHECK(n_kept < N_REFS);
         kept[n_kept++] = put(a, b);

@@ -444,8 +444,8 @@ START_TEST(what_is_waited_for_is_brought)
     ck_assert_int_eq(core_wait(&word, 1, 1, 0, &ready), CORE_ETIMEOUT);
     ck_assert(!ready);
     start_wait(2, r);
-    await(WIRE_STORE_PULL, 1);                 /* an eighth of the store has no room for two */
-    say_failed(0, ERR_DIED, "node 2 is dead"); /* what a get says */
+    await(WIRE_STORE_PULL, 1);                /* an eighth of the store has no room for two */
+    say_failed(0, ERR_TIMEOUT, "it is slow"); /* what a get says */
     await(WIRE_STORE_PULL, 2);
     fill_entry(3, &keys[1], SIZE);
     say_pulled(1, 3);
@@ -477,15 +477,15 @@ END_TEST
 
 START_TEST(who_reads_what_cannot_be_brought_is_told_why)
 {
-    static const char dead[] = "node 2 is dead: an object of 102401 bytes that was there is lost";
+    static const char slow[] = "node 2 has sent nothing of an object of 102401 bytes for 30000 ms";
 
     join_as(false);
     struct record *r = make_elsewhere();
     start_get(&getters[0], r);
     await(WIRE_STORE_PULL, 1);
-    say_failed(0, ERR_DIED, dead);
+    say_failed(0, ERR_TIMEOUT, slow);
     end_get(&getters[0]);
-    check_failure(&getters[0].v, CORE_ELOST, dead);
+    check_failure(&getters[0].v, CORE_ELOST, slow);
     core_value_drop(&getters[0].v);
     start_get(&getters[0], r); /* asks again */
     await(WIRE_STORE_PULL, 2);
@@ -710,7 +710,7 @@ START_TEST(refs_inside_go_with_a_value_to_who_may_be_elsewhere)
                                  .n_refs = 1,
                                  .pin = REF_NO_PIN,
                                  .node = HERE};
-    struct wire_want w;
+    struct wire_want w = {.word = 0};
     struct wire_value v = {0};
     struct wire_ref ref;
 
@@ -955,6 +955,312 @@ START_TEST(a_result_elsewhere_has_the_name_of_its_task)
 }
 END_TEST
 
+/* --- what nobody has any more --- */
+
+/* The worker of that push could not have attempt k of its one argument. */
+static void say_lost(const struct wire_push *w, uint16_t attempt, uint32_t node)
+{
+    struct wire_done d = {.lease = w->lease,
+                          .slot = w->slot,
+                          .failed = WIRE_DONE_LOST,
+                          .n_returns = 1};
+    struct wire_lost lost = {.attempt = attempt, .node = node};
+    uint8_t body[sizeof d + sizeof lost + 14];
+
+    memcpy(body, &d, sizeof d);
+    memcpy(body + sizeof d, &lost, sizeof lost);
+    memcpy(body + sizeof d + sizeof lost, "node 2 is dead", 14);
+    tell_on(TO_WORKER, WIRE_DONE, body, sizeof body);
+}
+
+/* A task of ours whose result is there; pushes are those so far. */
+static uint64_t submit_stored(int max_retries, unsigned n_pushes)
+{
+    uint64_t ref = submit(max_retries, &small);
+
+    if (n_pushes == 0)
+        grant(0, LEASE, OTHER, THERE);
+    struct wire_push w = nth_push(n_pushes);
+    struct wire_stored s = result_of(&w);
+    say_done(&w, &s, WIRE_META_RAW | WIRE_VALUE_STORED);
+    return ref;
+}
+
+START_TEST(a_lost_argument_is_made_again_while_its_task_waits)
+{
+    struct lineage_stats stats;
+    uint8_t meta;
+
+    join_as(false);
+    uint64_t made = submit_stored(3, 0);
+    uint64_t user = submit(3, &(struct core_arg){.ref = made});
+    core_release(made);
+    struct wire_push first = nth_push(0), waits = nth_push(1);
+    say_lost(&waits, 0, THERE);
+    ck_assert_uint_eq(count(WIRE_PUSH), 3);
+    struct wire_push again = nth_push(2);
+    ck_assert_uint_eq(again.counter, first.counter);
+    ck_assert_uint_eq(again.attempt, 1);
+    ck_assert_uint_eq(nth_free_at(0).key.counter, first.counter);
+    struct wire_stored s = result_of(&again);
+    say_done(&again, &s, WIRE_META_RAW | WIRE_VALUE_STORED);
+    ck_assert_uint_eq(count(WIRE_PUSH), 4);
+    ck_assert_uint_eq(nth_push(3).counter, waits.counter);
+    ck_assert_uint_eq(nth_push(3).attempt, 0); /* it had not run */
+    struct wire_stored sent = stored_of_push(3, &meta);
+    ck_assert_mem_eq(&sent, &s, sizeof s);
+    /* who speaks of the first attempt is told of the second */
+    waits = nth_push(3);
+    say_lost(&waits, 0, THERE);
+    ck_assert_uint_eq(count(WIRE_PUSH), 5);
+    sent = stored_of_push(4, &meta);
+    ck_assert_mem_eq(&sent, &s, sizeof s);
+    say_empty_done(TO_WORKER, 4);
+    lineages_get_stats(core.lineages, &stats);
+    ck_assert_uint_eq(stats.n, 0); /* nobody has it any more */
+    ck_assert_uint_eq(core.n_pending, 0);
+    core_release(user);
+    ck_assert_uint_eq(ref_table_live(core.refs), 0);
+}
+END_TEST
+
+START_TEST(it_is_made_as_often_as_its_task_may_be_retried)
+{
+    struct core_value v;
+
+    join_as(false);
+    uint64_t made = submit_stored(1, 0);
+    uint64_t user = submit(3, &(struct core_arg){.ref = made});
+    grant(count(WIRE_LEASE_REQUEST) - 1, LEASE + 1, OTHER, THERE);
+    struct wire_push waits = nth_push(1);
+    say_lost(&waits, 0, THERE);
+    struct wire_push again = nth_push(2);
+    struct wire_stored s = result_of(&again);
+    say_done(&again, &s, WIRE_META_RAW | WIRE_VALUE_STORED);
+    waits = nth_push(3);
+    say_lost(&waits, 1, THERE);
+    ck_assert_uint_eq(count(WIRE_PUSH), 4);
+    ck_assert_int_eq(core_get(user, 0, &v), CORE_OK);
+    check_failure(&v, CORE_ELOST, "on node 2, is gone, and its task has used up its max_retries");
+    core_value_drop(&v);
+    ck_assert_int_eq(core_get(made, 0, &v), CORE_OK);
+    check_failure(&v, CORE_ELOST, "used up");
+    core_value_drop(&v);
+    ck_assert_uint_eq(core.n_pending, 0);
+}
+END_TEST
+
+START_TEST(what_a_lost_value_was_made_of_is_made_first)
+{
+    uint8_t meta;
+
+    join_as(false);
+    uint64_t a = submit_stored(3, 0);
+    uint64_t b = submit(3, &(struct core_arg){.ref = a});
+    struct wire_push w = nth_push(1);
+    struct wire_stored s = result_of(&w);
+    say_done(&w, &s, WIRE_META_RAW | WIRE_VALUE_STORED);
+    core_release(a);
+    ck_assert_uint_eq(count(WIRE_STORE_FREE_AT), 0);
+    turn();
+    listen_to_core();
+    ck_assert_uint_eq(count(WIRE_STORE_FREE_AT), 1); /* the value goes */
+    start_get(&getters[0], ref_table_find(core.refs, b));
+    await(WIRE_STORE_PULL, 1);
+    say_failed(0, ERR_DIED, "node 2 is dead");
+    await(WIRE_PUSH, 3);
+    struct wire_push first = nth_push(2);
+    ck_assert_uint_eq(first.counter, nth_push(0).counter);
+    ck_assert_uint_eq(first.attempt, 1);
+    s = result_of(&first);
+    uint8_t done[sizeof(struct wire_done) + sizeof(struct wire_arg) + sizeof s];
+    struct wire_done d = {.lease = first.lease, .slot = first.slot, .n_returns = 1};
+    struct wire_arg arg = {.size = sizeof s, .meta = WIRE_META_RAW | WIRE_VALUE_STORED};
+    memcpy(done, &d, sizeof d);
+    memcpy(done + sizeof d, &arg, sizeof arg);
+    memcpy(done + sizeof d + sizeof arg, &s, sizeof s);
+    say_on(TO_WORKER, WIRE_DONE, done, sizeof done);
+    await(WIRE_PUSH, 4);
+    struct wire_push second = nth_push(3);
+    ck_assert_uint_eq(second.counter, w.counter);
+    ck_assert_uint_eq(second.attempt, 1);
+    struct wire_stored sent = stored_of_push(3, &meta);
+    ck_assert_mem_eq(&sent, &s, sizeof s);
+    struct wire_done last = {.lease = second.lease, .slot = second.slot, .n_returns = 1};
+    uint8_t body[sizeof last + sizeof(struct wire_arg)] = {0}; /* inline this time */
+    memcpy(body, &last, sizeof last);
+    say_on(TO_WORKER, WIRE_DONE, body, sizeof body);
+    end_get(&getters[0]);
+    ck_assert_uint_eq(getters[0].v.size, 0);
+    core_release(b);
+    ck_assert_uint_eq(ref_table_live(core.refs), 0);
+}
+END_TEST
+
+START_TEST(what_was_put_is_lost)
+{
+    join_as(false);
+    struct record *r = make_elsewhere();
+    start_get(&getters[0], r);
+    await(WIRE_STORE_PULL, 1);
+    start_get(&getters[1], r);
+    for (unsigned n = 0; n < 2;) {
+        core_lock();
+        n = r->u.stored.n_views;
+        core_unlock();
+    }
+    say_failed(0, ERR_DIED, "node 2 is dead");
+    for (int i = 0; i < 2; i++) {
+        end_get(&getters[i]);
+        check_failure(&getters[i].v,
+                      CORE_ELOST,
+                      "its only copy, on node 2, is gone, and it was put");
+        core_value_drop(&getters[i].v);
+    }
+    ck_assert_uint_eq(r->held, 0);
+}
+END_TEST
+
+START_TEST(a_copy_that_is_here_takes_its_place)
+{
+    const struct wire_key key = key_of_ours();
+    struct core_value v;
+
+    join_as(false);
+    struct record *r = make_elsewhere();
+    fill_entry(3, &key, SIZE);
+    core_lock();
+    r->u.stored.copy = place_of(3);
+    ck_assert(remake_lost(r, 1, THERE) && remake_lost(r, 2, HERE)); /* not what it is */
+    ck_assert_uint_eq(r->u.stored.node, THERE);
+    ck_assert(remake_lost(r, 2, THERE));
+    ck_assert_uint_eq(r->u.stored.node, HERE);
+    ck_assert_uint_eq(r->u.stored.place, place_of(3));
+    core_unlock();
+    ck_assert_uint_eq(share->ring.records[0].kind, STORE_KEEP);
+    ck_assert_uint_eq(share->ring.records[0].place, place_of(3));
+    ck_assert_uint_eq(n_pins_of(3), 0);
+    ck_assert_int_eq(core_get(record_word(r), 0, &v), CORE_OK);
+    ck_assert_uint_eq(v.size, SIZE);
+    core_value_drop(&v);
+    core_release(record_word(r));
+    ck_assert_uint_eq(share->ring.records[1].kind, STORE_FREE);
+    ck_assert_uint_eq(share->ring.records[1].place, place_of(3));
+    ck_assert_uint_eq(count(WIRE_STORE_PULL), 0);
+}
+END_TEST
+
+/* Its owner says where it is now. */
+START_TEST(a_borrower_asks_its_owner_for_another_one)
+{
+    const uint64_t word = 3ull << 32 | 8;
+    const struct wire_ref ref = {.word = word, .counter = 77, .owner = OTHER, .index = 1};
+    const struct wire_object o = {.word = word};
+    const struct wire_arg a = {.size = sizeof(struct wire_stored),
+                               .meta = WIRE_META_RAW | WIRE_VALUE_STORED};
+    struct wire_stored s = {.place = store_place(3, 4),
+                            .size = SIZE,
+                            .node = THERE,
+                            .key = key_of(OTHER, 77)};
+    uint8_t body[sizeof o + sizeof a + sizeof s];
+    struct wire_want w;
+    uint32_t slot;
+
+    join_as(false);
+    core_lock();
+    ck_assert(refs_learn((const uint8_t *)&ref, 1, &slot));
+    struct record *r = ref_table_at(core.refs, slot);
+    r->count++;
+    core_unlock();
+    start_get(&getters[0], r);
+    await(WIRE_WANT, 1);
+    memcpy(&w, nth(WIRE_WANT, 0)->body, sizeof w);
+    ck_assert_uint_eq(w.is_lost, 0);
+    memcpy(body, &o, sizeof o);
+    memcpy(body + sizeof o, &a, sizeof a);
+    memcpy(body + sizeof o + sizeof a, &s, sizeof s);
+    say_on(WIRE_ROUTE_PROCESS | OTHER, WIRE_OBJECT, body, sizeof body);
+    await(WIRE_STORE_PULL, 1);
+    say_failed(0, ERR_NOT_FOUND, "node 2 does not have it");
+    await(WIRE_WANT, 2);
+    memcpy(&w, nth(WIRE_WANT, 1)->body, sizeof w);
+    ck_assert_uint_eq(w.word, word);
+    ck_assert_uint_eq(w.is_lost, 1);
+    ck_assert_uint_eq(w.node, THERE);
+    ck_assert_uint_eq(w.attempt, 0);
+    s.key.attempt = 1;
+    s.node = THERE + 1;
+    memcpy(body + sizeof o + sizeof a, &s, sizeof s);
+    say_on(WIRE_ROUTE_PROCESS | OTHER, WIRE_OBJECT, body, sizeof body);
+    await(WIRE_STORE_PULL, 2);
+    ck_assert_uint_eq(nth_pull(1).node, THERE + 1);
+    ck_assert_uint_eq(nth_pull(1).key.attempt, 1);
+    fill_entry(3, &s.key, SIZE);
+    say_pulled(1, 3);
+    end_get(&getters[0]);
+    ck_assert_uint_eq(getters[0].v.meta, WIRE_META_RAW);
+    core_value_drop(&getters[0].v);
+}
+END_TEST
+
+START_TEST(an_owner_that_is_asked_again_makes_it_or_says_why_not)
+{
+    struct wire_arg a;
+
+    join_as(false);
+    uint64_t made = submit_stored(3, 0);
+    struct record *put = make_numbered(99);
+    core_lock();
+    struct record *r = ref_table_find(core.refs, made);
+    r->flags |= REF_SHOWN;
+    put->flags |= REF_SHOWN;
+    core_unlock();
+    struct wire_want w = {.word = made, .node = THERE, .attempt = 7, .is_lost = 1};
+    tell_on(WIRE_ROUTE_PROCESS | OTHER, WIRE_WANT, &w, sizeof w);
+    ck_assert_uint_eq(count(WIRE_OBJECT), 1); /* who asked is behind */
+    w.attempt = 0;
+    tell_on(WIRE_ROUTE_PROCESS | OTHER, WIRE_WANT, &w, sizeof w);
+    ck_assert_uint_eq(count(WIRE_OBJECT), 1);
+    ck_assert_uint_eq(count(WIRE_PUSH), 2);
+    say_empty_done(TO_WORKER, 1);
+    ck_assert_uint_eq(count(WIRE_OBJECT), 2);
+    w = (struct wire_want){.word = record_word(put), .node = THERE, .attempt = 2, .is_lost = 1};
+    tell_on(WIRE_ROUTE_PROCESS | OTHER, WIRE_WANT, &w, sizeof w);
+    memcpy(&a, nth(WIRE_OBJECT, 2)->body + sizeof(struct wire_object), sizeof a);
+    ck_assert_uint_eq(a.meta, WIRE_META_ERROR);
+}
+END_TEST
+
+/* A run is a task like others: who runs it dies. */
+START_TEST(a_run_whose_worker_dies_is_retried_or_fails)
+{
+    struct wire_worker_dead d = {.lease = LEASE, .mask_lease = WIRE_MASK_UNKNOWN, .pid = 1};
+    struct core_value v;
+
+    join_as(false);
+    uint64_t made = submit_stored(2, 0);
+    core_lock();
+    struct record *r = ref_table_find(core.refs, made);
+    ck_assert(remake_lost(r, 0, THERE));
+    owner_act();
+    core_unlock();
+    turn();
+    listen_to_core();
+    ck_assert_uint_eq(nth_push(1).attempt, 1);
+    tell(WIRE_WORKER_DEAD, &d, sizeof d);
+    grant(count(WIRE_LEASE_REQUEST) - 1, LEASE + 1, OTHER + 1, THERE);
+    ck_assert_uint_eq(nth_push(2).attempt, 2);
+    d.lease = LEASE + 1;
+    tell(WIRE_WORKER_DEAD, &d, sizeof d);
+    ck_assert_int_eq(core_get(made, 0, &v), CORE_OK);
+    check_failure(&v, CORE_ECRASH, "");
+    core_value_drop(&v);
+    ck_assert_uint_eq(core.n_pending, 0);
+    core_release(made);
+    ck_assert_uint_eq(ref_table_live(core.refs), 0);
+}
+END_TEST
+
 /* Its node is lost: any of them may have started. */
 START_TEST(nobody_knows_what_a_lost_node_had_started)
 {
@@ -1157,19 +1463,32 @@ START_TEST(a_task_waits_for_its_argument)
     ck_assert_uint_eq(nth(WIRE_DONE, 0)->body[sizeof(struct wire_done) + 5], 4);
 
     push(1, &a); /* and for one that cannot be had */
-    say_failed(2, ERR_DIED, "node 2 is dead");
+    say_failed(2, ERR_TIMEOUT, "node 2 is slow");
     turn();
     ck_assert_int_eq(pthread_create(&t, NULL, run_one, &ran), 0);
     await(WIRE_STORE_PULL, 4); /* that came too early for it: it asks itself */
-    say_failed(3, ERR_DIED, "node 2 is dead");
+    say_failed(3, ERR_TIMEOUT, "node 2 is slow");
     await(WIRE_DONE, 2);
     pthread_join(t, NULL);
-    ck_assert_uint_eq(nth_done(1).failed, 1);
+    ck_assert_uint_eq(nth_done(1).failed, WIRE_DONE_FAILED);
     const struct heard *h = nth(WIRE_DONE, 1);
     struct core_value v = {.bytes = h->body + sizeof(struct wire_done) + sizeof(struct wire_arg),
                            .size = h->size,
                            .meta = WIRE_META_ERROR};
-    check_failure(&v, CORE_ELOST, "argument 0 cannot be read here: node 2 is dead");
+    check_failure(&v, CORE_ELOST, "argument 0 cannot be read here: node 2 is slow");
+
+    push(0, &a); /* and for one that is lost: its caller is to know */
+    ck_assert_int_eq(pthread_create(&t, NULL, run_one, &ran), 0);
+    await(WIRE_STORE_PULL, 5);
+    say_failed(4, ERR_DIED, "node 2 is dead");
+    await(WIRE_DONE, 3);
+    pthread_join(t, NULL);
+    ck_assert_uint_eq(nth_done(2).failed, WIRE_DONE_LOST);
+    ck_assert_uint_eq(nth_done(2).n_returns, 1);
+    struct wire_lost lost = {.attempt = a.key.attempt, .node = THERE};
+    h = nth(WIRE_DONE, 2);
+    ck_assert_mem_eq(h->body + sizeof(struct wire_done), &lost, sizeof lost);
+    ck_assert_mem_eq(h->body + sizeof(struct wire_done) + sizeof lost, "node 2 is dead", 14);
 }
 END_TEST
 
@@ -1354,6 +1673,14 @@ int main(void)
     tcase_add_test(t, many_that_are_read_are_asked_for_together);
     tcase_add_test(t, a_value_that_is_freed_is_not_waited_for);
     tcase_add_test(t, a_borrowed_value_elsewhere_is_brought_by_its_owners_key);
+    tcase_add_test(t, a_lost_argument_is_made_again_while_its_task_waits);
+    tcase_add_test(t, it_is_made_as_often_as_its_task_may_be_retried);
+    tcase_add_test(t, what_a_lost_value_was_made_of_is_made_first);
+    tcase_add_test(t, what_was_put_is_lost);
+    tcase_add_test(t, a_copy_that_is_here_takes_its_place);
+    tcase_add_test(t, a_borrower_asks_its_owner_for_another_one);
+    tcase_add_test(t, an_owner_that_is_asked_again_makes_it_or_says_why_not);
+    tcase_add_test(t, a_run_whose_worker_dies_is_retried_or_fails);
     tcase_add_test(t, refs_inside_go_with_a_value_to_who_may_be_elsewhere);
     tcase_add_loop_test(t, a_worker_elsewhere_is_reached_by_the_route_of_its_number, 0, 2);
     tcase_add_test(t, a_result_elsewhere_is_named_where_it_is);

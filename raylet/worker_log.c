@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/log.h"
@@ -117,6 +118,15 @@ void worker_log_tail(const struct worker_log *log, char *out, size_t size)
     buf[n] = '\0';
     const char *line = strrchr(buf, '\n');
     snprintf(out, size, "%s", line != NULL ? line + 1 : buf);
+}
+
+void worker_log_remove_empty(const struct worker_log *log)
+{
+    struct stat at, open_one;
+
+    if (log->fd >= 0 && stat(log->path, &at) == 0 && fstat(log->fd, &open_one) == 0
+        && at.st_ino == open_one.st_ino && at.st_dev == open_one.st_dev && at.st_size == 0)
+        unlink(log->path);
 }
 
 void worker_log_close(struct worker_log *log)

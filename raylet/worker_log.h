@@ -34,6 +34,8 @@ int worker_log_rename(struct worker_log *log, const char *path);
 bool worker_log_read(struct worker_log *log, bool last, worker_log_f cb, void *arg);
 /* The last non-empty line, for a sentence about a start that failed. */
 void worker_log_tail(const struct worker_log *log, char *out, size_t size);
+/* Removes the file if nothing was ever written to it. */
+void worker_log_remove_empty(const struct worker_log *log);
 void worker_log_close(struct worker_log *log);
 
 #endif /* RAYLET_WORKER_LOG_H */

@@ -181,6 +181,16 @@ static void explain_start(struct process *p, int status)
              last);
 }
 
+/* A node lives long and its workers do not: those that ended as they should, without a word, leave
+ * no files. The files of one that died are named where its death is told. */
+static void tidy_logs(const struct process *p, int status)
+{
+    bool is_told = p->pid > 0 && status != 0 && !p->is_to_exit && p->job->state < JOB_ENDING;
+
+    for (int i = 0; i < 2 && !is_told; i++)
+        worker_log_remove_empty(&p->logs[i]);
+}
+
 /* Its process is reaped or was never made: tell owners, forget it. */
 static void gone(struct process *p, int status)
 {
@@ -192,6 +202,7 @@ static void gone(struct process *p, int status)
     log_forward_read(p, true);
     explain_start(p, status);
     remember(p, status);
+    tidy_logs(p, status);
     log_info("node", "worker_exited", "pid=%d status=0x%x", p->pid, status);
     lease_worker_died(n->leases, p->slot, now, &n->lease_actions);
     lease_run(n, status, p); /* the notices need the control block */

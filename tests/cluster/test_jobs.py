@@ -349,6 +349,18 @@ def test_a_zygote_that_is_killed_is_its_own_jobs_matter(raylet):
     leave(two)
 
 
+def test_workers_that_said_nothing_leave_no_logs(raylet):
+    program = raylet.driver()
+    assert ask(program, "tasks 50") == "50"
+    ask(program, "tell")
+    program.expect(r"tag none")
+    leave(program)
+    logs = raylet.session / "logs"
+    wait_until(lambda: not raylet.zygotes() or None, GONE_S * slow(), "its end")
+    left = list(logs.glob("worker-*"))
+    assert left and all(log.stat().st_size > 0 for log in left), left
+
+
 def test_a_zygote_that_does_not_end_is_killed(raylet):
     program = raylet.driver()
     assert ask(program, "task") == "1042"

@@ -129,6 +129,25 @@ START_TEST(test_tail_is_the_last_line_with_text)
 }
 END_TEST
 
+START_TEST(test_only_an_empty_file_is_removed)
+{
+    char other[sizeof log_file.path + 8];
+
+    snprintf(other, sizeof other, "%s.other", log_file.path);
+    ck_assert_int_eq(rename(log_file.path, other), 0);
+    ck_assert_int_eq(fclose(fopen(log_file.path, "w")), 0);
+    worker_log_remove_empty(&log_file);
+    ck_assert_int_eq(access(log_file.path, F_OK), 0); /* not the one that is open */
+    ck_assert_int_eq(rename(other, log_file.path), 0);
+    say("a word");
+    worker_log_remove_empty(&log_file);
+    ck_assert_int_eq(access(log_file.path, F_OK), 0);
+    ck_assert_int_eq(ftruncate(log_file.fd, 0), 0);
+    worker_log_remove_empty(&log_file);
+    ck_assert_int_ne(access(log_file.path, F_OK), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("worker_log");
@@ -141,6 +160,7 @@ int main(void)
     tcase_add_test(t, test_does_not_cut_lines_at_a_chunk);
     tcase_add_test(t, test_a_line_longer_than_a_chunk_goes_on);
     tcase_add_test(t, test_tail_is_the_last_line_with_text);
+    tcase_add_test(t, test_only_an_empty_file_is_removed);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

@@ -163,7 +163,7 @@ planted = $(patsubst %.c,$(BUILD)/obj/%.o,$(shell sed -n 's,^+++ b/,,p' $<))
 define plant
 @mkdir -p $(@D)
 cp $(patsubst $(BUILD)/obj/%.o,%.c,$(planted)) $@.c
-patch -s $@.c $<
+patch -s -F 0 $@.c $<
 $(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -c $@.c -o $@.o
 $(CC) -o $@ $@.o $(filter-out $(planted),$(filter %.o %.a,$^)) $(LDFLAGS) -lpthread -lm
 endef

@@ -6,6 +6,7 @@
 
 #include "cmd/ray/ask.h"
 #include "cmd/ray/commands.h"
+#include "cmd/ray/demands.h"
 #include "cmd/ray/query.h"
 #include "gcs/query_codec.h"
 #include "lib/base/alloc.h"
@@ -24,6 +25,7 @@ struct state {
     struct node_row *rows, *available; /* the amounts of the latter: what is free */
     size_t n, n_totals;
     struct total totals[TOTALS_MAX];
+    json_t *demands;
 };
 
 static struct total *find_total(struct state *s, const char *name)
@@ -116,6 +118,17 @@ static void print(const struct state *s)
         format_amount(s->totals[i].amount, amount, sizeof amount);
         printf("  %s/%s %s\n", used, amount, s->totals[i].name);
     }
+    fputs("\nDemands\n", stdout);
+    if (json_array_size(s->demands) == 0)
+        puts("  (no resource demands)");
+    json_array_foreach(s->demands, i, node)
+    {
+        char *needs = text_of_json(json_object_get(node, "resources"));
+        printf("  {%s}: %lld+ pending tasks\n",
+               needs,
+               (long long)json_integer_value(json_object_get(node, "count")));
+        free(needs);
+    }
     json_decref(shown);
     json_decref(list);
 }
@@ -129,7 +142,7 @@ static void print_json(const struct state *s)
         json_object_set_new(totals, t->name, json_real(t->amount));
         json_object_set_new(available, t->name, json_real(t->available));
     }
-    json_t *all = json_pack("{s:s, s:o, s:o, s:o}",
+    json_t *all = json_pack("{s:s, s:o, s:o, s:o, s:O}",
                             "gcs_address",
                             s->address,
                             "nodes",
@@ -137,7 +150,9 @@ static void print_json(const struct state *s)
                             "resources_total",
                             totals,
                             "resources_available",
-                            available);
+                            available,
+                            "demands",
+                            s->demands);
     json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     putchar('\n');
     json_decref(all);
@@ -161,14 +176,32 @@ static int ask_state(struct ask *a, struct state *s, struct err *err)
     return rc;
 }
 
-static int show(struct ask *a, bool as_json, struct err *err)
+/* A node that does not answer is named; the rest is told. */
+static json_t *ask_demands(const struct config *c, int timeout_ms)
+{
+    struct nodes all;
+    struct err err;
+
+    if (nodes_ask(c, timeout_ms, &all, &err) != 0) {
+        fprintf(stderr, "ray status: what waits is not known: %s\n", err.text);
+        return json_array();
+    }
+    json_t *demands = demands_as_json(&all);
+    nodes_report(&all, "ray status");
+    nodes_fini(&all);
+    return demands;
+}
+
+static int show(struct ask *a, const struct config *c, const struct query_flags *q, struct err *err)
 {
     struct state s = {.address = ask_address(a)};
     int rc = ask_state(a, &s, err);
 
     if (rc == 0) {
         add_totals(&s);
-        (as_json ? print_json : print)(&s);
+        s.demands = ask_demands(c, q->timeout_ms);
+        (q->is_json ? print_json : print)(&s);
+        json_decref(s.demands);
     }
     free(s.rows);
     free(s.available);
@@ -183,9 +216,13 @@ int status_main(int argc, char **argv)
         {.name = "verbose", .letter = 'v', .refusal = "it tells of each node anyway: leave it out"},
         {.name = "watch", .refusal = "say ray list nodes --watch, or watch ray status"},
         {.name = NULL}};
-    const struct flags f = {.command = "ray status",
-                            .summary = "the nodes of a cluster, and what they have",
-                            .table = table};
+    const struct flags f = {
+        .command = "ray status",
+        .summary = "the nodes of a cluster, what they have, and what is asked of them",
+        .notes =
+            "Demands: what waiting tasks need, and at least how many workers are wanted for such. "
+            "A node that\ndoes not answer within 2 s is named.",
+        .table = table};
     struct config c;
     struct err err;
     int rc = query_parse(&f, argc, argv, &c, &q);
@@ -193,7 +230,7 @@ int status_main(int argc, char **argv)
     if (rc != FLAGS_GO_ON)
         return rc;
     struct ask *a = ask_open(&c, q.timeout_ms, &err);
-    rc = a != NULL ? show(a, q.is_json, &err) : -1;
+    rc = a != NULL ? show(a, &c, &q, &err) : -1;
     ask_close(a);
     if (rc != 0)
         fprintf(stderr, "ray status: %s\n", err.text);

@@ -4,20 +4,10 @@
 #include <string.h>
 
 #include "cmd/ray/commands.h"
+#include "cmd/ray/demands.h"
 #include "cmd/ray/nodes.h"
 #include "cmd/ray/query.h"
 #include "cmd/ray/why_id.h"
-
-static json_t *needs_as_json(const struct why_class *c)
-{
-    json_t *needs = json_object();
-
-    for (uint32_t i = 0; c != NULL && i < c->n_need; i++)
-        json_object_set_new(needs,
-                            c->need[i].name,
-                            json_real((double)c->need[i].units / RESOURCE_UNIT));
-    return needs;
-}
 
 static json_t *wait_as_json(const struct why_wait *w)
 {
@@ -31,7 +21,7 @@ static json_t *wait_as_json(const struct why_wait *w)
                      "name",
                      text_as_json(w->of != NULL ? w->of->name : w->what),
                      "resources",
-                     needs_as_json(w->of),
+                     w->of != NULL ? needs_as_json(w->of) : json_object(),
                      "job",
                      (json_int_t)(w->of != NULL ? w->of->job : 0),
                      "count",

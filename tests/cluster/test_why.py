@@ -70,6 +70,7 @@ def test_what_no_node_can_ever_run_names_the_resource_and_the_largest_node(two):
 
 def test_a_full_cluster_says_who_has_its_cpus(two):
     first, second = two.nodes[0].driver(), two.nodes[1].driver()
+    assert "(no resource demands)" in ray(two, "status").stdout
     ask(first, "hold 3 0")
     wait_until(lambda: sum(w["function"] == "hold" for w in workers(two)) == 3 or None, 20 * slow(), "three run")
     second.say("where 2 30000000")  # one finds the last CPU
@@ -80,6 +81,8 @@ def test_a_full_cluster_says_who_has_its_cpus(two):
         f"hold of job {job_of(two, first)} (3), where of job {wait['job']} (1)" in wait["message"]
     text = ray(two, "why").stdout
     assert re.search(rf"^where of job {wait['job']}, each with 1 CPU: 1 worker is wanted at [ab], for up to \d", text, re.M), text
+    assert re.search(r"^  \{CPU: 1\}: 1\+ pending tasks$", ray(two, "status").stdout, re.M)
+    assert json.loads(ray(two, "status", "--format=json").stdout)["demands"] == [{"resources": {"CPU": 1}, "count": 1}]
     second.kill()
     leave(first)
 

@@ -16,11 +16,9 @@
 #include "lib/base/alloc.h"
 #include "lib/base/log.h"
 #include "objstore/reserve.h"
+#include "raylet/machine_memory.h"
 #include "raylet/node_private.h"
 
-#define MEMORY_MIN   (75ull << 20) /* Ray's bounds of the default */
-#define MEMORY_MAX   (200ull << 30)
-#define MEMORY_PART  3     /* tenths of what is available */
 #define ENTRY_BYTES  65536 /* of the arena for one entry: objects are larger than 100 KiB */
 #define ENTRIES_MORE (BOARD_SLOTS * STORE_LENT_MAX)
 #define WAIT_MS      2000 /* Ray's grace before "the store is full" */
@@ -29,39 +27,14 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-/* The number behind that word at the start of a line; 0: there is none. */
-static uint64_t read_number(const char *path, const char *word)
-{
-    uint64_t v = 0;
-    char line[128];
-    FILE *f = fopen(path, "re");
-
-    while (f != NULL && v == 0 && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, word, strlen(word)) == 0)
-            v = strtoull(line + strlen(word), NULL, 10);
-    if (f != NULL)
-        fclose(f);
-    return v;
-}
-
-/* 30 % of what this machine, or this container, has free. */
 static uint64_t default_capacity(void)
 {
-    uint64_t available = read_number("/proc/meminfo", "MemAvailable:") * 1024;
-    uint64_t limit = read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "");
-    uint64_t used = read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", "");
-
-    if (limit == 0) {
-        limit = read_number("/sys/fs/cgroup/memory.max", "");
-        used = read_number("/sys/fs/cgroup/memory.current", "");
-    }
-    if (limit > used && limit - used < available)
-        available = limit - used;
+    uint64_t n_free = machine_memory_free();
     struct rlimit space; /* each process maps all of it */
-    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < available)
-        available = space.rlim_cur;
-    uint64_t capacity = available / 10 * MEMORY_PART;
-    return capacity < MEMORY_MIN ? MEMORY_MIN : capacity > MEMORY_MAX ? MEMORY_MAX : capacity;
+
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < n_free)
+        n_free = space.rlim_cur;
+    return machine_memory_for_objects(n_free);
 }
 
 /* Sparse: no page is touched. The seals keep it from being cut under its readers. */

@@ -21,12 +21,12 @@
 #include "lib/base/auth_token.h"
 #include "lib/base/clock.h"
 #include "lib/base/host_port.h"
+#include "raylet/machine_memory.h"
 
-#define HEAD_MS        2000
-#define CONNECT_MS     1000
-#define TRIPS          5
-#define UNREACHED_MAX  3 /* nodes whose data port is tried in vain */
-#define STORE_PER_CENT 30
+#define HEAD_MS       2000
+#define CONNECT_MS    1000
+#define TRIPS         5
+#define UNREACHED_MAX 3 /* nodes whose data port is tried in vain */
 
 /* Nothing is wrong unless somebody wants it. */
 static void note(const char *what, const char *fix)
@@ -131,29 +131,15 @@ static void look_at_port(const struct config *c, const char *own)
 
 /* --- this machine --- */
 
-static uint64_t read_kilobytes(const char *name)
-{
-    FILE *f = fopen("/proc/meminfo", "re");
-    char line[128];
-    uint64_t found = 0;
-
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, name, strlen(name)) == 0)
-            found = strtoull(line + strlen(name), NULL, 10);
-    if (f != NULL)
-        fclose(f);
-    return found;
-}
-
 static bool check_memory(const struct config *c)
 {
-    uint64_t free_mb = read_kilobytes("MemAvailable:") >> 10;
+    uint64_t n_free = machine_memory_free(), free_mb = n_free >> 20;
     uint64_t store_mb = (uint64_t)config_number(c, CONFIG_OBJECT_STORE_MEMORY, 0) >> 20;
     bool is_set = store_mb > 0;
     char what[128];
 
     if (!is_set)
-        store_mb = free_mb * STORE_PER_CENT / 100;
+        store_mb = machine_memory_for_objects(n_free) >> 20;
     printf("object store      %llu MB of shared memory%s, %llu MB are free\n",
            (unsigned long long)store_mb,
            is_set ? " (RAY_object_store_memory)" : " for a node that starts now",

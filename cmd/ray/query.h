@@ -42,5 +42,7 @@ void print_table(const json_t *rows, const char *const *columns);
 void print_row(const json_t *row, const char *const *columns);
 /* A number as Ray prints it: without zeros behind the point. */
 void format_amount(double amount, char *out, size_t size);
+/* The same of a resource; of memory, in bytes: "16.50GiB". */
+void format_resource(const char *name, double amount, char *out, size_t size);
 
 #endif /* CMD_RAY_QUERY_H */

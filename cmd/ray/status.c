@@ -63,8 +63,8 @@ static json_t *usage_of(const struct node_row *row, const struct node_row *avail
 
     for (uint32_t k = 0; row->state == NODE_ALIVE && k < row->n_resources; k++) {
         const struct node_resource *r = &row->resources[k];
-        format_amount(r->amount - available->resources[k].amount, used, sizeof used);
-        format_amount(r->amount, amount, sizeof amount);
+        format_resource(r->name, r->amount - available->resources[k].amount, used, sizeof used);
+        format_resource(r->name, r->amount, amount, sizeof amount);
         n += (size_t)snprintf(text + n,
                               sizeof text - n,
                               "%s%s/%s %.48s",
@@ -114,9 +114,10 @@ static void print(const struct state *s)
         print_table(shown, columns);
     fputs("\nUsage\n", stdout);
     for (i = 0; i < s->n_totals; i++) {
-        format_amount(s->totals[i].amount - s->totals[i].available, used, sizeof used);
-        format_amount(s->totals[i].amount, amount, sizeof amount);
-        printf("  %s/%s %s\n", used, amount, s->totals[i].name);
+        const struct total *total = &s->totals[i];
+        format_resource(total->name, total->amount - total->available, used, sizeof used);
+        format_resource(total->name, total->amount, amount, sizeof amount);
+        printf("  %s/%s %s\n", used, amount, total->name);
     }
     fputs("\nDemands\n", stdout);
     if (json_array_size(s->demands) == 0)

@@ -17,6 +17,20 @@ void format_amount(double amount, char *out, size_t size)
         out[n - 1] = '\0';
 }
 
+void format_resource(const char *name, double amount, char *out, size_t size)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB"};
+    size_t unit = 0;
+
+    if (strcmp(name, "memory") != 0) {
+        format_amount(amount, out, size);
+        return;
+    }
+    for (; amount >= 1024 && unit + 1 < sizeof units / sizeof units[0]; unit++)
+        amount /= 1024;
+    snprintf(out, size, unit == 0 ? "%.0f%s" : "%.2f%s", amount, units[unit]);
+}
+
 json_t *text_as_json(const char *text)
 {
     json_t *j = json_string(text);

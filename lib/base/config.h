@@ -44,7 +44,7 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
     X(NUM_GPUS, "num-gpus", "RAY_num_gpus", NUMBER, "0", 0, 100000, "",                            \
       "GPUs to lend")                                                                              \
     X(MEMORY, "memory", "RAY_memory", NUMBER, "", 0, CONFIG_BYTES_MAX, "bytes",                    \
-      "the resource memory, which tasks may ask for (default: there is none)")                     \
+      "the resource memory, which tasks may ask for (default: what is free and not for objects)")                     \
     X(OBJECT_STORE_MEMORY, "object-store-memory", "RAY_object_store_memory",                       \
       NUMBER, "", 1 << 20, CONFIG_BYTES_MAX, "bytes",                                              \
       "shared memory for objects (default: 30 % of what is free)")                                 \

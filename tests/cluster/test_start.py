@@ -433,11 +433,13 @@ def test_a_node_joins_is_seen_and_leaves(nodes):
         assert row["node_id"] == node.file["node_id"] and row["state"] == "ALIVE" and row["node_ip"] == HERE
         assert row["node_manager_port"] == node.file["node_manager_port"] > 0
     assert rows["second"]["resources_total"] == {"CPU": 2, "disk": 2.5, "GPU": 3, "memory": 1000000}
+    free = int(re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M).group(1)) << 10
+    assert 0 < rows["first"]["resources_total"]["memory"] < free + (1 << 30)  # what is free and not for objects
     assert rows["second"]["labels"] == {"region": "eu", "ray.io/accelerator-type": "H100", "empty": ""}
     assert rows["first"]["labels"] == {}
     status = nodes.ray("status").stdout
     assert "2 alive, 0 dead" in status and re.search(r"^  0/4 CPU$", status, re.M), status
-    assert re.search(r"^second +127.0.0.1 +- +ALIVE +0/2 CPU, 0/2.5 disk, 0/3 GPU, 0/1000000 memory$", status, re.M), status
+    assert re.search(r"^second +127.0.0.1 +- +ALIVE +0/2 CPU, 0/2.5 disk, 0/3 GPU, 0B/976.56KiB memory$", status, re.M), status
     table = nodes.ray("list", "nodes").stdout
     assert table.splitlines()[0].split()[:2] == ["NODE_ID", "NODE_IP"] and len(table.splitlines()) == 3
     nodes.ray("stop", f"--temp-dir={nodes.temp('second')}")
@@ -544,7 +546,7 @@ def test_lists_of_jobs_and_workers(nodes):
 
 def test_rows_of_a_list_are_chosen(nodes):
     head = nodes.head("--num-cpus=1")
-    nodes.join(head, "second", "--num-cpus=3")
+    nodes.join(head, "second", "--num-cpus=3", "--memory=0")
     names = lambda *args: [n["node_name"] for n in json.loads(  # noqa: E731
         nodes.ray("list", "nodes", "--format=json", *args).stdout)]
     assert names("--filter", "node_name=SECOND") == ["second"]
@@ -574,7 +576,7 @@ def test_status_shows_what_is_used(nodes):
         s = json.loads(nodes.ray("status", "--format=json").stdout)
         return s["resources_total"]["CPU"] - s["resources_available"]["CPU"]
     wait_until(lambda: used() == 1, 10 * slow(), "one CPU is used")
-    assert re.search(r"^(first|second) .* 1/2 CPU$", nodes.ray("status").stdout, re.M)
+    assert re.search(r"^(first|second) .* 1/2 CPU, 0B/\d+\.\d\dGiB memory$", nodes.ray("status").stdout, re.M)
     program.kill()
     wait_until(lambda: used() == 0, 10 * slow(), "none is used")
     nodes.ray("stop")

@@ -377,11 +377,23 @@ int core_get_object(uint64_t ref, struct core_object *out)
     return r != NULL ? CORE_OK : CORE_ESTALE;
 }
 
-/* A code if one is stale, or there twice. Each is held otherwise. */
-static int hold_distinct(const uint64_t *refs, size_t n)
+/* Of a READY one. Most are not in a store. */
+static bool is_here(const struct record *r)
 {
+    return (r->flags & REF_STORED) == 0 || pull_is_here(r);
+}
+
+/* What a wait sees first. With num_returns of them here, and none to be brought, it has its answer:
+ * *n_ready are marked in ready. Else *n_ready is 0, and each is held. A code: all must live, and be
+ * different. */
+static int look_first(const uint64_t *refs,
+                      size_t n,
+                      size_t num_returns,
+                      bool *ready,
+                      size_t *n_ready)
+{
+    size_t n_marked = 0, n_here = 0, n_elsewhere = 0;
     int code = CORE_OK;
-    size_t n_marked = 0;
 
     for (; n_marked < n; n_marked++) {
         struct record *r = ref_table_find(core.refs, refs[n_marked]);
@@ -389,12 +401,24 @@ static int hold_distinct(const uint64_t *refs, size_t n)
             code = r == NULL ? CORE_ESTALE : CORE_EARG;
             break;
         }
-        r->flags |= REF_MARKED;
+        r->flags = (uint16_t)((r->flags & ~REF_CAME) | REF_MARKED);
+        if (r->state != REF_READY)
+            continue;
+        if (is_here(r))
+            n_here++;
+        else
+            n_elsewhere++;
     }
-    while (n_marked-- > 0) {
-        struct record *r = ref_table_at(core.refs, (uint32_t)refs[n_marked]);
-        r->flags &= (uint16_t) ~(REF_MARKED | REF_CAME);
-        r->held += code == CORE_OK;
+    bool is_enough = code == CORE_OK && n_here >= num_returns && n_elsewhere == 0;
+    *n_ready = 0;
+    for (size_t i = 0; i < n_marked; i++) {
+        struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
+        r->flags &= (uint16_t)~REF_MARKED;
+        r->held += code == CORE_OK && !is_enough;
+        if (is_enough) {
+            ready[i] = *n_ready < num_returns && r->state == REF_READY;
+            *n_ready += ready[i];
+        }
     }
     return code;
 }
@@ -409,7 +433,7 @@ static size_t count_here(const uint64_t *refs, size_t n, size_t *n_elsewhere)
         const struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
         if (r->state != REF_READY)
             continue;
-        if (pull_is_here(r))
+        if (is_here(r))
             n_here++;
         else
             ++*n_elsewhere;
@@ -565,9 +589,12 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
     if (num_returns == 0 || num_returns > n)
         return CORE_EARG;
     core_lock();
+    int code = core.connected ? look_first(refs, n, num_returns, ready, &n_ready) : CORE_ESTALE;
+    if (code != CORE_OK || n_ready > 0) {
+        core_unlock();
+        return code;
+    }
     core_enter();
-    int code = core.connected ? hold_distinct(refs, n) : CORE_ESTALE;
-    bool is_held = code == CORE_OK;
     while (code == CORE_OK) {
         bool all_asked = true;
         n_ready = count_here(refs, n, &n_elsewhere);
@@ -584,13 +611,12 @@ int core_wait(const uint64_t *refs, size_t n, size_t num_returns, int64_t timeou
         code = await_some(refs, n, n_events, false, true, deadline);
     }
     n_ready = 0;
-    for (size_t i = 0; i < n && is_held && code != CORE_ENOMEM; i++) {
+    for (size_t i = 0; i < n && code != CORE_ENOMEM; i++) {
         const struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
-        ready[i] = n_ready < num_returns && r->state == REF_READY && pull_is_here(r);
+        ready[i] = n_ready < num_returns && r->state == REF_READY && is_here(r);
         n_ready += ready[i];
     }
-    if (is_held)
-        end_await(refs, n);
+    end_await(refs, n);
     core_leave();
     core_unlock();
     return code == CORE_ETIMEOUT && n_ready >= num_returns ? CORE_OK : code;

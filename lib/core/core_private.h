@@ -248,6 +248,9 @@ void template_forget_all(void);
 /* --- task.c --- */
 /* Are all of them refs of this process? */
 bool core_are_refs(const uint64_t *refs, uint32_t n);
+/* r is an argument of this task, by reference: counted if it is here, else the task waits for it.
+ */
+void core_await_argument(struct record *task, struct record *r);
 
 /* --- put.c --- */
 /* A buffer that is neither sealed, returned nor aborted; data of the heap if place is 0. */

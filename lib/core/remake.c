@@ -124,24 +124,8 @@ static void make_again(struct record *r, uint32_t node)
 
 static void await_argument(void *arg, struct record *r, bool is_inside)
 {
-    struct record *task = arg;
-    struct task *t = &task->u.task;
-
-    if (is_inside)
-        return;
-    if (!record_is_missing(r)) {
-        t->ref_bytes += r->size;
-        if (r->meta == WIRE_META_ERROR && t->error == 0)
-            t->error = r->slot;
-        return;
-    }
-    struct ref_waiter *w = ref_table_alloc(core.refs, sizeof *w);
-    if (w == NULL)
-        abort();
-    w->kind = REF_WAITER_TASK;
-    w->u.task = task;
-    owner_ref_add_waiter(r, w);
-    t->n_deps++;
+    if (!is_inside)
+        core_await_argument(arg, r);
 }
 
 void remake_await_arguments(struct record *task)

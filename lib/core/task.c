@@ -66,6 +66,25 @@ static uint8_t *pack_refs(uint8_t *at, const uint64_t *refs, uint32_t n)
     return at;
 }
 
+void core_await_argument(struct record *task, struct record *r)
+{
+    struct task *t = &task->u.task;
+
+    if (!record_is_missing(r)) {
+        t->ref_bytes += r->size;
+        if (r->meta == WIRE_META_ERROR && t->error == 0)
+            t->error = r->slot;
+        return;
+    }
+    struct ref_waiter *w = ref_table_alloc(core.refs, sizeof *w);
+    if (w == NULL)
+        abort();
+    w->kind = REF_WAITER_TASK;
+    w->u.task = task;
+    owner_ref_add_waiter(r, w);
+    t->n_deps++;
+}
+
 /* Pack args into t's spec; counts the refs. A code. */
 static int pack(struct task *t, struct record *task, const struct core_arg *args, unsigned n_args)
 {
@@ -114,20 +133,7 @@ static int pack(struct task *t, struct record *task, const struct core_arg *args
         at += sizeof r->slot;
         r->held++; /* INV-8: before the caller can drop its own */
         t->n_ref_args++;
-        if (r->state == REF_READY) {
-            t->ref_bytes += r->size;
-            if (r->meta == WIRE_META_ERROR && t->error == 0)
-                t->error = r->slot;
-        }
-        if (r->state == REF_PENDING) {
-            struct ref_waiter *w = ref_table_alloc(core.refs, sizeof *w);
-            if (w == NULL)
-                abort();
-            w->kind = REF_WAITER_TASK;
-            w->u.task = task;
-            owner_ref_add_waiter(r, w);
-            t->n_deps++;
-        }
+        core_await_argument(task, r);
     }
     t->spec = spec;
     t->spec_size = (uint32_t)size;

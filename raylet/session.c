@@ -51,14 +51,34 @@ static int furnish(struct session *s, const char *file, struct err *err)
     return lock_pid_file(s, file, err);
 }
 
-static void point_latest(const struct session *s)
+static void point_latest(const char *temp, const char *dir)
 {
     char path[300], link[300];
 
-    snprintf(path, sizeof path, "%s/.session_latest_%d", s->temp, (int)getpid());
-    snprintf(link, sizeof link, "%s/session_latest", s->temp);
-    if (symlink(s->dir, path) == 0 && rename(path, link) != 0)
+    snprintf(path, sizeof path, "%s/.session_latest_%d", temp, (int)getpid());
+    snprintf(link, sizeof link, "%s/session_latest", temp);
+    if (symlink(dir, path) == 0 && rename(path, link) != 0)
         unlink(path); /* another user's: theirs stays */
+}
+
+/* This user's newest session but dir; "" if there is none. Names are times. */
+static void find_newest(const char *temp, const char *dir, char *out, size_t size)
+{
+    DIR *d = opendir(temp);
+    const struct dirent *e;
+    char path[512];
+    struct stat st;
+
+    out[0] = '\0';
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        int n = snprintf(path, sizeof path, "%s/%s", temp, e->d_name);
+        if (strncmp(e->d_name, "session_2", 9) == 0 && n > 0 && (size_t)n < size
+            && strcmp(path, dir) != 0 && strcmp(path, out) > 0 && lstat(path, &st) == 0
+            && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
+            memcpy(out, path, (size_t)n + 1);
+    }
+    if (d != NULL)
+        closedir(d);
 }
 
 int session_open(struct session *s, const char *dir, struct err *err)
@@ -101,7 +121,7 @@ int session_open(struct session *s, const char *dir, struct err *err)
     }
     if (furnish(s, SESSION_RAYLET, err) == 0) {
         if (s->is_ours)
-            point_latest(s);
+            point_latest(s->temp, s->dir);
         return 0;
     }
     if (s->is_ours)
@@ -159,7 +179,7 @@ int session_create_locked(struct session *s, const char *temp, const char *file,
         session_remove(s);
         return -1;
     }
-    point_latest(s);
+    point_latest(s->temp, s->dir);
     return 0;
 }
 
@@ -180,10 +200,14 @@ int session_open_to_programs(const struct session *s,
 
 void session_remove_folder(const char *temp, const char *dir)
 {
-    char link[300];
+    char link[300], newest[300];
 
     snprintf(link, sizeof link, "%s/session_latest", temp);
-    remove_link_to(dir, link);
+    if (remove_link_to(dir, link)) { /* a node of longer standing is the newest again */
+        find_newest(temp, dir, newest, sizeof newest);
+        if (newest[0] != '\0')
+            point_latest(temp, newest);
+    }
     remove_tree(dir);
 }
 

@@ -26,12 +26,11 @@ void remove_tree(const char *path)
             return;
 }
 
-void remove_link_to(const char *path, const char *link)
+bool remove_link_to(const char *path, const char *link)
 {
     char to[512];
     ssize_t n = readlink(link, to, sizeof to - 1);
 
     to[n > 0 ? n : 0] = '\0';
-    if (n > 0 && strcmp(to, path) == 0)
-        unlink(link);
+    return n > 0 && strcmp(to, path) == 0 && unlink(link) == 0;
 }

@@ -63,6 +63,7 @@ def test_a_live_session_is_not_swept(cluster):
     assert (cluster.temp / "session_latest").resolve() == other
     finish(two)
     assert cluster.sessions() == [folder]
+    assert (cluster.temp / "session_latest").resolve() == folder
     one.say("task")
     one.expect(r"^ok 42$")
     finish(one)

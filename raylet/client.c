@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "raylet/client.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,7 +15,6 @@
 #include "lib/base/alloc.h"
 #include "lib/base/clock.h"
 #include "lib/net/unix_link.h"
-#include "raylet/session.h"
 
 struct raylet_client {
     struct unix_link *link;
@@ -30,25 +28,18 @@ int raylet_client_find(const char *temp,
                        unsigned *n_live,
                        struct err *err)
 {
-    DIR *d = opendir(temp);
-    const struct dirent *e;
-    char best[RAYLET_CLIENT_PATH] = "";
+    size_t n_all, newest = 0;
+    struct session_folder *all = session_list(temp, &n_all);
     unsigned n = 0;
 
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        char path[RAYLET_CLIENT_PATH];
-        struct stat st;
-        if (strncmp(e->d_name, "session_2", 9) != 0
-            || snprintf(path, sizeof path, "%s/%s", temp, e->d_name) >= (int)sizeof path
-            || lstat(path, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()
-            || session_pid(path, SESSION_RAYLET) == 0)
-            continue;
-        n++;
-        if (strcmp(path, best) > 0) /* the name begins with the time */
-            memcpy(best, path, sizeof best);
-    }
-    if (d != NULL)
-        closedir(d);
+    for (size_t i = n_all; i-- > 0;)
+        if (session_pid(all[i].dir, SESSION_RAYLET) != 0) {
+            newest = i;
+            n++;
+        }
+    if (n > 0)
+        memcpy(dir, all[newest].dir, sizeof all[newest].dir);
+    free(all);
     if (n_live != NULL)
         *n_live = n;
     if (n == 0)
@@ -58,7 +49,6 @@ int raylet_client_find(const char *temp,
                        "the folder by --temp-dir or RAY_TMPDIR",
                        (unsigned)geteuid(),
                        temp);
-    memcpy(dir, best, sizeof best);
     return 0;
 }
 

@@ -10,8 +10,9 @@
 #include "lib/base/err.h"
 #include "lib/net/frame.h"
 #include "lib/net/wire.h"
+#include "raylet/session.h"
 
-#define RAYLET_CLIENT_PATH 256
+#define RAYLET_CLIENT_PATH SESSION_PATH
 
 /* The folder of this user's newest session below temp whose raylet lives; *n_live (or NULL): how
  * many there are. -1 with ERR_NOT_FOUND: none, the sentence says where it was looked for. */

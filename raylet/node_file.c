@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "raylet/node_file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -15,7 +14,6 @@
 
 #include "lib/base/alloc.h"
 #include "lib/base/remove_tree.h"
-#include "raylet/session.h"
 
 /* --- node.json --- */
 
@@ -176,49 +174,26 @@ int node_file_load_token(const char *dir, struct auth_token *t, struct err *err)
 
 #define BEING_MADE_S 10 /* the lock of a folder this young may be about to be taken */
 
-struct folder {
-    char dir[NODE_FILE_PATH];
-};
-
-static int newer_first(const void *a, const void *b)
+/* Those that have a supervisor.pid. */
+static struct session_folder *find_folders(const char *temp, size_t *n)
 {
-    return strcmp(((const struct folder *)b)->dir, ((const struct folder *)a)->dir);
-}
-
-/* This user's folders that have a supervisor.pid, the newest first: the name begins with the time.
- * To be freed. */
-static struct folder *find_folders(const char *temp, size_t *n)
-{
-    DIR *d = opendir(temp);
-    const struct dirent *e;
-    struct folder *found = NULL;
+    size_t n_all;
+    struct session_folder *all = session_list(temp, &n_all);
 
     *n = 0;
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        struct folder f;
-        char path[NODE_FILE_PATH + 32];
-        struct stat st;
-        if (strncmp(e->d_name, "session_2", 9) != 0
-            || snprintf(f.dir, sizeof f.dir, "%s/%s", temp, e->d_name) >= (int)sizeof f.dir
-            || lstat(f.dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
-            continue;
-        snprintf(path, sizeof path, "%s/" SESSION_SUPERVISOR, f.dir);
-        if (access(path, F_OK) != 0)
-            continue;
-        found = xrealloc(found, (*n + 1) * sizeof *found);
-        found[(*n)++] = f;
+    for (size_t i = 0; i < n_all; i++) {
+        char path[SESSION_PATH + 32];
+        snprintf(path, sizeof path, "%s/" SESSION_SUPERVISOR, all[i].dir);
+        if (access(path, F_OK) == 0)
+            all[(*n)++] = all[i];
     }
-    if (d != NULL)
-        closedir(d);
-    if (*n > 1)
-        qsort(found, *n, sizeof *found, newer_first);
-    return found;
+    return all;
 }
 
 struct node_file *node_file_list(const char *temp, size_t *n)
 {
     size_t n_folders;
-    struct folder *folders = find_folders(temp, &n_folders);
+    struct session_folder *folders = find_folders(temp, &n_folders);
     struct node_file *found = NULL;
 
     *n = 0;
@@ -263,7 +238,7 @@ void node_file_tidy(const char *dir)
 void node_file_sweep(const char *temp, size_t kept)
 {
     size_t n, n_ended = 0;
-    struct folder *folders = find_folders(temp, &n);
+    struct session_folder *folders = find_folders(temp, &n);
 
     for (size_t i = 0; i < n; i++) {
         char path[NODE_FILE_PATH + 32];

@@ -11,8 +11,9 @@
 
 #include "lib/base/auth_token.h"
 #include "lib/base/err.h"
+#include "raylet/session.h"
 
-#define NODE_FILE_PATH 256
+#define NODE_FILE_PATH SESSION_PATH
 
 struct node_file {
     char gcs_address[300]; /* HOST:PORT; empty: not known yet */

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/base/alloc.h"
 #include "lib/base/remove_tree.h"
 
 #define BEING_MADE_S 10 /* a folder without a pid file this young may be half made */
@@ -61,24 +62,47 @@ static void point_latest(const char *temp, const char *dir)
         unlink(path); /* another user's: theirs stays */
 }
 
-/* This user's newest session but dir; "" if there is none. Names are times. */
-static void find_newest(const char *temp, const char *dir, char *out, size_t size)
+static int newer_first(const void *a, const void *b)
+{
+    return strcmp(((const struct session_folder *)b)->dir, ((const struct session_folder *)a)->dir);
+}
+
+struct session_folder *session_list(const char *temp, size_t *n)
 {
     DIR *d = opendir(temp);
     const struct dirent *e;
-    char path[512];
-    struct stat st;
+    struct session_folder *found = NULL;
 
-    out[0] = '\0';
+    *n = 0;
     while (d != NULL && (e = readdir(d)) != NULL) {
-        int n = snprintf(path, sizeof path, "%s/%s", temp, e->d_name);
-        if (strncmp(e->d_name, "session_2", 9) == 0 && n > 0 && (size_t)n < size
-            && strcmp(path, dir) != 0 && strcmp(path, out) > 0 && lstat(path, &st) == 0
-            && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
-            memcpy(out, path, (size_t)n + 1);
+        struct session_folder f;
+        struct stat st;
+        if (strncmp(e->d_name, "session_2", 9) != 0
+            || snprintf(f.dir, sizeof f.dir, "%s/%s", temp, e->d_name) >= (int)sizeof f.dir
+            || lstat(f.dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+            continue;
+        f.changed = st.st_mtime;
+        found = xrealloc(found, (*n + 1) * sizeof *found);
+        found[(*n)++] = f;
     }
     if (d != NULL)
         closedir(d);
+    if (*n > 1)
+        qsort(found, *n, sizeof *found, newer_first);
+    return found;
+}
+
+/* The newest but dir. */
+static void point_to_another(const char *temp, const char *dir)
+{
+    size_t n, i = 0;
+    struct session_folder *all = session_list(temp, &n);
+
+    while (i < n && strcmp(all[i].dir, dir) == 0)
+        i++;
+    if (i < n)
+        point_latest(temp, all[i].dir);
+    free(all);
 }
 
 int session_open(struct session *s, const char *dir, struct err *err)
@@ -200,14 +224,11 @@ int session_open_to_programs(const struct session *s,
 
 void session_remove_folder(const char *temp, const char *dir)
 {
-    char link[300], newest[300];
+    char link[300];
 
     snprintf(link, sizeof link, "%s/session_latest", temp);
-    if (remove_link_to(dir, link)) { /* a node of longer standing is the newest again */
-        find_newest(temp, dir, newest, sizeof newest);
-        if (newest[0] != '\0')
-            point_latest(temp, newest);
-    }
+    if (remove_link_to(dir, link)) /* a node of longer standing is the newest again */
+        point_to_another(temp, dir);
     remove_tree(dir);
 }
 
@@ -247,29 +268,22 @@ int session_pid(const char *dir, const char *file)
 
 void session_sweep(const struct session *s)
 {
-    DIR *d = opendir(s->temp);
-    const struct dirent *e;
+    size_t n;
+    struct session_folder *all = session_list(s->temp, &n);
 
-    if (d == NULL)
-        return;
-    while ((e = readdir(d)) != NULL) {
-        char dir[512], path[600];
-        struct stat st;
-        snprintf(dir, sizeof dir, "%s/%s", s->temp, e->d_name);
-        if (strncmp(e->d_name, "session_2", 9) != 0 || strcmp(dir, s->dir) == 0
-            || lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+    for (size_t i = 0; i < n; i++) {
+        char path[SESSION_PATH + 32];
+        snprintf(path, sizeof path, "%s/" SESSION_SUPERVISOR, all[i].dir);
+        if (strcmp(all[i].dir, s->dir) == 0 || access(path, F_OK) == 0)
             continue;
-        snprintf(path, sizeof path, "%s/" SESSION_SUPERVISOR, dir);
-        if (access(path, F_OK) == 0)
-            continue;
-        snprintf(path, sizeof path, "%s/" SESSION_RAYLET, dir);
+        snprintf(path, sizeof path, "%s/" SESSION_RAYLET, all[i].dir);
         int fd = open(path, O_RDWR | O_CLOEXEC);
-        if (fd < 0 && time(NULL) - st.st_mtime < BEING_MADE_S)
+        if (fd < 0 && time(NULL) - all[i].changed < BEING_MADE_S)
             continue;
         if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
-            session_remove_folder(s->temp, dir);
+            session_remove_folder(s->temp, all[i].dir);
         if (fd >= 0)
             close(fd);
     }
-    closedir(d);
+    free(all);
 }

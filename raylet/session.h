@@ -8,11 +8,21 @@
  * with a supervisor.pid too (raylet/node_file.h), and looks after it.
  */
 #include <stdbool.h>
+#include <stddef.h>
+#include <time.h>
 
 #include "lib/base/err.h"
 
 #define SESSION_RAYLET     "raylet.pid"
 #define SESSION_SUPERVISOR "supervisor.pid"
+
+#define SESSION_PATH 256
+
+/* A folder that is one's, by its name. */
+struct session_folder {
+    char dir[SESSION_PATH];
+    time_t changed;
+};
 
 struct session {
     char temp[100], dir[180], logs[200];
@@ -40,6 +50,8 @@ int session_pid(const char *dir, const char *file);
 void session_remove(struct session *s);
 /* Any such folder. */
 void session_remove_folder(const char *temp, const char *dir);
+/* This user's folders in temp, the newest first: a name begins with the time. To be freed. */
+struct session_folder *session_list(const char *temp, size_t *n);
 /* Remove stale folders of this user: of raylets that were killed; not those of supervisors. */
 void session_sweep(const struct session *s);
 

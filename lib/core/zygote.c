@@ -37,6 +37,7 @@
 #define PARTS       4
 #define KILL_MS                                                                                    \
     2000 /* a killed process that is not gone then hangs in the kernel: not ours to wait for */
+#define RAYLET_GONE_MS 60000 /* its inotify descriptor alone has taken the kernel 2 s to close */
 
 #ifndef __has_feature
 #define __has_feature(x) 0
@@ -188,7 +189,7 @@ _Noreturn static void end(void)
         kill(workers[--n_workers], SIGKILL); /* no worker any more: the sweep waits for it */
     sweep();
     /* a process that is killed closes its files first and stops being our parent a little later */
-    for (int i = 0; i < KILL_MS && getppid() == raylet_pid && raylet_dies(); i++)
+    for (int i = 0; i < RAYLET_GONE_MS && getppid() == raylet_pid && raylet_dies(); i++)
         poll(NULL, 0, 1);
     if (getppid() != raylet_pid) { /* it was killed: nobody else is left to remove its session */
         const char *slash = strrchr(session, '/');

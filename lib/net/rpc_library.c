@@ -10,6 +10,26 @@
 
 struct rpc_library grpc;
 
+#ifdef __SANITIZE_ADDRESS__
+const char *__lsan_default_options(void);
+const char *__lsan_default_suppressions(void);
+
+/*
+ * A library that dlopen brings has its thread-local memory from malloc, whose size the leak checker
+ * guesses from the words before it: wrongly with glibc 2.36, and it crashes or never ends.
+ */
+const char *__lsan_default_options(void)
+{
+    return "use_tls=0:print_suppressions=0";
+}
+
+/* c-ares 1.18 forgets a copy of the name each time that it resolves "localhost". */
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libcares.so";
+}
+#endif
+
 int rpc_library_open(struct err *err)
 {
     if (grpc.init != NULL)

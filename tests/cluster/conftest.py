@@ -252,11 +252,7 @@ class Cluster:
 
     def start(self, driver, *args, env=None, **options):
         argv = [str(self.program(driver)), *map(str, args)]
-        environ = self.env(**(env or {}))
-        if any(arg.startswith("--gcs-address=") or arg.endswith("/gcs_server") for arg in argv):
-            # some of gRPC's threads outlive its end, and at their end the leak checker itself crashes, now and then
-            environ["ASAN_OPTIONS"] += ":detect_leaks=0"
-        program = Program(self, argv, environ, cwd=self.path, **options)
+        program = Program(self, argv, self.env(**(env or {})), cwd=self.path, **options)
         self.programs.append(program)
         return program
 

@@ -16,8 +16,6 @@ import pytest
 from conftest import as_user, build_dir, slow, wait_until
 
 HERE = "127.0.0.1"
-# The leak checker crashes now and then where threads of gRPC end while it looks at them, as in a process this short.
-ASKING = ("status", "list", "why", "health-check", "unregister")
 LEFT = {"logs", "supervisor.pid"}  # of a node that has ended
 
 
@@ -73,8 +71,6 @@ class Nodes:
         """A command to its end."""
         argv = [*prefix, str(binary or build_dir() / "bin/ray"), *map(str, args)]
         env = self.cluster.env(**{"HOME": self.home, **(env or {})})
-        if args and (args[0] in ASKING or args[0] == "start"):  # its daemons too: see conftest's start
-            env["ASAN_OPTIONS"] += ":detect_leaks=0"
         done = subprocess.run(argv, env=env, cwd=self.cluster.path,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout * slow())
         assert done.returncode == status, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"

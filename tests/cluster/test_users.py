@@ -92,7 +92,6 @@ class User:
 
     def ray(self, *args, status=0):
         env = self.cluster.env(HOME=self.home, RAY_TMPDIR=self.temp)
-        env["ASAN_OPTIONS"] += ":detect_leaks=0"  # see conftest's start
         done = subprocess.run([*self.runner, self.build / "bin/ray", *args], env=env, cwd="/", capture_output=True,
                               text=True, check=False, timeout=60 * slow())
         assert done.returncode == status, (args, done)

@@ -15,7 +15,6 @@ from test_start import nodes  # noqa: F401: a fixture
 
 def ask_ray(machines, *args):
     env = machines.cluster.env(RAY_AUTH_TOKEN=TOKEN)
-    env["ASAN_OPTIONS"] += ":detect_leaks=0"  # as in conftest's start
     return subprocess.run([build_dir() / "bin/ray", *args, f"--address=127.0.0.1:{machines.port}"], env=env,
                           capture_output=True, text=True, timeout=60 * slow(), check=False)
 

@@ -566,8 +566,8 @@ void ref_report_on_ask(const uint8_t *body, size_t size);
 /* --- worker.c --- */
 void worker_on_frame(struct peer *peer, uint8_t type, const uint8_t *body, size_t size, int fd);
 void worker_on_owner_lost(struct peer *peer);
-/* Nothing waits there any more. */
-void worker_on_all_said(const struct credit *credit);
+/* The lease that has ended, if all its results are out now. */
+void worker_end_late_lease(void);
 /* Around a wait of the body's thread: gives the CPU back. */
 void worker_block(void);
 void worker_unblock(void);

@@ -292,15 +292,12 @@ static void on_credit(struct peer *p, const uint8_t *body, size_t size)
         return;
     memcpy(&w, body, sizeof w);
     credit_on_given(c, w.bytes, w.allotment);
-    bool waited = c->first != NULL;
     while ((m = credit_next(c)) != NULL) {
         struct peer *to = m->to;
         if (to->link == NULL || send_now(to, m->type, m->body, m->size) != 0)
             return; /* this process leaves the cluster */
         credit_sent_next(c);
     }
-    if (waited && c->first == NULL)
-        worker_on_all_said(c);
 }
 
 static void handle(struct peer *p, struct frame *f)
@@ -459,5 +456,6 @@ void peer_flush_all(void)
 {
     objects_flush();
     list_for_each_safe(n, &core.dirty) peer_flush(list_entry(n, struct peer, dirty_node));
+    worker_end_late_lease();
     core.oldest_reply_ns = 0;
 }

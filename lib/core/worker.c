@@ -53,6 +53,19 @@ static void send_returned(struct peer *p, const struct inbox_action *a)
     peer_send(p, WIRE_RETURNED, &w, sizeof w);
 }
 
+/* It lacks results: for want of credit, or of room in the socket. */
+static bool is_behind(const struct peer *p)
+{
+    return p->link != NULL && (p->wants_write || (p->credit != NULL && p->credit->first != NULL));
+}
+
+static void say_ended(uint64_t lease)
+{
+    struct wire_lease_ended w = {.lease = lease};
+
+    peer_send(core.raylet, WIRE_LEASE_ENDED, &w, sizeof w);
+}
+
 /* All its results are out before the raylet may lend us again: if we died then, nobody could say
  * that these tasks had started. While the owner does not read them, others may have the CPU. */
 static void end_lease(uint64_t lease)
@@ -67,8 +80,8 @@ static void end_lease(uint64_t lease)
         peer_flush(p);
         core.peers_ended |= p->link == NULL;
     }
-    if (p == NULL || p->link == NULL || p->credit == NULL || p->credit->first == NULL) {
-        peer_send(core.raylet, WIRE_LEASE_ENDED, &w, sizeof w);
+    if (p == NULL || !is_behind(p)) {
+        say_ended(lease);
         return;
     }
     core.late_peer = p;
@@ -76,20 +89,13 @@ static void end_lease(uint64_t lease)
     peer_send(core.raylet, WIRE_BLOCKED, &blocked, sizeof blocked);
 }
 
-static void end_late_lease(void)
+void worker_end_late_lease(void)
 {
-    struct wire_lease_ended w = {.lease = core.late_lease};
-
-    core.late_peer = NULL;
-    peer_send(core.raylet, WIRE_LEASE_ENDED, &w, sizeof w);
-}
-
-void worker_on_all_said(const struct credit *c)
-{
-    if (core.late_peer == NULL || core.late_peer->credit != c)
+    if (core.late_peer == NULL || is_behind(core.late_peer))
         return;
-    peer_flush(core.raylet); /* those results */
-    end_late_lease();
+    core.late_peer = NULL;
+    say_ended(core.late_lease);
+    peer_flush(core.raylet);
 }
 
 static void act_for(struct peer *p)
@@ -258,8 +264,7 @@ void worker_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t s
 
 void worker_on_owner_lost(struct peer *p)
 {
-    if (p == core.late_peer)
-        end_late_lease();
+    worker_end_late_lease();
     if (p != core.lease_peer || core.inbox == NULL)
         return;
     inbox_owner_gone(core.inbox); /* the raylet revokes the lease */

@@ -5,12 +5,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from conftest import slow, wait_until
 from test_jobs import ask
 from test_machines import leave, machines  # noqa: F401: a fixture
 
 SIZE = 20_000  # of arguments and results: they travel in frames
 ALL = 4000  # 80 MB
+TALLY = r"tally (\d+ \d+)"
 ALLOTMENT = 256 << 10  # of one process to another
 
 
@@ -112,4 +114,30 @@ def test_a_stopped_program_keeps_no_cpu(machines):  # noqa: F811
     leave(other)
     program.kill(signal.SIGCONT)
     collect(program, ALL)
+    leave(program)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_a_stopped_program_has_not_read_runs_once(machines, dies):  # noqa: F811
+    """Its workers on its own node make way, but are not lent again, nor sent away: their results lie in full sockets."""
+    n, node = 500, machines.add("a")
+    program = node.driver()
+    assert ask(program, "once_at_length 3000 0 /dev/null")  # their windows are full from now on
+    assert ask(program, "tally 3000", TALLY, timeout=60) == "3000 0"
+    workers = workers_of(machines.cluster, node)
+    path = machines.cluster.path / "ran"
+    program.say(f"once_at_length {n} 0 {path}\nstop")
+    wait_until(lambda: stat(program.pid)[0] == "T" or None, 60 * slow(), "it is stopped")
+    wait_until_quiet([node.pid] + workers, "no result moves any more")
+    other = node.driver()
+    begin(other, "grow", 100, "CPU")
+    collect(other, 100)
+    leave(other)
+    if dies:
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+    program.kill(signal.SIGCONT)
+    right, crashed = map(int, ask(program, f"tally {n}", TALLY, timeout=60).split())
+    assert right + crashed == n and (crashed > 0) == dies, (right, crashed)
+    assert sorted(map(int, path.read_text().split())) == list(range(n))
     leave(program)

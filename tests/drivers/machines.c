@@ -246,20 +246,26 @@ static int add_one(ray_call *call)
 }
 RAY_REMOTE(add_one);
 
-/* Appends its number to a file: who ran how often. */
-static int once(ray_call *call)
+/* Appends its number, the second argument, to a file, the first: who ran how often. */
+static int append_number(ray_call *call, int64_t *i)
 {
     char *path;
-    int64_t i;
 
-    if (ray_arg(call, 0, &path) != RAY_OK || ray_arg(call, 1, &i) != RAY_OK)
+    if (ray_arg(call, 0, &path) != RAY_OK || ray_arg(call, 1, i) != RAY_OK)
         return -1;
     FILE *f = fopen(path, "a");
     if (f == NULL)
         return ray_fail(call, "cannot open %s", path);
-    fprintf(f, "%ld\n", (long)i);
+    fprintf(f, "%ld\n", (long)*i);
     fclose(f);
-    return ray_return(call, 0, i);
+    return 0;
+}
+
+static int once(ray_call *call)
+{
+    int64_t i;
+
+    return append_number(call, &i) != 0 ? -1 : ray_return(call, 0, i);
 }
 RAY_REMOTE(once, .max_retries = RAY_ZERO);
 
@@ -359,6 +365,16 @@ static void add(int n)
         printf("ok %ld\n", (long)n_right);
 }
 
+/* With a result of many bytes that travels in a frame. */
+static int once_at_length(ray_call *call)
+{
+    static uint8_t bytes[20000];
+    int64_t i;
+
+    return append_number(call, &i) != 0 ? -1 : ray_return(call, 0, ray_bytes(bytes, sizeof bytes));
+}
+RAY_REMOTE(once_at_length, .max_retries = RAY_ZERO);
+
 static void run_once(int n, const char *path)
 {
     ray_ref *refs = calloc((size_t)n, sizeof *refs);
@@ -433,6 +449,23 @@ static void echo_many(bool echoes, int n, size_t size, const char *resources)
             1);
     free(bytes);
     printf("ok %d\n", n_kept - 1);
+}
+
+/* Of the last n refs: how many have their value, and how many failed since a worker died. */
+static void tally(int n)
+{
+    int n_right = 0, n_crashed = 0;
+
+    for (; n > 0; n--) {
+        ray_view v;
+        int rc = ray_take(kept[--n_kept], &v, RAY_FOREVER);
+        n_crashed += rc == RAY_ECRASH;
+        if (rc == RAY_OK) {
+            n_right++;
+            ray_drop(&v);
+        }
+    }
+    printf("tally %d %d\n", n_right, n_crashed);
 }
 
 /* The last n refs; how many bytes they hold. */
@@ -614,7 +647,13 @@ static void obey(const char *line)
         printf("ok %d\n", n_kept - 1);
     } else if (strcmp(what, "echo") == 0 || strcmp(what, "grow") == 0) {
         echo_many(strcmp(what, "echo") == 0, (int)a, (size_t)b, text); /* text: resources */
-    } else if (strcmp(what, "stop") == 0) {                            /* as by Ctrl-Z */
+    } else if (strcmp(what, "once_at_length") == 0) {
+        for (int64_t i = 0; i < a; i++)
+            kept[n_kept++] = ray_remote(once_at_length, text, i);
+        printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "tally") == 0) {
+        tally((int)a);
+    } else if (strcmp(what, "stop") == 0) { /* as by Ctrl-Z */
         raise(SIGSTOP);
     } else if (strcmp(what, "collect") == 0) {
         collect((int)a);

@@ -43,3 +43,12 @@ uint64_t machine_memory_for_objects(uint64_t n_free)
 
     return n < OBJECTS_MIN ? OBJECTS_MIN : n > OBJECTS_MAX ? OBJECTS_MAX : n;
 }
+
+uint64_t machine_memory_for_tasks(uint64_t n_objects)
+{
+    uint64_t n_free = machine_memory_free();
+
+    if (n_objects == 0)
+        n_objects = machine_memory_for_objects(n_free);
+    return n_free > n_objects ? n_free - n_objects : 0;
+}

@@ -11,5 +11,8 @@
 uint64_t machine_memory_free(void);
 /* 30 % of that, at least 75 MiB and at most 200 GiB. */
 uint64_t machine_memory_for_objects(uint64_t n_free);
+/* What is free and not for objects: the resource "memory". n_objects: bytes for objects; 0: the
+ * above. */
+uint64_t machine_memory_for_tasks(uint64_t n_objects);
 
 #endif /* RAYLET_MACHINE_MEMORY_H */

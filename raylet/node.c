@@ -26,6 +26,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/assert.h"
 #include "lib/base/log.h"
+#include "raylet/machine_memory.h"
 #include "raylet/node_private.h"
 
 #define LAST_READS 64 /* of a dead process: more than its socket holds */
@@ -612,6 +613,14 @@ int node_begin_listening(struct node *n, struct err *err)
     return 0;
 }
 
+static void add_memory(struct node *n)
+{
+    uint64_t bytes = machine_memory_for_tasks(n->config.object_store_memory);
+    struct err full; /* of resources of its program */
+
+    resources_add(&n->resources, "memory", (int64_t)bytes * RESOURCE_UNIT, &full);
+}
+
 struct node *node_create(struct loop *loop, const struct node_config *config, struct err *err)
 {
     struct node *n = xcalloc_sparse(1, sizeof *n);
@@ -633,6 +642,8 @@ struct node *node_create(struct loop *loop, const struct node_config *config, st
     n->start_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
     n->resources = config->custom;
     n->resources.total[0] = n->resources.available[0] = (int64_t)config->num_cpus * RESOURCE_UNIT;
+    if (config->gcs_address == NULL) /* else `ray start` has said it */
+        add_memory(n);
     n->leases = lease_table_create(&n->resources);
     n->dead_workers = dead_workers_create(config->dead_workers);
     if (config->gcs_address != NULL)

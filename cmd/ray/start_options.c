@@ -216,17 +216,6 @@ static int add_resource(struct start_options *o,
     return FLAGS_GO_ON;
 }
 
-/* What is free and not for objects. */
-static int64_t default_memory(const struct config *c)
-{
-    uint64_t n_free = machine_memory_free();
-    uint64_t objects = (uint64_t)config_number(c, CONFIG_OBJECT_STORE_MEMORY, 0);
-
-    if (objects == 0)
-        objects = machine_memory_for_objects(n_free);
-    return n_free > objects ? (int64_t)(n_free - objects) : 0;
-}
-
 static int set_resources(struct start_options *o, const struct flags *f)
 {
     static const char *const own[][2] = {{"CPU", "num-cpus"},
@@ -264,7 +253,8 @@ static int set_resources(struct start_options *o, const struct flags *f)
     if (rc == FLAGS_GO_ON && n_gpus > 0)
         rc = add_resource(o, f, "GPU", (double)n_gpus);
     if (!config_is_set(&o->config, CONFIG_MEMORY))
-        memory = default_memory(&o->config);
+        memory = (int64_t)machine_memory_for_tasks(
+            (uint64_t)config_number(&o->config, CONFIG_OBJECT_STORE_MEMORY, 0));
     if (rc == FLAGS_GO_ON && memory > 0)
         rc = add_resource(o, f, "memory", (double)memory);
     return rc;

@@ -254,8 +254,9 @@ int api_parse_resources(const char *text, struct core_resource *out, unsigned *n
         memcpy(r->name, text, name);
         if (strcmp(r->name, "CPU") == 0)
             return api_error(RAY_EARG, "resources may not contain CPU: use num_cpus");
-        if (strcmp(r->name, "GPU") == 0 || strcmp(r->name, "memory") == 0
-            || strcmp(r->name, "object_store_memory") == 0)
+        if (strcmp(r->name, "memory") == 0)
+            return api_error(RAY_EARG, "resources may not contain memory: use a task's memory");
+        if (strcmp(r->name, "GPU") == 0 || strcmp(r->name, "object_store_memory") == 0)
             return api_error(RAY_EARG,
                              "resources may not contain %s: it is not a custom resource, and this "
                              "release has no option for it; choose another name",
@@ -298,6 +299,25 @@ static int merge_options(ray_options *m, const ray_options *o)
     m->name = given.name != NULL ? given.name : m->name;
     m->num_returns = given.num_returns != 0 ? given.num_returns : m->num_returns;
     m->max_retries = given.max_retries != 0 ? given.max_retries : m->max_retries;
+    m->memory = given.memory != 0 ? given.memory : m->memory;
+    return RAY_OK;
+}
+
+static int add_memory(const ray_function *f, int64_t bytes, struct core_template_spec *spec)
+{
+    struct core_resource *r = &spec->resources[spec->n_resources];
+
+    if (bytes == 0)
+        return RAY_OK;
+    if (bytes < 0 || (double)bytes > UNITS_MAX)
+        return api_error(RAY_EARG,
+                         "memory of %.47s is %lld: it is in bytes, 0 to 10^14",
+                         f->name,
+                         (long long)bytes);
+    if (spec->n_resources == CORE_N_RESOURCES)
+        return api_error(RAY_EARG, "memory and %d custom resources are too many", CORE_N_RESOURCES);
+    *r = (struct core_resource){.name = "memory", .units = bytes * (int64_t)UNITS};
+    spec->n_resources++;
     return RAY_OK;
 }
 
@@ -321,6 +341,8 @@ static int make_template(const ray_function *f, const ray_options *merged, struc
                          f->name,
                          n_returns);
     int rc = api_parse_resources(m.resources, spec.resources, &spec.n_resources);
+    if (rc == RAY_OK)
+        rc = add_memory(f, m.memory, &spec);
     if (rc != RAY_OK)
         return rc;
     spec.name = m.name;
@@ -346,7 +368,8 @@ static bool same_options(const ray_options *a, const ray_options *b)
 {
     return memcmp(&a->num_cpus, &b->num_cpus, sizeof a->num_cpus) == 0
            && a->num_returns == b->num_returns && a->max_retries == b->max_retries
-           && same_string(a->name, b->name) && same_string(a->resources, b->resources);
+           && a->memory == b->memory && same_string(a->name, b->name)
+           && same_string(a->resources, b->resources);
 }
 
 static const char *copy_string(char **at, const char *s)

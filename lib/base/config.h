@@ -42,7 +42,7 @@ enum config_source { CONFIG_DEFAULT, CONFIG_ENVIRONMENT, CONFIG_FLAG };
     X(NUM_CPUS, "num-cpus", "RAY_num_cpus", NUMBER, "", 0, 100000, "",                             \
       "CPUs to lend (default: this machine's); 0: a head that runs no tasks which need one")       \
     X(NUM_GPUS, "num-gpus", "RAY_num_gpus", NUMBER, "0", 0, 100000, "",                            \
-      "GPUs to lend")                                                                              \
+      "GPUs that lists tell of: no task of this release can ask for one")                                                                              \
     X(MEMORY, "memory", "RAY_memory", NUMBER, "", 0, CONFIG_BYTES_MAX, "bytes",                    \
       "the resource memory, which tasks may ask for (default: what is free and not for objects)")                     \
     X(OBJECT_STORE_MEMORY, "object-store-memory", "RAY_object_store_memory",                       \

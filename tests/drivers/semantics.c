@@ -518,6 +518,11 @@ static void bad_options(int argc, char **argv)
     CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.resources = "GPU=1"), add_one, 1), &x, 0),
                RAY_EARG);
     CHECK(strstr(ray_error()->text, "another name") != NULL);
+    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.resources = "memory=1"), add_one, 1), &x, 0),
+               RAY_EARG);
+    CHECK(strstr(ray_error()->text, "use a task's memory") != NULL);
+    CHECK_CODE(ray_take(ray_remote_with(RAY_OPTIONS(.memory = -1), add_one, 1), &x, 0), RAY_EARG);
+    CHECK(strstr(ray_error()->text, "memory of add_one is -1") != NULL);
     CHECK_CODE(
         ray_take(ray_remote_with(RAY_OPTIONS(.resources = name), add_one, 1), &x, RAY_FOREVER),
         RAY_EARG);
@@ -635,12 +640,20 @@ static void resources(int argc, char **argv)
         RAY_OK);
     CHECK_CODE(ray_get_cluster(&facts), RAY_OK);
     bool has_cpu = false, has_gadget = false;
+    double memory = 0;
     for (unsigned i = 0; i < facts.n_resources; i++) {
         has_cpu |= strcmp(facts.resources[i].name, "CPU") == 0 && facts.resources[i].total == 4;
         has_gadget |=
             strcmp(facts.resources[i].name, "gadget") == 0 && facts.resources[i].total == 3;
+        if (strcmp(facts.resources[i].name, "memory") == 0)
+            memory = facts.resources[i].total;
     }
     CHECK(has_cpu && has_gadget && facts.n_nodes == 1);
+    check_census(RAY_OPTIONS(.memory = (int64_t)(memory / 3)), 3);
+    check_together(RAY_OPTIONS(.memory = (int64_t)(memory / 3)), 3);
+    ray_ref never = ray_remote_with(RAY_OPTIONS(.memory = 2 * (int64_t)memory), add_one, 1);
+    CHECK_CODE(ray_get(never, &x, 20), RAY_ETIMEOUT); /* no node has so much */
+    CHECK_CODE(ray_release(never), RAY_OK);
 }
 
 static int says(ray_call *call)

@@ -105,6 +105,7 @@ typedef struct {
     const char *name;      /* shown in logs and errors; the function's name */
     int num_returns;       /* 1; at most 1000; RAY_ZERO: none */
     int max_retries;       /* after a crash: 3, or RAY_TASK_MAX_RETRIES; RAY_ZERO: none; -1: ever */
+    int64_t memory;        /* bytes that its node sets aside for it; 0: none. Not a limit */
 } ray_options;
 /* Of a cluster. RAY_CONFIG(.field = x) sets size. */
 typedef struct {

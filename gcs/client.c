@@ -228,6 +228,16 @@ void gcs_client_take_passed(struct gcs_client *c, const void *bytes, size_t size
         c->ops->take_passed(c, bytes, size);
 }
 
+void gcs_client_answer(struct gcs_client *c,
+                       uint64_t question,
+                       const void *reply,
+                       size_t size,
+                       const char *refusal)
+{
+    if (c->ops->answer != NULL)
+        c->ops->answer(c, question, reply, size, refusal);
+}
+
 struct unique_id gcs_client_cluster(const struct gcs_client *c)
 {
     return c->ops->cluster(c);

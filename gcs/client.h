@@ -36,6 +36,8 @@ struct gcs_client_config {
     /* The GCS does not answer: other nodes are to give these bytes to gcs_client_send_for, and what
      * they are told comes back by gcs_client_take_passed. May be NULL. */
     void (*pass_on)(void *arg, const void *bytes, size_t size);
+    /* To be answered by gcs_client_answer, now or later. May be NULL: nobody is answered. */
+    void (*on_question)(void *arg, const struct node_question *q);
     /* The cluster does not want this raylet, or not any more: ERR_DIED it was declared dead; else a
      * wrong token, another cluster or version. Once, a sentence; the raylet is to end. */
     void (*on_refused)(void *arg, const struct err *err);
@@ -92,6 +94,13 @@ int gcs_client_send_for(struct gcs_client *c,
                         void *arg);
 /* What it said to a report of pass_on; any bytes. */
 void gcs_client_take_passed(struct gcs_client *c, const void *bytes, size_t size);
+/* What this node says to a question, once: the reply, or, if refusal is not NULL, why there is
+ * none. Nobody is told whether somebody still waits for it. */
+void gcs_client_answer(struct gcs_client *c,
+                       uint64_t question,
+                       const void *reply,
+                       size_t size,
+                       const char *refusal);
 /* Nil: not known yet, or private. */
 struct unique_id gcs_client_cluster(const struct gcs_client *c);
 

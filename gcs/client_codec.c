@@ -125,3 +125,22 @@ int client_take_located(const void *bytes,
     ray__c__locate_reply__free_unpacked(m, NULL);
     return rc;
 }
+
+void *client_pack_answer(const struct unique_id *node,
+                         uint64_t question,
+                         const void *reply,
+                         size_t reply_size,
+                         const char *refusal,
+                         size_t *size)
+{
+    struct unique_id id = *node;
+    Ray__C__AnswerRequest m = RAY__C__ANSWER_REQUEST__INIT;
+
+    m.number = question;
+    m.node_id = (ProtobufCBinaryData){sizeof id.bytes, id.bytes};
+    if (refusal != NULL)
+        m.refusal = (char *)(uintptr_t)refusal;
+    else
+        m.reply = (ProtobufCBinaryData){reply_size, (uint8_t *)(uintptr_t)reply};
+    return packed(&m.base, size);
+}

@@ -20,5 +20,11 @@ int client_take_located(const void *bytes,
                         struct unique_id *node,
                         uint32_t *number,
                         bool *is_dead);
+void *client_pack_answer(const struct unique_id *node,
+                         uint64_t question,
+                         const void *reply,
+                         size_t reply_size,
+                         const char *refusal,
+                         size_t *size);
 
 #endif /* GCS_CLIENT_CODEC_H */

@@ -30,6 +30,11 @@ struct gcs_client_ops {
                     gcs_passed_f done,
                     void *arg); /* NULL: there is no other node */
     void (*take_passed)(struct gcs_client *c, const void *bytes, size_t size);
+    void (*answer)(struct gcs_client *c,
+                   uint64_t question,
+                   const void *reply,
+                   size_t size,
+                   const char *refusal); /* NULL: nobody asks */
     struct unique_id (*cluster)(const struct gcs_client *c);
 };
 

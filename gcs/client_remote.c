@@ -19,7 +19,9 @@
 #include "lib/base/log.h"
 
 #define CALL_MS      60000
-#define SEND_FOR_MS  4000 /* a little longer than it is held */
+#define SEND_FOR_MS  4000       /* a little longer than it is held */
+#define ANSWER_MS    4000       /* nobody waits for longer */
+#define ANSWER_MAX   (6u << 20) /* a message to the GCS has 8 MiB */
 #define PAUSE_MS     50
 #define PAUSE_MAX_MS 2000
 
@@ -198,6 +200,14 @@ static void pass_on(void *arg, const void *bytes, size_t size)
         r->config.pass_on(r->config.arg, bytes, size);
 }
 
+static void on_question(void *arg, const struct node_question *q)
+{
+    const struct remote *r = arg;
+
+    if (r->config.on_question != NULL)
+        r->config.on_question(r->config.arg, q);
+}
+
 static void on_registered_again(struct asking *a,
                                 const struct err *err,
                                 const uint8_t *bytes,
@@ -250,6 +260,7 @@ static void on_registered(struct asking *a,
                                                                   .on_node = on_node,
                                                                   .on_current = on_current,
                                                                   .fill_self = fill_self,
+                                                                  .on_question = on_question,
                                                                   .on_unknown = on_unknown,
                                                                   .on_dead = on_dead,
                                                                   .pass_on = pass_on,
@@ -445,6 +456,40 @@ static void remote_take_passed(struct gcs_client *c, const void *bytes, size_t s
         client_sync_take_passed(r->sync, bytes, size);
 }
 
+/* --- answers to commands --- */
+
+static void on_answered(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
+{
+    (void)arg;
+    (void)err; /* the command's deadline ends it */
+    (void)bytes;
+    (void)size;
+}
+
+static void remote_answer(struct gcs_client *c,
+                          uint64_t question,
+                          const void *reply,
+                          size_t reply_size,
+                          const char *refusal)
+{
+    struct remote *r = remote_of(c);
+    char text[80];
+    size_t size;
+
+    if (r->is_refused || r->is_ending)
+        return;
+    if (refusal == NULL && reply_size > ANSWER_MAX) {
+        snprintf(text,
+                 sizeof text,
+                 "its answer has %zu bytes, more than the GCS takes",
+                 reply_size);
+        refusal = text;
+    }
+    void *bytes = client_pack_answer(&r->row.id, question, reply, reply_size, refusal, &size);
+    gcs_link_call(r->link, "/ray.c.GcsLink/Answer", bytes, size, ANSWER_MS, on_answered, r);
+    free(bytes);
+}
+
 static struct unique_id remote_cluster(const struct gcs_client *c)
 {
     return ((const struct remote *)c)->cluster;
@@ -504,6 +549,7 @@ struct gcs_client *gcs_client_create(const struct gcs_client_config *config)
                                               .changed = remote_changed,
                                               .send_for = remote_send_for,
                                               .take_passed = remote_take_passed,
+                                              .answer = remote_answer,
                                               .cluster = remote_cluster};
     struct remote *r = xcalloc(1, sizeof *r);
 

@@ -116,6 +116,14 @@ static void on_view(void *arg, const struct node_view *v)
     s->config.on_node(s->config.arg, v);
 }
 
+static void on_question(void *arg, const struct node_question *q)
+{
+    const struct client_sync *s = arg;
+
+    if (s->config.on_question != NULL)
+        s->config.on_question(s->config.arg, q);
+}
+
 static void bury_unnamed(struct client_sync *s)
 {
     for (size_t i = s->n_known; i-- > 0;) {
@@ -209,7 +217,7 @@ static void count_time(struct client_sync *s)
 /* Whether it is an answer. */
 static bool take(struct client_sync *s, const void *bytes, size_t size)
 {
-    if (node_sync_take(bytes, size, on_view, s, &s->answer) != 0)
+    if (node_sync_take(bytes, size, on_view, on_question, s, &s->answer) != 0)
         return false;
     s->pause_ms = PAUSE_MS;
     on_answer(s);

@@ -21,6 +21,7 @@ struct client_sync_config {
     void (*on_node)(void *arg, const struct node_view *v);
     void (*on_current)(void *arg); /* all that there was is told, once; may be NULL */
     void (*fill_self)(void *arg, struct node_view *self);
+    void (*on_question)(void *arg, const struct node_question *q); /* may be NULL */
     /* The GCS has no row of this node: nothing is sent until client_sync_resume. */
     void (*on_unknown)(void *arg);
     /* This node was declared dead; nothing is sent any more. */

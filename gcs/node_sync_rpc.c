@@ -26,6 +26,7 @@
 #define REPLY_BYTES    (64u << 10)
 #define FLUSH_BYTES    (4u << 20)
 #define REPLY_ROWS_MAX 1024
+#define QUESTIONS_MAX  64 /* in one answer */
 
 struct held_call {
     struct list list; /* gcs_server.held */
@@ -68,11 +69,12 @@ static void reply_died(struct rpc_call *call, const char *why)
     message_reply(call, &reply.base);
 }
 
-/* It is answered, with room bytes of news; how many bytes that took. */
+/* It is answered, with room bytes of news and what commands ask; how many bytes the news took. */
 static size_t reply(struct gcs_server *g, const struct held_call *h, size_t room)
 {
     Ray__C__NodeSyncReply m = RAY__C__NODE_SYNC_REPLY__INIT;
     ProtobufCBinaryData nodes[REPLY_ROWS_MAX];
+    Ray__C__Question questions[QUESTIONS_MAX], *list[QUESTIONS_MAX];
     struct node_sync_row *row = node_sync_after(g->sync, h->since);
     size_t size = 0;
 
@@ -90,6 +92,10 @@ static size_t reply(struct gcs_server *g, const struct held_call *h, size_t room
         m.version = row->version;
     }
     m.has_more = row != NULL;
+    m.n_questions = gcs_questions_tell(g, &h->row->id, questions, QUESTIONS_MAX);
+    for (size_t i = 0; i < m.n_questions; i++)
+        list[i] = &questions[i];
+    m.questions = list;
     message_reply(h->call, &m.base);
     return size;
 }
@@ -215,8 +221,16 @@ bool gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const c
         list_remove(&h->list);
         free(h);
     }
+    gcs_questions_end(g, id, why);
     arm(g, true);
     return true;
+}
+
+/* Out of turn, so with no more news than another. */
+void gcs_sync_wake(struct gcs_server *g, struct node_sync_row *row)
+{
+    if (row->arg != NULL)
+        reply_news(g, row->arg, REPLY_BYTES);
 }
 
 void gcs_sync_start(struct gcs_server *g)
@@ -272,6 +286,8 @@ static void hold(struct gcs_server *g,
     row->knows = h->since;
     row->arg = h;
     list_append(&g->held, &h->list);
+    if (gcs_questions_wait(g, &row->id))
+        gcs_sync_wake(g, row);
 }
 
 static void on_sync(void *arg, struct rpc_call *call)

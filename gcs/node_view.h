@@ -6,6 +6,7 @@
  * older than about a second while all live.
  */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/base/id.h"
@@ -30,6 +31,14 @@ struct node_view {
     uint32_t n_waiting; /* units queued there that fit nowhere just now */
     uint32_t n_resources;
     struct node_view_resource resources[NODE_RESOURCES_MAX];
+};
+
+/* What a command asks this node through the GCS; borrowed. */
+struct node_question {
+    uint64_t number;
+    const char *method; /* as the node's port has it */
+    const void *request;
+    size_t size;
 };
 
 #endif /* GCS_NODE_VIEW_H */

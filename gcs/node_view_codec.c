@@ -143,6 +143,7 @@ void *node_sync_ask(const struct node_view *self,
 int node_sync_take(const void *bytes,
                    size_t size,
                    void (*view)(void *arg, const struct node_view *v),
+                   void (*question)(void *arg, const struct node_question *q),
                    void *arg,
                    struct node_sync_answer *out)
 {
@@ -162,6 +163,12 @@ int node_sync_take(const void *bytes,
         if (rc == 0)
             view(arg, &v);
     }
+    for (size_t i = 0; rc == 0 && i < m->n_questions; i++)
+        question(arg,
+                 &(struct node_question){.number = m->questions[i]->number,
+                                         .method = m->questions[i]->method,
+                                         .request = m->questions[i]->request.data,
+                                         .size = m->questions[i]->request.len});
     ray__c__node_sync_reply__free_unpacked(m, NULL);
     return rc;
 }

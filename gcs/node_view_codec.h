@@ -34,11 +34,12 @@ struct node_sync_answer {
     bool has_more, is_unknown;
     char death[160]; /* "": it lives */
 };
-/* Fills out, then gives its views one by one, before it returns. -1: no answer; it may have begun.
- */
+/* Fills out, then gives its views, then its questions, one by one, before it returns. -1: no
+ * answer; it may have begun. */
 int node_sync_take(const void *bytes,
                    size_t size,
                    void (*view)(void *arg, const struct node_view *v),
+                   void (*question)(void *arg, const struct node_question *q),
                    void *arg,
                    struct node_sync_answer *out);
 

@@ -10,6 +10,7 @@
 #include "lib/base/alloc.h"
 #include "lib/base/utf8.h"
 #include "proto/gcs.pb-c.h"
+#include "proto/gcs_link.pb-c.h"
 
 void *query_unregister(const struct unique_id *node, const char *death, size_t *size)
 {
@@ -24,6 +25,24 @@ void *query_unregister(const struct unique_id *node, const char *death, size_t *
     *size = ray__rpc__unregister_node_request__get_packed_size(&m);
     void *bytes = xmalloc(*size + 1);
     ray__rpc__unregister_node_request__pack(&m, bytes);
+    return bytes;
+}
+
+void *query_ask_node(const struct unique_id *node,
+                     const char *method,
+                     const void *request,
+                     size_t request_size,
+                     size_t *size)
+{
+    struct unique_id id = *node;
+    Ray__C__AskNodeRequest m = RAY__C__ASK_NODE_REQUEST__INIT;
+
+    m.node_id = (ProtobufCBinaryData){sizeof id.bytes, id.bytes};
+    m.method = (char *)(uintptr_t)method;
+    m.request = (ProtobufCBinaryData){request_size, (uint8_t *)(uintptr_t)request};
+    *size = ray__c__ask_node_request__get_packed_size(&m);
+    void *bytes = xmalloc(*size + 1);
+    ray__c__ask_node_request__pack(&m, bytes);
     return bytes;
 }
 

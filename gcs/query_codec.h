@@ -18,9 +18,18 @@
 #define QUERY_SUBSCRIBE   "/ray.rpc.ControlPlanePubSubGcsService/GcsSubscriberCommandBatch"
 #define QUERY_POLL        "/ray.rpc.ControlPlanePubSubGcsService/GcsSubscriberPoll"
 
-/* All but the last three are asked with no bytes. */
+#define QUERY_ASK_NODE "/ray.c.GcsLink/AskNode"
+
+/* All but the last four are asked with no bytes. */
 /* To be freed. death: why the node ends, a sentence; "": it says good-bye itself. */
 void *query_unregister(const struct unique_id *node, const char *death, size_t *size);
+
+/* What the node's own port would answer to that method: so does the GCS. To be freed. */
+void *query_ask_node(const struct unique_id *node,
+                     const char *method,
+                     const void *request,
+                     size_t request_size,
+                     size_t *size);
 
 struct query_job {
     uint32_t number;

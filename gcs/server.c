@@ -142,6 +142,7 @@ struct gcs_server *gcs_server_create(const struct gcs_server_config *config, str
     g->magic = GCS_SERVER_MAGIC;
     g->config = *config;
     gcs_sync_init(g);
+    gcs_questions_init(g);
     g->bridge = rpc_bridge_create(config->loop, err);
     if (g->bridge == NULL)
         goto fail;
@@ -159,6 +160,7 @@ struct gcs_server *gcs_server_create(const struct gcs_server_config *config, str
     rpc_server_add(g->rpc, gcs_link_methods, g);
     rpc_server_add(g->rpc, gcs_sync_methods, g);
     rpc_server_add(g->rpc, gcs_resource_methods, g);
+    rpc_server_add(g->rpc, gcs_question_methods, g);
     if (gcs_pubsub_init(g, err) != 0)
         goto fail;
     g->store = create_store(g, err);
@@ -199,6 +201,7 @@ void gcs_server_destroy(struct gcs_server *g)
     g->store = NULL;
     if (store != NULL)
         store->ops->destroy(store);
+    gcs_questions_end(g, NULL, "the GCS ends");
     gcs_sync_fini(g);
     gcs_pubsub_fini(g);
     rpc_server_destroy(g->rpc);

@@ -26,6 +26,8 @@ struct gcs_server {
     struct loop_timer *tick, *flush;
     uint64_t flushed_ms, next_flush_ms;
     struct gcs_pubsub *pubsub; /* pubsub_rpc.c */
+    struct list questions;     /* question_rpc.c: not answered yet, the oldest first */
+    uint64_t last_question;
 };
 
 /* A call that waits for the store. */
@@ -35,7 +37,7 @@ struct asking {
 };
 
 extern const struct rpc_method gcs_node_methods[], gcs_job_methods[], gcs_kv_methods[],
-    gcs_link_methods[], gcs_sync_methods[], gcs_resource_methods[];
+    gcs_link_methods[], gcs_sync_methods[], gcs_resource_methods[], gcs_question_methods[];
 
 struct asking *asking(struct gcs_server *g, struct rpc_call *call);
 /* Fail the call as the store said, with its reason; what names the thing in the sentence. */
@@ -46,6 +48,8 @@ uint64_t gcs_wall_ms(void);
 void gcs_sync_init(struct gcs_server *g);
 /* Held calls fail. After gcs_sync_init only. */
 void gcs_sync_fini(struct gcs_server *g);
+/* A question waits for that node: its held call, if there is one, goes home with it. */
+void gcs_sync_wake(struct gcs_server *g, struct node_sync_row *row);
 /* From now on silence counts. */
 void gcs_sync_start(struct gcs_server *g);
 /* A node's row, durable: found at the start, or registered, which is news. */
@@ -65,6 +69,19 @@ void gcs_pubsub_tell_node(struct gcs_server *g, const struct node_row *row);
 void gcs_pubsub_tell_job(struct gcs_server *g, uint32_t job, const struct job_row *row);
 /* It runs, and that was told, by a former GCS. */
 void gcs_pubsub_know_job(struct gcs_server *g, uint32_t job);
+
+/* --- question_rpc.c --- */
+struct Ray__C__Question;
+void gcs_questions_init(struct gcs_server *g);
+/* Whether there are some that the node has not been told. */
+bool gcs_questions_wait(const struct gcs_server *g, const struct unique_id *node);
+/* Up to max of those, which are told now; what they point to is good for this turn. How many. */
+size_t gcs_questions_tell(struct gcs_server *g,
+                          const struct unique_id *node,
+                          struct Ray__C__Question *out,
+                          size_t max);
+/* The node does not answer any more, none does if NULL: those who asked are told why. */
+void gcs_questions_end(struct gcs_server *g, const struct unique_id *node, const char *why);
 
 /* --- node_death.c --- */
 /* The node dies, for good: durable first, then told to the others, and jobs whose driver was there

@@ -591,6 +591,58 @@ def test_nodes_hear_of_each_other(served):
     assert first(served.call(LINK + "Locate", message((1, b.number))), 3).decode() == "it said good-bye"
 
 
+def test_a_question_is_answered_by_a_node_that_nobody_can_dial(served):
+    """It goes to the node with the answer to its NodeSync, and comes back by a call of the node's own."""
+    a, other = Node(served, 1, start=False), Node(served, 2, start=False)
+
+    def ask(**options):
+        return served.default.unary_unary(LINK + "AskNode").future(
+            message((1, a.id), (2, "/a/method"), (3, b"ask")), timeout=60 * slow(),
+            metadata=[("authorization", f"Bearer {TOKEN}")], **options)
+
+    def told():
+        """What the node hears next."""
+        questions = None
+        while not questions:
+            questions = [parse(q) for q in parse(a.ask()).get(7, [])]
+        assert [(q[2], q[3]) for q in questions] == [([b"/a/method"], [b"ask"])] * len(questions)
+        return [q[1][0] for q in questions]
+
+    def answer(number, node, *what):
+        served.call(LINK + "Answer", message((1, number), (2, node.id), *what))
+    asked = ask()
+    number, = told()
+    assert 7 not in parse(a.ask())  # not again
+    answer(number, other, (3, b"not that one's"))
+    answer(number + 1, a, (3, b"not to that one"))
+    answer(number, a, (3, b"the answer"))
+    assert asked.result() == b"the answer"
+    answer(number, a, (3, b"too late"))
+    asked = ask()
+    answer(*told(), a, (4, "it does not know"))
+    assert (asked.code(), asked.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "it does not know")
+    many, numbers = [ask() for _ in range(100)], []
+    while len(numbers) < 100:  # some of them at once
+        numbers += told()
+    for number in numbers:
+        answer(number, a, (3, str(number)))
+    assert sorted(int(f.result()) for f in many) == sorted(numbers) and len(set(numbers)) == 100
+    ask().cancel()
+    asked = ask()
+    answer(told()[-1], a, (3, b"still there"))
+    assert asked.result() == b"still there"
+    ask_node = LINK + "AskNode"
+    assert served.error(ask_node, message((1, b"?" * 28)))[0] == grpc.StatusCode.NOT_FOUND
+    assert served.error(ask_node, message((1, b"short")))[0] == grpc.StatusCode.NOT_FOUND
+    code, text = served.error(ask_node, message((1, a.id), (2, "m"), (3, b"?" * 1024)))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT and "has at most 1024 bytes, this one 1025" in text
+    asked = ask()
+    told()
+    served.call(NODE + "UnregisterNode", message((1, a.id)))
+    assert asked.exception() and "it said good-bye" in asked.details()
+    assert "the node is dead: it said good-bye" in served.error(ask_node, message((1, a.id)))[1]
+
+
 def test_a_call_without_news_is_held(served):
     a, began = Node(served, 1), time.monotonic()
     wait_until(lambda: a.n_calls >= 3, 20 * slow())

@@ -222,6 +222,30 @@ static void pass_on(void *arg, const void *bytes, size_t size)
     n_passed++;
 }
 
+static void on_question(void *arg, const struct node_question *q)
+{
+    size_t n = strlen(news);
+
+    (void)arg;
+    ck_assert_uint_eq(q->size, 3);
+    snprintf(news + n,
+             sizeof news - n,
+             "%s?%u(%.3s) ",
+             q->method,
+             (unsigned)q->number,
+             (const char *)q->request);
+}
+
+static void put_question(struct bytes *b, unsigned number, const char *method)
+{
+    struct bytes q = {.n = 0};
+
+    put_number(&q, 1, number);
+    put_bytes(&q, 2, method, strlen(method));
+    put_bytes(&q, 3, "ask", 3);
+    put_bytes(b, 7, q.v, q.n);
+}
+
 static void expect_news(const char *expected)
 {
     ck_assert_str_eq(news, expected);
@@ -236,6 +260,7 @@ static void setup(void)
                                                         .number = 7,
                                                         .on_node = on_node,
                                                         .fill_self = fill_self,
+                                                        .on_question = on_question,
                                                         .on_unknown = on_unknown,
                                                         .on_dead = on_dead,
                                                         .pass_on = pass_on});
@@ -474,6 +499,24 @@ START_TEST(test_garbage_from_others_is_no_answer)
 }
 END_TEST
 
+/* Whatever else the answer says: one that is late too, or came by another node. */
+START_TEST(test_questions_are_given)
+{
+    struct bytes b = reply_of(1, 3), late = reply_of(1, 2);
+
+    put_question(&b, 5, "f");
+    put_question(&b, 6, "g");
+    put_view(&b, 4, 3, true);
+    answer(0, b);
+    expect_news("+4 f?5(ask) g?6(ask) ");
+    put_question(&late, 7, "f");
+    client_sync_take_passed(s, late.v, late.n);
+    expect_news("f?7(ask) ");
+    pass(100);
+    ck_assert_uint_eq(n_calls, 1); /* the next one is under way */
+}
+END_TEST
+
 /* INV-6: whatever way it hears that. */
 START_TEST(test_inv_6_a_node_hears_of_its_death_by_others)
 {
@@ -505,6 +548,7 @@ int main(void)
     tcase_add_test(t, test_failures_are_followed_by_growing_pauses);
     tcase_add_test(t, test_who_is_not_answered_asks_dials_and_is_passed_on);
     tcase_add_test(t, test_garbage_from_others_is_no_answer);
+    tcase_add_test(t, test_questions_are_given);
     tcase_add_test(t, test_inv_6_a_node_hears_of_its_death_by_others);
     suite_add_tcase(suite, t);
     SRunner *r = srunner_create(suite);

@@ -30,6 +30,8 @@
 #define FENCE_MS      1000 /* for the GCS to say it too */
 #define SPILL_LOOK_MS 500
 #define LOOK_MS       100 /* at most so often it is looked what waits */
+#define GET_STATE     "/ray.c.NodeService/GetState"
+#define GET_REFS      "/ray.c.NodeService/GetRefs"
 
 struct cluster_run {
     unsigned magic;
@@ -607,9 +609,29 @@ static void on_get_refs(void *arg, struct rpc_call *call)
     memory_run_on_call(c->node, call);
 }
 
+/* The same for a command that cannot dial this node. */
+static void on_question(void *arg, const struct node_question *q)
+{
+    const struct cluster_run *c = arg;
+    size_t size;
+
+    CHECK_MAGIC(c, CLUSTER_RUN_MAGIC);
+    if (strcmp(q->method, GET_REFS) == 0) {
+        memory_run_on_question(c->node, q);
+        return;
+    }
+    if (strcmp(q->method, GET_STATE) != 0) {
+        gcs_client_answer(c->node->gcs, q->number, NULL, 0, "no such method of a node");
+        return;
+    }
+    void *bytes = why_run_tell(c->node, &size);
+    gcs_client_answer(c->node->gcs, q->number, bytes, size, NULL);
+    free(bytes);
+}
+
 static const struct rpc_method methods[] = {
-    {"/ray.c.NodeService/GetRefs", on_get_refs},
-    {"/ray.c.NodeService/GetState", on_get_state},
+    {GET_REFS, on_get_refs},
+    {GET_STATE, on_get_state},
     {"/grpc.health.v1.Health/Check", on_health},
     {NULL, NULL},
 };
@@ -647,6 +669,7 @@ int cluster_run_open(struct node *n, struct err *err)
                                                            .on_current = on_current,
                                                            .fill_self = fill_self,
                                                            .pass_on = pass_on,
+                                                           .on_question = on_question,
                                                            .on_refused = on_refused,
                                                            .arg = c});
     c->wait = node_is_drivers(n) && n->config.gcs_timeout_ms > 0

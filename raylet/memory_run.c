@@ -210,11 +210,14 @@ static struct process *find(const struct node *n, uint32_t number)
     return NULL;
 }
 
-/* A call of another machine's command, which waits for a page. Owned by node.refs_calls. */
+/* A call of another machine's command, or a question of it, which waits for a page. Owned by
+ * node.refs_calls. */
 struct refs_call {
-    struct list node;
+    struct list list; /* node.refs_calls */
+    struct node *node;
     uint32_t number, process; /* number: as a command's */
-    struct rpc_call *call;
+    struct rpc_call *call;    /* NULL: it is a question */
+    uint64_t question;
 };
 
 static void answer_call(struct refs_call *r, const void *page, size_t page_size)
@@ -222,9 +225,12 @@ static void answer_call(struct refs_call *r, const void *page, size_t page_size)
     size_t size;
     void *bytes = why_refs_reply(page, page_size, &size);
 
-    rpc_call_reply(r->call, bytes, size);
+    if (r->call != NULL)
+        rpc_call_reply(r->call, bytes, size);
+    else if (r->node->gcs != NULL)
+        gcs_client_answer(r->node->gcs, r->question, bytes, size, NULL);
     free(bytes);
-    list_remove(&r->node);
+    list_remove(&r->list);
     free(r);
 }
 
@@ -243,47 +249,69 @@ static void on_call_gone(void *arg, struct rpc_call *call)
     answer_status(r, WIRE_REFS_BUSY); /* to nobody */
 }
 
-void memory_run_on_call(struct node *n, struct rpc_call *call)
+static const char malformed[] = "the request is no GetRefsRequest";
+
+/* call NULL: the question. -1: malformed. */
+static int begin(struct node *n,
+                 const void *bytes,
+                 size_t size,
+                 struct rpc_call *call,
+                 uint64_t question)
 {
     struct wire_refs_ask ask = {.ticket = 0};
-    size_t size;
-    const uint8_t *bytes = rpc_call_request(call, &size);
     uint32_t number;
     uint64_t from;
 
-    if (why_refs_asked(bytes, size, &number, &from) != 0) {
-        rpc_call_fail(call, ERR_INVALID, "the request is no GetRefsRequest");
-        return;
-    }
+    if (why_refs_asked(bytes, size, &number, &from) != 0)
+        return -1;
     struct process *p = find(n, number);
-    struct refs_call *r = xcalloc(1, sizeof *r);
-    r->number = ++n->last_command;
-    r->process = number;
-    r->call = call;
-    list_append(&n->refs_calls, &r->node);
+    struct refs_call *r = xmalloc(sizeof *r);
+    *r = (struct refs_call){.node = n,
+                            .number = ++n->last_command,
+                            .process = number,
+                            .call = call,
+                            .question = question};
+    list_append(&n->refs_calls, &r->list);
     if (p == NULL || p->n_asked >= ASKED_MAX) {
         answer_status(r, p == NULL ? WIRE_REFS_GONE : WIRE_REFS_BUSY);
-        return;
+        return 0;
     }
-    rpc_call_on_gone(call, on_call_gone, r);
+    if (call != NULL)
+        rpc_call_on_gone(call, on_call_gone, r);
     ask.ticket = (uint64_t)r->number << 32;
     ask.from = from;
     ask.process = number;
     p->n_asked++;
     node_send(p, WIRE_REFS_ASK, &ask, sizeof ask);
+    return 0;
+}
+
+void memory_run_on_call(struct node *n, struct rpc_call *call)
+{
+    size_t size;
+    const uint8_t *bytes = rpc_call_request(call, &size);
+
+    if (begin(n, bytes, size, call, 0) != 0)
+        rpc_call_fail(call, ERR_INVALID, "%s", malformed);
+}
+
+void memory_run_on_question(struct node *n, const struct node_question *q)
+{
+    if (begin(n, q->request, q->size, NULL, q->number) != 0)
+        gcs_client_answer(n->gcs, q->number, NULL, 0, malformed);
 }
 
 void memory_run_end_calls(struct node *n)
 {
     list_for_each_safe(m, &n->refs_calls)
-        answer_status(list_entry(m, struct refs_call, node), WIRE_REFS_GONE);
+        answer_status(list_entry(m, struct refs_call, list), WIRE_REFS_GONE);
 }
 
 static struct refs_call *find_call(const struct node *n, uint32_t number)
 {
     list_for_each(m, &n->refs_calls)
     {
-        struct refs_call *r = list_entry(m, struct refs_call, node);
+        struct refs_call *r = list_entry(m, struct refs_call, list);
         if (r->number == number)
             return r;
     }
@@ -360,7 +388,7 @@ void memory_run_on_gone(const struct process *p)
     }
     list_for_each_safe(m, &p->node->refs_calls)
     {
-        struct refs_call *r = list_entry(m, struct refs_call, node);
+        struct refs_call *r = list_entry(m, struct refs_call, list);
         if (r->process == p->number)
             answer_status(r, WIRE_REFS_GONE);
     }

@@ -712,6 +712,7 @@ void node_destroy(struct node *n)
     command_run_close(n);
     end_processes(n);
     gcs_client_destroy(n->gcs);
+    n->gcs = NULL;
     cluster_run_close(n);
     log_close();
     if (n->session.dir[0] != '\0')

@@ -583,6 +583,8 @@ bool memory_run_on_command(struct command *c, uint8_t type, const uint8_t *body,
 void memory_run_on_refs(struct process *p, const uint8_t *body, size_t size);
 /* GetRefs of the node service: the same for a command of another machine. */
 void memory_run_on_call(struct node *n, struct rpc_call *call);
+/* The same for one that asks by the GCS. */
+void memory_run_on_question(struct node *n, const struct node_question *q);
 /* All that are open are answered: the port closes. */
 void memory_run_end_calls(struct node *n);
 /* It will not answer any more. */

@@ -102,6 +102,8 @@ static const struct why_amount *find_amount(const struct why_node *node, const c
 
 static bool could_run(const struct why_node *node, const struct why_class *c)
 {
+    if (node->is_driver)
+        return false;
     for (uint32_t i = 0; i < c->n_need; i++) {
         const struct why_amount *a = find_amount(node, c->need[i].name);
         if (a == NULL || a->units < c->need[i].units)
@@ -157,7 +159,9 @@ static void say_too_large(const struct joining *j, const struct why_class *c, FI
         else
             fprintf(f, "the largest node, %s, has %.12g", largest->name, amount(most));
     }
-    if (!any) {
+    if (c->n_need == 0) {
+        fputs("no node lives", f);
+    } else if (!any) {
         fputs("no node has all of", f);
         for (uint32_t i = 0; i < c->n_need; i++)
             fprintf(f, "%s %.12g %s", i > 0 ? "," : "", amount(c->need[i].units), c->need[i].name);
@@ -379,10 +383,12 @@ static const struct why_job *find_job(const struct why_state *s, uint32_t number
     return NULL;
 }
 
-static bool has_queued(const struct why_state *s, const struct why_class *c)
+bool why_view_has_queued(const struct why_node *at, const struct why_class *of)
 {
+    const struct why_state *s = &at->state;
+
     for (size_t i = 0; i < s->n_uses; i++)
-        if (s->uses[i].n_queued + s->uses[i].n_starting > 0 && is_same_class(&s->uses[i].of, c))
+        if (s->uses[i].n_queued + s->uses[i].n_starting > 0 && is_same_class(&s->uses[i].of, of))
             return true;
     return false;
 }
@@ -416,7 +422,7 @@ static void explain_sent(struct joining *j, const struct why_node *at, const str
                          .reason = job != NULL ? WHY_JOB_COMES : WHY_NO_ANSWER};
     struct sentence s;
 
-    if (to != NULL && to->has_answered && has_queued(&to->state, &sent->of))
+    if (to != NULL && why_view_has_queued(to, &sent->of))
         return; /* it says why */
     begin(&s);
     if (job != NULL) {

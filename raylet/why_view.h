@@ -13,6 +13,8 @@ struct why_node {
     uint32_t number; /* 0: it is alone */
     char name[64], address[64];
     int port;
+    bool
+        is_driver; /* of a driver on a machine without a node: nothing runs there, it has no port */
     bool has_answered;
     struct err err;         /* why not */
     struct why_state state; /* of one that has not: its resources at most */
@@ -59,6 +61,8 @@ void why_view_explain(const struct why_node *nodes,
                       struct why_waits *out);
 void why_waits_fini(struct why_waits *w);
 
+/* Units of that class wait at that node, as it says itself. */
+bool why_view_has_queued(const struct why_node *at, const struct why_class *of);
 /* The one with that number; NULL: none. */
 const struct why_node *why_view_find(const struct why_node *nodes, size_t n, uint32_t number);
 

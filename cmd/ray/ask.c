@@ -190,6 +190,7 @@ struct node_call {
     struct rpc_client *client;
     struct ask_reply *reply;
     int timeout_ms;
+    bool is_dialled; /* else the GCS asks it */
 };
 
 static void on_node_reply(void *arg, const struct err *err, const uint8_t *bytes, size_t size)
@@ -200,9 +201,9 @@ static void on_node_reply(void *arg, const struct err *err, const uint8_t *bytes
     if (err != NULL && err->code == ERR_TIMEOUT) {
         err_set(&r->err,
                 ERR_TIMEOUT,
-                "nothing came within %d ms: it is stopped, has just died, or cannot be reached "
-                "from here",
-                c->timeout_ms);
+                "nothing came within %d ms: it is stopped, has just died, or %s",
+                c->timeout_ms,
+                c->is_dialled ? "cannot be reached from here" : "is cut off from the head");
     } else if (err != NULL) {
         r->err = *err;
     } else {
@@ -229,24 +230,26 @@ static struct rpc_client *connect_to(struct ask *a, const struct ask_target *t, 
 }
 
 void ask_nodes(struct ask *a,
-               const char *path,
                const struct ask_target *targets,
                size_t n,
                int timeout_ms,
                struct ask_reply *replies)
 {
     struct node_call *calls = xcalloc(n + 1, sizeof *calls);
+    struct rpc_client *last = NULL;
     char target[320] = "";
 
     a->n_open = n;
     for (size_t i = 0; i < n; i++) {
         replies[i] = (struct ask_reply){.bytes = NULL};
         calls[i] = (struct node_call){.ask = a,
-                                      .client = connect_to(a, &targets[i], target),
                                       .reply = &replies[i],
-                                      .timeout_ms = timeout_ms};
+                                      .timeout_ms = timeout_ms,
+                                      .is_dialled = targets[i].host != NULL};
+        calls[i].client = calls[i].is_dialled ? connect_to(a, &targets[i], target) : a->client;
+        last = calls[i].is_dialled ? calls[i].client : last;
         rpc_client_call(calls[i].client,
-                        path,
+                        targets[i].path,
                         targets[i].size > 0 ? targets[i].bytes : "",
                         targets[i].size,
                         (uint32_t)timeout_ms,
@@ -256,11 +259,12 @@ void ask_nodes(struct ask *a,
     }
     while (a->n_open > 0)
         loop_run(a->loop, turn_end, NULL);
-    for (size_t i = 0; i + 1 < n; i++)
-        rpc_client_destroy(calls[i].client);
-    if (n > 0) { /* who asks one node page by page dials it once */
+    for (size_t i = 0; i < n; i++)
+        if (calls[i].is_dialled && calls[i].client != last)
+            rpc_client_destroy(calls[i].client);
+    if (last != NULL) { /* who asks one node page by page dials it once */
         rpc_client_destroy(a->kept);
-        a->kept = calls[n - 1].client;
+        a->kept = last;
         memcpy(a->kept_target, target, sizeof target);
     }
     free(calls);

@@ -39,11 +39,11 @@ int ask_call_within(struct ask *a,
                     size_t *reply_size,
                     struct err *err);
 
-/* A call to servers of the cluster's nodes, all at once. host: an IP address or a name, borrowed as
- * the bytes are. */
+/* Calls to servers of the cluster's nodes, all at once. All is borrowed. */
 struct ask_target {
-    const char *host;
+    const char *host; /* an IP address or a name; NULL: the GCS, which asks the node */
     int port;
+    const char *path;
     const void *bytes; /* of the request; NULL: none */
     size_t size;
 };
@@ -53,7 +53,6 @@ struct ask_reply {
     size_t size;
 };
 void ask_nodes(struct ask *a,
-               const char *path,
                const struct ask_target *targets,
                size_t n,
                int timeout_ms,

@@ -52,8 +52,11 @@ json_t *demands_as_json(const struct nodes *all)
         for (size_t k = 0; k < s->n_uses; k++)
             if (s->uses[k].n_queued > 0)
                 add(sum, &s->uses[k].of, s->uses[k].n_queued);
-        for (size_t k = 0; k < s->n_sent; k++)
-            add(sum, &s->sent[k].of, s->sent[k].n);
+        for (size_t k = 0; k < s->n_sent; k++) {
+            const struct why_node *to = why_view_find(all->v, all->n, s->sent[k].node);
+            if (to == NULL || !why_view_has_queued(to, &s->sent[k].of))
+                add(sum, &s->sent[k].of, s->sent[k].n); /* else that node tells of them */
+        }
     }
     size_t n = json_array_size(sum);
     json_t **v = xcalloc(n + 1, sizeof(json_t *));

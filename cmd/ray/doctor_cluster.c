@@ -247,15 +247,19 @@ static bool check_nodes(const struct config *c)
     char what[300];
     struct nodes all;
     struct err err;
-    unsigned n_unreached = 0;
+    unsigned n_unreached = 0, n_nodes = 0, n_answer = 0;
     bool ok = true;
 
     if (nodes_ask(c, HEAD_MS, &all, &err) != 0)
         return doctor_complain("the nodes cannot be asked", err.text);
-    printf("nodes             %zu of %zu answer from here\n", all.n - all.n_silent, all.n);
+    for (size_t i = 0; i < all.n; i++) { /* nobody need reach a driver's */
+        n_nodes += !all.v[i].is_driver;
+        n_answer += !all.v[i].is_driver && all.v[i].has_answered;
+    }
+    printf("nodes             %u of %u answer from here\n", n_answer, n_nodes);
     for (size_t i = 0; i < all.n; i++) {
         const struct why_node *node = &all.v[i];
-        if (node->has_answered)
+        if (node->has_answered || node->is_driver)
             continue;
         snprintf(what,
                  sizeof what,
@@ -269,7 +273,8 @@ static bool check_nodes(const struct config *c)
     }
     for (size_t i = 0; i < all.n_rows && n_unreached < UNREACHED_MAX; i++) {
         const struct node_row *row = &all.rows[i];
-        if (row->state != NODE_ALIVE || can_connect(row->address, row->object_port))
+        if (row->state != NODE_ALIVE || row->is_driver
+            || can_connect(row->address, row->object_port))
             continue;
         n_unreached++;
         snprintf(what,

@@ -115,7 +115,10 @@ static int ask_rows(struct ask *a, struct nodes *out, struct err *err)
 /* Of one that does not answer what it has in all is known. */
 static void take_row(const struct node_row *row, struct why_node *out)
 {
-    *out = (struct why_node){.id = row->id, .number = row->number, .port = row->node_port};
+    *out = (struct why_node){.id = row->id,
+                             .number = row->number,
+                             .is_driver = row->is_driver != 0,
+                             .port = row->node_port};
     memcpy(out->name, row->name, sizeof out->name);
     memcpy(out->address, row->address, sizeof out->address);
     out->state.n_resources = row->n_resources;
@@ -146,6 +149,33 @@ static void take_reply(const struct ask_reply *reply, struct why_node *node)
     node->has_answered = true;
 }
 
+/* A driver's node has no port. request, which may be NULL, is taken: the target's bytes are to be
+ * freed by free_bytes. */
+static struct ask_target target_of(const struct why_node *node,
+                                   const char *method,
+                                   void *request,
+                                   size_t size)
+{
+    struct ask_target t = {.host = node->address,
+                           .port = node->port,
+                           .path = method,
+                           .bytes = request,
+                           .size = size};
+
+    if (!node->is_driver)
+        return t;
+    t = (struct ask_target){.path = QUERY_ASK_NODE};
+    t.bytes = query_ask_node(&node->id, method, request, size, &t.size);
+    free(request);
+    return t;
+}
+
+static void free_bytes(struct ask_target *t)
+{
+    free((void *)(uintptr_t)t->bytes);
+    t->bytes = NULL;
+}
+
 static void ask_all(struct ask *a, struct nodes *out)
 {
     struct ask_target *targets = xcalloc(out->n_rows + 1, sizeof *targets);
@@ -153,14 +183,15 @@ static void ask_all(struct ask *a, struct nodes *out)
 
     out->v = xcalloc(out->n_rows + 1, sizeof *out->v);
     for (size_t i = 0; i < out->n_rows; i++) {
-        if (out->rows[i].state != NODE_ALIVE || out->rows[i].is_driver)
-            continue; /* a driver's has no port, and nothing runs there */
+        if (out->rows[i].state != NODE_ALIVE)
+            continue;
         struct why_node *node = &out->v[out->n];
         take_row(&out->rows[i], node);
-        targets[out->n++] = (struct ask_target){.host = node->address, .port = node->port};
+        targets[out->n++] = target_of(node, GET_STATE, NULL, 0);
     }
-    ask_nodes(a, GET_STATE, targets, out->n, NODES_WAIT_MS, replies);
+    ask_nodes(a, targets, out->n, NODES_WAIT_MS, replies);
     for (size_t i = 0; i < out->n; i++) {
+        free_bytes(&targets[i]);
         take_reply(&replies[i], &out->v[i]);
         out->n_silent += !out->v[i].has_answered;
         free(replies[i].bytes);
@@ -223,13 +254,12 @@ static int ask_page(struct nodes *n,
                     size_t *size,
                     struct err *err)
 {
-    struct ask_target target = {.host = at->address, .port = at->port};
     struct ask_reply reply;
-    void *bytes = why_refs_ask(process, from, &target.size);
+    void *bytes = why_refs_ask(process, from, size);
+    struct ask_target target = target_of(at, GET_REFS, bytes, *size);
 
-    target.bytes = bytes;
-    ask_nodes(n->ask, GET_REFS, &target, 1, NODES_WAIT_MS, &reply);
-    free(bytes);
+    ask_nodes(n->ask, &target, 1, NODES_WAIT_MS, &reply);
+    free_bytes(&target);
     if (reply.err.code != ERR_NONE) {
         *err = reply.err;
         return -1;
@@ -311,7 +341,13 @@ bool nodes_report(const struct nodes *n, const char *command)
                 command,
                 n->gcs.text);
     for (size_t i = 0; i < n->n; i++)
-        if (!n->v[i].has_answered)
+        if (!n->v[i].has_answered && n->v[i].is_driver)
+            fprintf(stderr,
+                    "%s: the node of a driver at %s does not answer: %s\n",
+                    command,
+                    n->v[i].name,
+                    n->v[i].err.text);
+        else if (!n->v[i].has_answered)
             fprintf(stderr,
                     "%s: node %s (%s:%d) does not answer: %s\n",
                     command,

@@ -3,8 +3,8 @@
 #define CMD_RAY_NODES_H
 /*
  * What all nodes of a cluster say of themselves (raylet/why_state.h), asked at once: of the nodes
- * that the GCS knows by their ports; if it does not answer, or the cluster is one program's own, of
- * this machine's raylet by its socket.
+ * that the GCS knows by their ports, or, a driver's that has none, through the GCS; if it does not
+ * answer, or the cluster is one program's own, of this machine's raylet by its socket.
  */
 #include "cmd/ray/ask.h"
 #include "gcs/node_table.h"

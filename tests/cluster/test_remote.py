@@ -2,6 +2,7 @@
 """A driver on a machine without a node ("a laptop"): here a temp folder without one, or a network namespace."""
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from test_gcs import message
 from test_jobs import ask
 from test_machines import NODES, TOKEN, Machines, counts, leave, machines, two  # noqa: F401 (fixtures)
 from test_network import finish, marks, network, once_each, wires  # noqa: F401 (fixtures)
+from test_why import ask_ray, job_of, ray, wait_for, waits, workers
 
 GONE_S = 5  # after the end of a driver nothing of it remains, anywhere
 LIMIT_MS = 1000  # until it is given up to reach a cluster
@@ -164,12 +166,66 @@ def test_a_raylet_of_it_that_is_killed(two):
     program.kill()
 
 
+def demands(machines):
+    return json.loads(ray(machines, "status", "--format=json").stdout)["demands"]
+
+
+def test_what_waits_at_its_own_node_is_told_elsewhere(two):
+    laptop = laptop_of(two)
+    program = laptop.driver()
+    never = ask(program, "id " + ask(program, "hold 2 0 tpu=1"), r"id (\S+)")
+    wait = wait_for(two, "hold", "infeasible")
+    assert (wait["resources"], wait["job"]) == ({"CPU": 1, "tpu": 1}, job_of(two, program))
+    assert "needs 1 tpu, which no node has: no node can ever run it" in wait["message"]
+    rows = json.loads(ray(two, "list", "nodes", "--format=json").stdout)
+    assert wait["node_id"] == next(n["node_id"] for n in rows if n["is_driver_node"])
+    assert demands(two) == [{"resources": wait["resources"], "count": wait["count"]}]
+    assert [w["pid"] for w in workers(two) if w["worker_type"] == "DRIVER"] == [program.pid]
+    here = rf"owned by driver pid={program.pid} at 127\.0\.0\.1: "
+    told = ray(two, "why", never).stdout
+    assert re.search(rf"by hold, {here}waits for a worker, for [\d.]+ s\n    {wait['count']} wanted at .*: needs 1 tpu", told), told
+    held = ask(program, "id " + ask(program, "hold 1 0 b=1"), r"id (\S+)")
+    wait_until(lambda: re.search(rf"{here}runs on worker pid=\d+ at b, ", ray(two, "why", held).stdout), 20 * slow(), "it runs")
+    checked = ask_ray(two, "doctor").stdout
+    assert "2 of 2 answer from here" in checked and "cannot come" not in checked
+    os.kill(program.pid, signal.SIGSTOP)
+    try:
+        assert f"driver pid={program.pid} at 127.0.0.1, cannot be asked: " in ray(two, "why", held, status=1).stdout
+    finally:
+        os.kill(program.pid, signal.SIGCONT)
+    raylet, = laptop.raylets()
+    os.kill(raylet.pid, signal.SIGSTOP)
+    try:
+        said = ray(two, "why", status=1).stderr
+    finally:
+        os.kill(raylet.pid, signal.SIGCONT)
+    assert "the node of a driver at 127.0.0.1 does not answer: nothing came within 2000 ms: it is stopped" in said
+    wait_until(lambda: ask_ray(two, "why").returncode == 0 or None, 20 * slow(), "it answers again")
+    leave(program)
+    assert ray(two, "why").stdout == "nothing waits\n"
+
+
+def test_what_waits_elsewhere_is_counted_once(two):
+    """Its own node has asked others for all of it."""
+    program = laptop_of(two).driver()
+    program.say("where 12 60000000")
+    wait_until(lambda: sum(w["function"] == "where" for w in workers(two)) == 4 or None, 20 * slow(), "four run")
+
+    def agree():
+        told, = demands(two) or [None]
+        return told and told["count"] == sum(w["count"] for w in waits(two, "where")) and told
+    assert wait_until(agree, 20 * slow(), "both count the same")["resources"] == {"CPU": 1}
+    assert {(w["reason"], w["node_name"]) for w in waits(two, "where")} <= {("resources", "a"), ("resources", "b")}
+    program.kill()
+
+
 def test_a_cluster_without_nodes_is_waited_for(machines):
     laptop = laptop_of(machines)
     program = laptop.driver()
     assert ask(program, "cluster", r"cluster (.*)") == "0 0"
     program.say("add 3")
     wait_until(lambda: "waits for a node with 1 CPU" in program.err or None, 20 * slow(), "it says so")
+    assert "needs 1 CPU, which no node has" in ray(machines, "why").stdout
     machines.add("a")
     program.expect(r"^ok 3$", timeout=30)
     leave(program)

@@ -193,6 +193,27 @@ START_TEST(what_another_node_can_run)
 }
 END_TEST
 
+START_TEST(what_waits_at_a_drivers_node)
+{
+    nodes[0].is_driver = true;
+    nodes[0].state.n_resources = 0;
+    wait_at(0, class_of("f", "CPU", 8, NULL, 0), 1, LEASE_WAIT_NEVER, "");
+    says(WHY_INFEASIBLE,
+         "needs 8 CPU, the largest node, n2, has 4: no node can ever run it; add one that can "
+         "(`ray start --address=10.0.0.1:6379`), or ask for less");
+    ck_assert(waits.v[0].at == &nodes[0]);
+    nodes[0].state.uses[0].of.n_need = 0; /* other nodes could, it could not */
+    nodes[0].state.uses[0].wait = LEASE_WAIT_NEVER;
+    is_silent(1);
+    is_silent(2);
+    says(WHY_GOES_ELSEWHERE, "cannot run on n0, but on n1, which does not answer");
+    nodes[1].is_driver = nodes[2].is_driver = true;
+    says(WHY_INFEASIBLE,
+         "no node lives: no node can ever run it; add one that can "
+         "(`ray start --address=10.0.0.1:6379`), or ask for less");
+}
+END_TEST
+
 START_TEST(who_has_what_it_waits_for)
 {
     lease_at(0, class_of("g", "CPU", 1, NULL, 0), 2, 0);
@@ -366,6 +387,7 @@ int main(void)
     tcase_add_test(t, what_no_node_can_run);
     tcase_add_test(t, what_no_node_has_all_of);
     tcase_add_test(t, what_another_node_can_run);
+    tcase_add_test(t, what_waits_at_a_drivers_node);
     tcase_add_test(t, who_has_what_it_waits_for);
     tcase_add_test(t, a_large_one_that_finds_too_little);
     tcase_add_test(t, what_is_kept_for_others);

@@ -14,9 +14,11 @@
 #include "proto/gcs_link.pb-c.h"
 
 #define QUESTION_MAX 1024 /* bytes of method and request */
+#define OPEN_MAX     512  /* each answer to a NodeSync looks at all */
 
 struct question {
     struct list list; /* gcs_server.questions */
+    struct gcs_server *server;
     uint64_t number;
     struct unique_id node;
     Ray__C__AskNodeRequest *asked; /* owned */
@@ -27,6 +29,7 @@ struct question {
 static void end(struct question *q)
 {
     list_remove(&q->list);
+    q->server->n_questions--;
     ray__c__ask_node_request__free_unpacked(q->asked, NULL);
     free(q);
 }
@@ -108,10 +111,12 @@ static void ask(struct gcs_server *g,
 
     /* Never that of another incarnation, whose answer may be on its way. */
     q->number = (g->incarnation << 32) + ++g->last_question;
+    q->server = g;
     q->node = row->id;
     q->asked = m;
     q->call = call;
     list_append(&g->questions, &q->list);
+    g->n_questions++;
     rpc_call_on_gone(call, on_gone, q);
     gcs_sync_wake(g, row);
 }
@@ -134,6 +139,11 @@ static void on_ask_node(void *arg, struct rpc_call *call)
                       "a question has at most %d bytes, this one %zu",
                       QUESTION_MAX,
                       strlen(m->method) + m->request.len);
+    else if (g->n_questions >= OPEN_MAX)
+        rpc_call_fail(call,
+                      ERR_FULL,
+                      "%u questions to nodes are open already: ask again when they have ended",
+                      g->n_questions);
     else {
         ask(g, call, row, m);
         return;

@@ -28,6 +28,7 @@ struct gcs_server {
     struct gcs_pubsub *pubsub; /* pubsub_rpc.c */
     struct list questions;     /* question_rpc.c: not answered yet, the oldest first */
     uint64_t last_question;
+    unsigned n_questions;
 };
 
 /* A call that waits for the store. */

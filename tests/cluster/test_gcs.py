@@ -513,14 +513,18 @@ def test_garbage_on_the_port(served):
 
 
 def test_sigterm_ends_it_with_calls_open(served):
+    node = Node(served, 1, start=False)
+    question = served.default.unary_unary(LINK + "AskNode").future(
+        message((1, node.id)), timeout=60, metadata=[("authorization", f"Bearer {TOKEN}")])
+    wait_until(lambda: 7 in parse(node.ask()), 20 * slow())
     served.kill(served.redis)
-    calls = [served.channel().unary_unary(JOB + "GetNextJobID").future(
-        b"", timeout=60, wait_for_ready=True, metadata=[("authorization", f"Bearer {TOKEN}")]) for _ in range(5)]
+    calls = [served.default.unary_unary(JOB + "GetNextJobID").future(  # before the next call there
+        b"", timeout=60, metadata=[("authorization", f"Bearer {TOKEN}")]) for _ in range(5)]
     wait_until(lambda: "away" in served.log(), 10 * slow())
     served.get("a")
     served.server.send_signal(signal.SIGTERM)
     assert served.server.wait(30 * slow()) == 0, served.log()
-    for c in calls:
+    for c in [question, *calls]:
         assert c.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
 
 
@@ -621,15 +625,20 @@ def test_a_question_is_answered_by_a_node_that_nobody_can_dial(served):
     asked = ask()
     answer(*told(), a, (4, "it does not know"))
     assert (asked.code(), asked.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "it does not know")
-    many, numbers = [ask() for _ in range(100)], []
-    while len(numbers) < 100:  # some of them at once
+    many, numbers = [ask() for _ in range(513)], []
+    while len(numbers) < 512:  # some of them at once
         numbers += told()
+    refused = wait_until(lambda: [f for f in many if f.done()], 20 * slow())
+    assert [f.code() for f in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+    assert "512 questions to nodes are open already" in refused[0].details()
     for number in numbers:
         answer(number, a, (3, str(number)))
-    assert sorted(int(f.result()) for f in many) == sorted(numbers) and len(set(numbers)) == 100
-    ask().cancel()
+    assert sorted(int(f.result()) for f in many if f not in refused) == sorted(numbers) and len(set(numbers)) == 512
+    ask().cancel()  # nothing is kept for it
     asked = ask()
-    answer(told()[-1], a, (3, b"still there"))
+    while not asked.done():
+        for question in parse(a.ask()).get(7, []):
+            answer(first(question, 1), a, (3, b"still there"))
     assert asked.result() == b"still there"
     ask_node = LINK + "AskNode"
     assert served.error(ask_node, message((1, b"?" * 28)))[0] == grpc.StatusCode.NOT_FOUND

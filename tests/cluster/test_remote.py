@@ -351,6 +351,11 @@ def test_from_a_machine_that_nobody_can_dial(laptop, wires):
     """Whatever its firewall: nothing listens there."""
     program = laptop.driver()
     work(program, 20_000_000)
+    ask(program, "hold 1 0 tpu=1")
+    hub = [*wires.network.hub.enter, build_dir() / "bin" / "ray", "why", f"--address={wires.address}"]
+    env = wires.cluster.env(RAY_AUTH_TOKEN=TOKEN)
+    wait_until(lambda: "needs 1 tpu, which no node has" in subprocess.run(
+        hub, check=True, capture_output=True, text=True, timeout=30 * slow(), env=env).stdout or None, 20 * slow(), "why")
     listening = subprocess.run([*laptop.enter, "ss", "-Hltn"], check=True, capture_output=True, text=True).stdout
     assert listening == ""
     leave(program)

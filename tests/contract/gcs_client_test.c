@@ -200,6 +200,7 @@ static void setup_remote(void)
                                                         .address = "127.0.0.1:0",
                                                         .ns = "x",
                                                         .token = &token,
+                                                        .dead_nodes = 10,
                                                         .on_ready = on_ready},
                             &err);
     ck_assert_msg(gcs != NULL, "%s", err.text);

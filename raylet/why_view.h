@@ -13,8 +13,7 @@ struct why_node {
     uint32_t number; /* 0: it is alone */
     char name[64], address[64];
     int port;
-    bool
-        is_driver; /* of a driver on a machine without a node: nothing runs there, it has no port */
+    bool is_driver; /* a driver's own: nothing runs there, and it has no port */
     bool has_answered;
     struct err err;         /* why not */
     struct why_state state; /* of one that has not: its resources at most */

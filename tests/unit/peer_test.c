@@ -217,7 +217,8 @@ static void run_all(void)
     core_unlock();
 }
 
-/* The lease of this worker has ended with answers that its owner has not read. */
+/* The lease of this worker is over with answers that its owner has not read: it is not lent again
+ * before they are written. */
 static void end_lease_unread(void)
 {
     struct wire_lease_revoke r = {.lease = LEASE};
@@ -232,7 +233,8 @@ static void end_lease_unread(void)
     arrive(&far[0]);
     turn();
     listen_to_core(&far[0], BEYOND_ALL);
-    ck_assert_uint_eq(count(&far[0], WIRE_LEASE_ENDED), 1);
+    ck_assert_uint_eq(count(&far[0], WIRE_BLOCKED), 1);
+    ck_assert_uint_eq(count(&far[0], WIRE_LEASE_ENDED), 0);
 }
 
 START_TEST(a_worker_answers_behind_all_it_had_to_say)
@@ -254,12 +256,19 @@ START_TEST(a_worker_answers_behind_all_it_had_to_say)
     ck_assert_uint_eq(count(&far[1], WIRE_GOODBYE), 1);
     ck_assert_uint_eq(far[1].heard[far[1].n_heard - 1], WIRE_GOODBYE);
     ck_assert_uint_eq(n_peers(), 1); /* the raylet */
+    listen_to_core(&far[0], BEYOND_ALL);
+    ck_assert_uint_eq(count(&far[0], WIRE_LEASE_ENDED), 1);
 }
 END_TEST
 
 START_TEST(the_next_lease_of_the_pair_has_the_new_channel)
 {
     end_lease_unread();
+    while (count(&far[0], WIRE_LEASE_ENDED) == 0) {
+        listen_to_core(&far[1], 100000);
+        turn();
+        listen_to_core(&far[0], BEYOND_ALL);
+    }
     begin_lease(LEASE + 1, true); /* before the owner's goodbye on the old one */
     template(&far[2]);
     push(&far[2], LEASE + 1, 0, 1);

@@ -368,7 +368,7 @@ static void add(int n)
 /* With a result of many bytes that travels in a frame. */
 static int once_at_length(ray_call *call)
 {
-    static uint8_t bytes[20000];
+    static uint8_t bytes[90000];
     int64_t i;
 
     return append_number(call, &i) != 0 ? -1 : ray_return(call, 0, ray_bytes(bytes, sizeof bytes));

@@ -73,7 +73,7 @@ done
 grep -hoE '^#define [A-Z_]+_MAGIC +0x[0-9a-fA-F]+' "${sources[@]}" | awk '{print tolower($3)}' | sort | uniq -d | grep . && finding "two structs share a magic"
 
 # What decides touches no socket, clock, thread or file.
-for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/lease_queue raylet/worker_pool raylet/worker_policy raylet/channel_table raylet/resources lib/net/frame lib/net/link_session lib/core/borrow lib/core/borrow_digest lib/core/credit objstore/store objstore/store_record objstore/store_entry objstore/store_lend objstore/store_copy objstore/store_check objstore/word_map gcs/rows gcs/commit gcs/kv gcs/node_sync gcs/pubsub objstore/store_key raylet/cluster_view raylet/cluster_view_column raylet/cluster_view_pick raylet/spill; do
+for m in lib/core/submit lib/core/inbox lib/core/ref_table raylet/lease raylet/lease_queue raylet/worker_pool raylet/worker_policy raylet/channel_table raylet/resources lib/net/frame lib/net/link_session lib/core/borrow lib/core/borrow_digest lib/core/credit objstore/store objstore/store_record objstore/store_entry objstore/store_lend objstore/store_copy objstore/store_check objstore/word_map gcs/rows gcs/commit gcs/kv gcs/node_sync gcs/pubsub objstore/store_key raylet/cluster_view raylet/cluster_view_column raylet/cluster_view_pick raylet/spill raylet/seek; do
     o=$build/obj/$m.o
     [ -f "$o" ] || { finding "$o is missing: make first"; continue; }
     nm -u "$o" | awk '{print $2}' |

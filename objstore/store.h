@@ -140,6 +140,9 @@ bool store_find(struct store *s,
                 struct store_actions *out);
 /* The sealed object at place is a copy, it was just used. false: there is none any more. */
 bool store_set_copy(struct store *s, uint64_t place, uint64_t now_ms);
+/* It is no copy any more, if it was one: it stays until its owner frees it. false: there is none
+ * any more. */
+bool store_keep(struct store *s, uint64_t place);
 /* When the sealed object at place is freed by its owner, or with it, say STORE_FREED once; nothing
  * if it is evicted. false: there is none any more. */
 bool store_watch(struct store *s, uint64_t place);

@@ -104,6 +104,15 @@ void store_end_copy(struct store *s, uint32_t entry)
     s->n_copies--;
 }
 
+bool store_keep(struct store *s, uint64_t place)
+{
+    uint32_t entry = sealed_at(s, place);
+
+    if (entry != 0)
+        store_end_copy(s, entry);
+    return entry != 0;
+}
+
 bool store_watch(struct store *s, uint64_t place)
 {
     uint32_t entry = sealed_at(s, place);

@@ -64,6 +64,7 @@ static void lose(struct node *n, uint32_t number, const char *why)
         return;
     log_info("cluster", "node_dead", "number=%u why=\"%s\"", number, why);
     spill_run_on_node_lost(n, number, why);
+    seek_run_on_node_lost(n, number);
     job_elsewhere_on_node_lost(n, number);
     guest_run_end_all(n, p);
     transfer_remove_node(n->transfer, number);
@@ -363,6 +364,7 @@ void cluster_run_on_registered(struct node *n)
                                                    .arg = n});
     gcs_relay_init(n);
     spill_run_init(n);
+    seek_run_init(n);
     c->look = loop_every(n->loop, SPILL_LOOK_MS, on_look, c);
     id_hex(n->cluster.bytes, sizeof n->cluster.bytes, cluster);
     id_hex(n->id.bytes, sizeof n->id.bytes, id);
@@ -715,6 +717,7 @@ void cluster_run_close(struct node *n)
     transfer_destroy(n->transfer);
     n->transfer = NULL;
     spill_run_fini(n);
+    seek_run_fini(n);
     guest_run_end_all(n, NULL);
     job_elsewhere_forget_kept(n);
     peers_destroy(n->peers);

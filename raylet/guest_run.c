@@ -336,6 +336,16 @@ void guest_run_on_room(struct node *n)
     }
 }
 
+bool guest_run_will_tell(struct process *p, uint32_t node)
+{
+    for (uint32_t i = 0; i < p->n_asked_nodes; i++)
+        if (p->asked[i] == node)
+            return false;
+    p->asked = xrealloc(p->asked, (p->n_asked_nodes + 1) * sizeof *p->asked);
+    p->asked[p->n_asked_nodes++] = node;
+    return true;
+}
+
 void guest_run_on_dead(const struct process *p)
 {
     struct node *n = p->node;
@@ -473,6 +483,10 @@ static void on_own(struct node *n,
 
     if (size >= sizeof lease)
         memcpy(&lease, body, sizeof lease);
+    if (h->type == PEER_SEEK) { /* which is answered in any case */
+        seek_run_on_asked(n, from, h, body, size);
+        return;
+    }
     if (h->type == PEER_SPILL)
         g = guest_run_get(n, from, h->from); /* whoever asks for nothing needs no entry */
     if (h->from > 0 && (g == NULL || !g->is_guest || g->at != from))
@@ -506,6 +520,9 @@ static void on_own(struct node *n,
         break;
     case PEER_FREE:
         pull_run_on_free(n, body, size);
+        break;
+    case PEER_FOUND:
+        seek_run_on_found(n, from, body, size);
         break;
     case PEER_CALL:
         spill_run_on_call(n, body, size);

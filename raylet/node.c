@@ -240,6 +240,7 @@ void node_free_process(struct process *p)
     store_run_remove(p);
     memory_run_on_gone(p);
     pull_run_on_gone(p);
+    seek_run_on_gone(p);
     spill_run_on_gone(p);
     tell_of_death(p);
     log_forward_remove(p);

@@ -12,6 +12,7 @@
  *   worker_pool_run.c  processes of workers: what worker_pool.c decides, their life and death
  *   store_run.c        the object store's memory and rings: what objstore/store.c decides
  *   pull_run.c         objects that come from other machines, or go there
+ *   seek_run.c         another copy of an object whose primary one is gone
  *   command_run.c      the session's socket, for `ray` commands and drivers
  *   memory_run.c       what `ray memory` asks of it
  *   why_run.c          and `ray why`, of this machine or another
@@ -41,6 +42,7 @@
 #include "raylet/node.h"
 #include "raylet/peer.h"
 #include "raylet/router.h"
+#include "raylet/seek.h"
 #include "raylet/session.h"
 #include "raylet/spill.h"
 #include "raylet/transfer.h"
@@ -142,7 +144,7 @@ struct process {
     uint32_t n_asked;                  /* REFS_ASKs it has not answered */
     struct list pulls;                 /* STORE_PULLs that were not answered */
     uint32_t n_pulls;
-    uint32_t *asked, n_asked_nodes; /* nodes that it has asked for leases */
+    uint32_t *asked, n_asked_nodes; /* nodes that are told of its death in any case */
     char log_base[300];
     /* of another machine; its slot is BOARD_SLOTS or more */
     bool is_guest;
@@ -209,6 +211,8 @@ struct node {
     struct cluster_view *view;             /* NULL if peers is */
     struct spill *spill;                   /* units that are at other nodes; NULL if peers is */
     struct spill_actions spill_actions;
+    struct seeks *seeks; /* NULL if peers is */
+    struct seek_actions seek_actions;
     bool spill_due;          /* some may go elsewhere now */
     struct peers *peers;     /* NULL: this raylet is alone */
     uint32_t telling;        /* of which death each peer was told last */
@@ -490,6 +494,9 @@ int guest_run_forward(struct process *from, const struct frame *f, struct err *e
 void guest_run_on_node(struct node *n, struct peer *at);
 /* There is room in the sessions again. */
 void guest_run_on_room(struct node *n);
+/* When this process of ours is dead, that node is told, whatever it has answered. false: that was
+ * said before. */
+bool guest_run_will_tell(struct process *p, uint32_t node);
 /* A process of ours is reaped: tell the nodes it talked to. */
 void guest_run_on_dead(const struct process *p);
 void guest_run_on_message(struct node *n,
@@ -552,6 +559,7 @@ bool store_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, si
 void store_run(struct node *n);
 
 /* --- pull_run.c --- */
+struct transfer_key pull_run_key(const struct wire_key *k);
 /* false: not a frame of this. */
 bool pull_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, size_t size);
 /* It has ended: nobody is to be answered. */
@@ -561,6 +569,25 @@ void pull_run_on_free(struct node *n, const uint8_t *body, size_t size);
 /* As transfer_config has it; arg: the node. */
 void pull_run_send_free(void *arg, uint32_t node, const struct transfer_key *key);
 void pull_run_send_call(void *arg, uint32_t node);
+
+/* --- seek_run.c --- */
+void seek_run_init(struct node *n);
+void seek_run_fini(struct node *n);
+/* STORE_SEEK. */
+void seek_run_on_seek(struct process *p, const uint8_t *body, size_t size);
+/* It has ended: nobody is to be answered. */
+void seek_run_on_gone(const struct process *p);
+/* While it is still a peer. */
+void seek_run_on_node_lost(struct node *n, uint32_t node);
+void seek_run_on_time(struct node *n, uint64_t now_ms);
+uint64_t seek_run_next_deadline(const struct node *n);
+/* Another raylet says PEER_SEEK, PEER_FOUND. */
+void seek_run_on_asked(struct node *n,
+                       struct peer *from,
+                       const struct peer_header *h,
+                       const uint8_t *body,
+                       size_t size);
+void seek_run_on_found(struct node *n, const struct peer *from, const uint8_t *body, size_t size);
 
 /* --- command_run.c --- */
 /* Listen on the session's socket. -1 with err: a private cluster goes on without. */

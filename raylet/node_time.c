@@ -25,13 +25,16 @@ static void on_due(void *arg)
         command_run_on_time(n, now);
     if (now >= store_next_deadline(n->store))
         store_on_time(n->store, now, &n->store_actions);
+    if (now >= seek_run_next_deadline(n))
+        seek_run_on_time(n, now);
 }
 
 void node_time_arm(struct node *n)
 {
     uint64_t at =
         lease_next_deadline(n->leases, job_count_workers(n), (unsigned)n->config.num_cpus);
-    uint64_t coming = command_run_next_deadline(n), store = store_next_deadline(n->store), now;
+    uint64_t coming = command_run_next_deadline(n), store = store_next_deadline(n->store);
+    uint64_t seek = seek_run_next_deadline(n), now;
 
     list_for_each(m, &n->jobs)
     {
@@ -43,6 +46,8 @@ void node_time_arm(struct node *n)
         at = coming;
     if (store < at)
         at = store;
+    if (seek < at)
+        at = seek;
     if (at == UINT64_MAX && n->due != NULL) {
         loop_timer_end(n->due);
         n->due = NULL;

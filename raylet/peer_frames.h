@@ -23,6 +23,8 @@ enum peer_type {
     /* to a driver's node, which nobody can dial: */
     PEER_CALL = 137,      /* another node may have something for it: it is to dial that */
     PEER_DATA_CALL = 138, /* the sender wants bytes of it: it is to dial the data port */
+    PEER_SEEK = 139,      /* has the receiver a copy of this object, whose primary one is gone? */
+    PEER_FOUND = 140,     /* its answer */
 };
 
 /* Followed by the owner's LEASE_REQUEST: ticket, units, resources by name, class. */
@@ -74,6 +76,22 @@ struct peer_free {
     uint32_t owner, index;
     uint16_t attempt;
     uint8_t is_abort;
+} __attribute__((packed));
+
+/* Of its owner, if it is to be kept: as the primary copy, from now on. Answered once. */
+struct peer_seek {
+    uint64_t id; /* of the sender */
+    uint64_t counter;
+    uint32_t owner, index;
+    uint16_t attempt;
+    uint8_t keep;
+} __attribute__((packed));
+
+/* place 0: it is not there. */
+struct peer_found {
+    uint64_t id;
+    uint64_t place, offset;
+    uint8_t keep; /* as asked */
 } __attribute__((packed));
 
 #endif /* RAYLET_PEER_FRAMES_H */

@@ -22,7 +22,7 @@ struct pull {
     uint64_t ticket, transfer; /* of the process; of transfer.c */
 };
 
-static struct transfer_key key_of(const struct wire_key *k)
+struct transfer_key pull_run_key(const struct wire_key *k)
 {
     return (struct transfer_key){.counter = k->counter,
                                  .owner = k->owner,
@@ -36,11 +36,11 @@ static void send_failed(struct process *p, uint64_t ticket, enum err_code code, 
 {
     uint8_t buf[sizeof(struct wire_store_pull_failed) + 400];
     struct wire_store_pull_failed w = {.ticket = ticket, .code = code};
-    size_t len = strnlen(text, 399);
+    char *sentence = (char *)buf + sizeof w;
 
     memcpy(buf, &w, sizeof w);
-    memcpy(buf + sizeof w, text, len);
-    node_send(p, WIRE_STORE_PULL_FAILED, buf, sizeof w + len);
+    snprintf(sentence, sizeof buf - sizeof w, "%s", text);
+    node_send(p, WIRE_STORE_PULL_FAILED, buf, sizeof w + strlen(sentence));
 }
 
 static void drop(struct pull *pull)
@@ -85,7 +85,7 @@ static void on_pull(struct process *p, const uint8_t *body, size_t size)
                                         : "too many objects are asked for at once");
         return;
     }
-    struct transfer_key key = key_of(&w.key);
+    struct transfer_key key = pull_run_key(&w.key);
     struct pull *pull = xcalloc(1, sizeof *pull);
     pull->process = p;
     pull->ticket = w.ticket;
@@ -181,7 +181,7 @@ static void on_free_at(struct process *p, const uint8_t *body, size_t size)
     if (size < sizeof w)
         return;
     memcpy(&w, body, sizeof w);
-    struct transfer_key key = key_of(&w.key);
+    struct transfer_key key = pull_run_key(&w.key);
     if (key.owner != p->number)
         node_refuse(p, "STORE_FREE_AT for what another owns");
     else if (w.node == n->number)
@@ -215,6 +215,9 @@ bool pull_run_on_frame(struct process *p, uint8_t type, const uint8_t *body, siz
         return true;
     case WIRE_STORE_FREE_AT:
         on_free_at(p, body, size);
+        return true;
+    case WIRE_STORE_SEEK:
+        seek_run_on_seek(p, body, size);
         return true;
     default:
         return false;

@@ -30,17 +30,6 @@ static void set_units(void *request, uint64_t ticket, uint32_t count)
 
 /* --- to another node --- */
 
-/* To be told of its death, whatever it answers. false: it was asked before. */
-static bool remember(struct process *owner, uint32_t at)
-{
-    for (uint32_t i = 0; i < owner->n_asked_nodes; i++)
-        if (owner->asked[i] == at)
-            return false;
-    owner->asked = xrealloc(owner->asked, (owner->n_asked_nodes + 1) * sizeof *owner->asked);
-    owner->asked[owner->n_asked_nodes++] = at;
-    return true;
-}
-
 /* A node that is to have work of this job cannot dial a driver's: that is to dial it. */
 static void call_home(const struct job *j, uint32_t at)
 {
@@ -84,7 +73,7 @@ static bool send(struct process *owner,
 
     if (peer == NULL || size > REQUEST_MAX)
         return false;
-    if (remember(owner, at))
+    if (guest_run_will_tell(owner, at))
         call_home(owner->job, at);
     memcpy(&r, request, sizeof r);
     spill_sent(n->spill,

@@ -120,6 +120,12 @@ uint64_t transfer_pull(struct transfer *t,
  * is fine. */
 void transfer_cancel(struct transfer *t, uint64_t ticket);
 
+/* Could it be served from here? keep: as its primary copy from now on, which stays until its owner
+ * frees it. */
+bool transfer_find(struct transfer *t,
+                   const struct transfer_key *key,
+                   bool keep,
+                   struct transfer_object *at);
 /* Its owner freed it: gone here, its pull fails with ERR_NOT_FOUND, and those whom this node served
  * are told. An object of this store that its owner frees by its ring needs no call. */
 void transfer_free(struct transfer *t, const struct transfer_key *key);

@@ -207,6 +207,24 @@ static bool find_object(struct transfer *t, const struct transfer_what *what, st
     return out->length <= o.room; /* what its creator said of its refs may be wrong */
 }
 
+bool transfer_find(struct transfer *t,
+                   const struct transfer_key *key,
+                   bool keep,
+                   struct transfer_object *at)
+{
+    const struct transfer_what what = transfer_what_of(key);
+    struct source s;
+
+    if (!find_object(t, &what, &s) || (keep && !store_keep(t->config.store, s.place)))
+        return false;
+    *at = (struct transfer_object){.place = s.place,
+                                   .offset = (uint64_t)(s.bytes - t->arena),
+                                   .size = s.size,
+                                   .n_refs = s.n_refs,
+                                   .meta = s.meta};
+    return true;
+}
+
 static bool find_source(struct transfer *t, const struct transfer_what *what, struct source *out)
 {
     if (what->kind == TRANSFER_FILE) {

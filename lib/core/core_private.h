@@ -533,6 +533,10 @@ bool remake_is_loss(const struct err *why);
  * with an error, at once; or a copy that is here takes their place. false: what is known here says
  * otherwise, and who asks again will fail again. */
 bool remake_lost(struct record *r, uint16_t attempt, uint32_t node);
+/* STORE_FOUND: another node has them, or nobody. */
+void remake_on_found(const uint8_t *body, size_t size);
+/* Nobody will say it any more. */
+void remake_on_raylet_lost(void);
 /* A LOST one has no views any more. */
 void remake_end_lost(struct record *r);
 /* The task's record that a pending value of ours waits for. */

@@ -1091,6 +1091,9 @@ void owner_on_frame(struct peer *p, uint8_t type, const uint8_t *body, size_t si
     case WIRE_STORE_PULL_FAILED:
         pull_on_frame(type, body, size);
         break;
+    case WIRE_STORE_FOUND:
+        remake_on_found(body, size);
+        break;
     case WIRE_REFS_ASK:
         ref_report_on_ask(body, size);
         break;
@@ -1143,6 +1146,7 @@ void owner_on_raylet_lost(void)
 {
     if (core.submit == NULL)
         return;
+    remake_on_raylet_lost(); /* which may submit tasks */
     submit_on_raylet_lost(core.submit, &core.actions);
     owner_act();
     refs_on_raylet_lost();

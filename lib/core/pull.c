@@ -379,7 +379,8 @@ void pull_ahead(const uint64_t *refs, size_t n)
     for (size_t i = 0; i < n && core.store != NULL; i++) {
         struct record *r = ref_table_find(core.refs, refs[i]);
         if (r == NULL || r->state != REF_READY
-            || (r->flags & (REF_STORED | REF_FREED)) != REF_STORED || may_be_here(&r->u.stored))
+            || (r->flags & (REF_STORED | REF_FREED | REF_LOST)) != REF_STORED
+            || may_be_here(&r->u.stored))
             continue;
         const struct wire_stored s = refs_stored(r, NODE_UNKNOWN);
         bytes += s.size;
@@ -405,7 +406,7 @@ bool pull_for_wait(const uint64_t *refs, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         struct record *r = ref_table_at(core.refs, (uint32_t)refs[i]);
-        if (r->state != REF_READY || pull_is_here(r))
+        if (r->state != REF_READY || record_is_missing(r) || pull_is_here(r))
             continue;
         const struct wire_stored s = refs_stored(r, NODE_UNKNOWN);
         bytes += s.size;

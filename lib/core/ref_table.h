@@ -59,6 +59,8 @@ enum ref_flag {
     REF_MARKED = 128,  /* seen by whoever looks through many of them, under one lock */
     REF_CAME = 256, /* a copy of it has come here, or cannot: not asked for again while waiting */
     REF_LOST = 512, /* READY, but nobody has the bytes any more: pending when its last view ends */
+    REF_SOUGHT =
+        1024, /* LOST, but maybe another node has them: held and viewed until that is known */
 };
 
 /* Of a value in a store: can it be made again? */

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values that only a dead node had. Nobody looks for them: whoever reads one finds out, a thread
- * here, a worker that was to run a task with it, a borrower. Then its record is pending again, and
- * its task runs once more (lineage.c keeps what that needs) as the next attempt: a hidden record
- * stands for the task, as for one without returns, and what it gives back goes to those of its
- * returns that wait, nothing to the others. Arguments that nobody has any more are made first, in
- * the same way. A value that was borrowed is asked of its owner again.
+ * Values whose primary copy was on a node that is dead. Nobody looks for them: whoever reads one
+ * finds out, a thread here, a worker that was to run a task with it, a borrower. A copy that is in
+ * our own store becomes the primary one then; else the raylet asks the other nodes for one, and
+ * meanwhile the record is as it was, but LOST: nobody reads it, all wait.
  *
- * A copy that is in our own store becomes the primary one instead.
+ * If nobody has any, the record is pending again, and its task runs once more (lineage.c keeps what
+ * that needs) as the next attempt: a hidden record stands for the task, as for one without returns,
+ * and what it gives back goes to those of its returns that wait, nothing to the others. Arguments
+ * that nobody has any more are made first, in the same way. A value that was borrowed is asked of
+ * its owner again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,9 +207,76 @@ static bool promote(struct record *r)
         }
     }
     get_end_view(r);
-    if (e != NULL && r->waiters != NULL)
+    if (e == NULL)
+        return false;
+    r->flags &= (uint16_t)~REF_LOST;
+    if (r->waiters != NULL)
         owner_tell(r);
-    return e != NULL;
+    return true;
+}
+
+/* Other nodes may have copies: the raylet asks them. What may happen to the record meanwhile, that
+ * it is freed or released, happens when it has answered, and so to the copy that was found. */
+static void seek(struct record *r)
+{
+    struct wire_store_seek w = {.ticket = record_word(r),
+                                .key = refs_stored(r, NODE_UNKNOWN).key,
+                                .node = r->u.stored.node};
+
+    r->flags |= REF_SOUGHT;
+    r->held++;
+    r->u.stored.n_views++;
+    peer_send(core.raylet, WIRE_STORE_SEEK, &w, sizeof w);
+    peer_flush(core.raylet); /* who has the role may be asleep */
+}
+
+/* f NULL: nobody will say it any more. */
+static void end_seek(struct record *r, const struct wire_store_found *f)
+{
+    struct ref_stored *s = &r->u.stored;
+    uint32_t node = f != NULL ? f->node : 0;
+    bool is_found = node != 0;
+
+    r->flags &= (uint16_t)~REF_SOUGHT;
+    if (node == core.welcome.node_number) {
+        if (s->pin == REF_NO_PIN)
+            s->copy = f->place;
+        is_found = promote(r);
+    } else if (is_found) {
+        s->node = node;
+        s->place = f->place;
+        s->offset = f->offset;
+        r->flags &= (uint16_t) ~(REF_LOST | REF_CAME);
+        if (r->waiters != NULL)
+            owner_tell(r);
+    }
+    if (!is_found && r->count == 0 && r->held == 1)
+        r->flags &= (uint16_t)~REF_LOST; /* nobody wants it any more */
+    get_end_view(r);
+    ref_table_unhold(core.refs, r);
+}
+
+void remake_on_found(const uint8_t *body, size_t size)
+{
+    struct wire_store_found w;
+
+    if (size < sizeof w)
+        return;
+    memcpy(&w, body, sizeof w);
+    uint32_t slot = (uint32_t)w.ticket;
+    struct record *r =
+        slot != 0 && slot < ref_table_end(core.refs) ? ref_table_at(core.refs, slot) : NULL;
+    if (r != NULL && record_word(r) == w.ticket && (r->flags & REF_SOUGHT) != 0)
+        end_seek(r, &w);
+}
+
+void remake_on_raylet_lost(void)
+{
+    for (uint32_t slot = 1; core.has_lost && slot < ref_table_end(core.refs); slot++) {
+        struct record *r = ref_table_at(core.refs, slot);
+        if ((r->flags & REF_SOUGHT) != 0)
+            end_seek(r, NULL);
+    }
 }
 
 /* Its owner knows better, or will. */
@@ -240,16 +309,11 @@ void remake_end_lost(struct record *r)
         return;
     }
     objects_free(&s);
-    struct lineage *l = r->extra != NULL ? r->extra->lineage : NULL;
     make_again(r, s.node);
-    for (unsigned i = 0; l != NULL && l->run != 0 && i < l->of.n_returns; i++) {
-        struct record *beside = l->returns[i] != 0 ? ref_table_at(core.refs, l->returns[i]) : NULL;
-        if (beside != NULL && beside != r) /* the same node had them, and they come anyway */
-            remake_lost(beside, s.key.attempt, s.node);
-    }
 }
 
-bool remake_lost(struct record *r, uint16_t attempt, uint32_t node)
+/* As remake_lost. has_begun: it was not known before, and now it is sought. */
+static bool lose(struct record *r, uint16_t attempt, uint32_t node, bool *has_begun)
 {
     const struct ref_stored *s = &r->u.stored;
 
@@ -264,7 +328,28 @@ bool remake_lost(struct record *r, uint16_t attempt, uint32_t node)
         return true; /* while it waited */
     r->flags |= REF_LOST;
     core.has_lost = true;
-    if (s->n_views == 0)
+    *has_begun = (r->flags & REF_BORROWED) == 0 && core.raylet->link != NULL;
+    if (*has_begun)
+        seek(r);
+    else if (s->n_views == 0)
         remake_end_lost(r);
+    return true;
+}
+
+bool remake_lost(struct record *r, uint16_t attempt, uint32_t node)
+{
+    bool has_begun = false;
+
+    if (!lose(r, attempt, node, &has_begun))
+        return false;
+    /* the same node had the task's other returns: one run is to make all that nobody has */
+    for (unsigned i = 0; has_begun; i++) {
+        const struct lineage *l = r->extra != NULL ? r->extra->lineage : NULL; /* r is sought */
+        if (l == NULL || i >= l->of.n_returns)
+            break;
+        bool has_too = false;
+        if (l->returns[i] != 0 && l->returns[i] != r->slot)
+            lose(ref_table_at(core.refs, l->returns[i]), attempt, node, &has_too);
+    }
     return true;
 }

@@ -17,8 +17,8 @@
  * INFO_REPLY R -> Z    SPAWN        Z -> R  SPAWNED, EXITED any       ERROR, GOODBYE, ROUTE
  *   O,W -> R  STORE_LEND, STORE_RECORD, STORE_DOORBELL
  *   R -> O,W  STORE_FD, STORE_LENT, STORE_REFUSED, STORE_RECALL, PROCESS_DEAD
- *   O,W -> R  STORE_PULL, STORE_PULL_CANCEL, STORE_FREE_AT
- *   R -> O,W  STORE_PULLED, STORE_PULL_FAILED
+ *   O,W -> R  STORE_PULL, STORE_PULL_CANCEL, STORE_FREE_AT, STORE_SEEK
+ *   R -> O,W  STORE_PULLED, STORE_PULL_FAILED, STORE_FOUND
  *   driver -> R  JOB_PART, HELLO, LEAVE     R -> driver  GOODBYE: all of its job has ended
  *   any process to any other: BORROW, BORROW_ACK, BORROW_DIGEST, BORROW_COMPARED, BORROW_LIST
  *   and also: SEEN, WANT, OBJECT, OBJECT_ACK; over routes CREDIT
@@ -123,6 +123,9 @@ enum wire_type {
     WIRE_STORE_FREE_AT = 123,
 
     WIRE_CREDIT = 124,
+
+    WIRE_STORE_SEEK = 125,
+    WIRE_STORE_FOUND = 126,
 };
 
 /* One type always travels in one class, so that the parts of a long message never mix with others
@@ -180,6 +183,7 @@ static inline bool wire_is_raylets(uint8_t type)
     case WIRE_REFS_ASK:
     case WIRE_STORE_PULLED:
     case WIRE_STORE_PULL_FAILED:
+    case WIRE_STORE_FOUND:
         return true;
     default:
         return false;
@@ -512,6 +516,19 @@ struct wire_store_free_at {
     uint32_t node;
     uint8_t is_abort; /* 1: all that this attempt of the task made, whatever the index: no word of
                        * it came */
+} __attribute__((packed));
+/* O,W -> R: nobody can reach the primary copy of this object of the sender's: is there another one
+ * in the cluster? Answered once. */
+struct wire_store_seek {
+    uint64_t ticket; /* of the sender */
+    struct wire_key key;
+    uint32_t node; /* that had it, and may turn out to have it still */
+} __attribute__((packed));
+/* There is, in that node's store (0: there is none): it is the primary one from now on, which its
+ * owner is to free. */
+struct wire_store_found {
+    uint64_t ticket, place, offset;
+    uint32_t node;
 } __attribute__((packed));
 /* R -> O,W: that process is reaped; nothing of it comes after this. */
 struct wire_process_dead {

@@ -129,6 +129,18 @@ static int make(ray_call *call)
 }
 RAY_REMOTE(make);
 
+/* The same; notes in that file that it ran. */
+static int make_noted(ray_call *call)
+{
+    char *path;
+
+    if (ray_arg(call, 2, &path) != RAY_OK)
+        return -1;
+    note(path, "ran\n");
+    return make(call);
+}
+RAY_REMOTE(make_noted);
+
 /* What make() would have made, of what it made with another seed. */
 static int derive(ray_call *call)
 {
@@ -580,6 +592,14 @@ static void obey(const char *line)
         CHECK(n_kept < N_REFS);
         kept[n_kept++] = make_on(text, a, b, 3);
         printf("ok %d\n", n_kept - 1);
+    } else if (strcmp(what, "noted") == 0) { /* at b, text: the file */
+        CHECK(n_kept < N_REFS);
+        kept[n_kept++] =
+            ray_submit(&ray_fn_make_noted,
+                       RAY_OPTIONS(.resources = "b=1"),
+                       (ray_value[]){ray_v((int64_t)a), ray_v((int64_t)b), ray_v(text)},
+                       3);
+        printf("ok %d\n", n_kept - 1);
     } else if (strcmp(what, "once_only") == 0) { /* the same, and not again */
         kept[n_kept++] = make_on(text, a, b, RAY_ZERO);
         printf("ok %d\n", n_kept - 1);
@@ -632,6 +652,9 @@ static void obey(const char *line)
                               RAY_OPTIONS(.resources = "a=1"),
                               (ray_value[]){ray_list(kept[a]), ray_v(text)},
                               2));
+    } else if (strcmp(what, "free") == 0) {
+        CHECK_CODE(ray_free_object(kept[a]), RAY_OK);
+        printf("ok %ld\n", a);
     } else if (strcmp(what, "drop") == 0) {
         CHECK_CODE(ray_release(kept[a]), RAY_OK);
         printf("ok %ld\n", a);

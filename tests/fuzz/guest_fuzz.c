@@ -230,7 +230,12 @@ static void local_step(struct node *n, uint8_t op, struct input *in)
     case 5: {
         struct wire_store_pull pull = {.ticket = b, .node = any_node(n, b), .size = 8};
         struct wire_store_pull_cancel cancel = {.ticket = b};
+        struct wire_store_seek seek = {.ticket = b, .key = {.counter = b / 16 % 4}};
+        seek.key.owner =
+            link == driver && n->processes[0] != NULL ? n->processes[0]->number : any_process(n, b);
         say(link, WIRE_STORE_PULL, 0, &pull, sizeof pull);
+        if (b >= 64)
+            say(link, WIRE_STORE_SEEK, 0, &seek, sizeof seek);
         if (b % 2 == 0)
             say(link, WIRE_STORE_PULL_CANCEL, 0, &cancel, sizeof cancel);
         break;

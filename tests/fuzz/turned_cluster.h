@@ -106,13 +106,16 @@ size_t peer_backlog(const struct peer *p)
     return p->is_full ? PEER_BACKLOG_HIGH : 0;
 }
 
-/* What is called when the GCS does not answer; here it is the raylet's own. */
 struct peer *peers_next(const struct peers *ps, const struct peer *p)
 {
     (void)ps;
-    (void)p;
+    for (size_t i = p != NULL ? (size_t)(p - others) + 1 : 0, k = 0; k < N_PEERS; i++, k++)
+        if (others[i % N_PEERS].number > 0)
+            return &others[i % N_PEERS];
     return NULL;
 }
+
+/* What is called when the GCS does not answer; here it is the raylet's own. */
 
 void peers_stats(const struct peers *ps, struct peers_stats *out)
 {
@@ -262,6 +265,17 @@ void transfer_withdraw_file(struct transfer *t, const struct transfer_hash *hash
     ASSERT(t == &the_port && hash != NULL);
 }
 
+bool transfer_find(struct transfer *t,
+                   const struct transfer_key *key,
+                   bool keep,
+                   struct transfer_object *at)
+{
+    ASSERT(t == &the_port);
+    (void)keep;
+    *at = (struct transfer_object){.place = key->counter};
+    return key->counter % 2 == 1;
+}
+
 void transfer_free(struct transfer *t, const struct transfer_key *key)
 {
     ASSERT(t == &the_port && key != NULL);
@@ -370,6 +384,7 @@ static void lose(struct node *n, struct peer *p)
     if (number > 0) {
         cluster_view_remove(n->view, number);
         spill_run_on_node_lost(n, number, "it is dead");
+        seek_run_on_node_lost(n, number);
         job_elsewhere_on_node_lost(n, number);
         guest_run_end_all(n, p);
         for (uint32_t i = 0; i < n->n_guests; i++)
@@ -396,6 +411,7 @@ static void begin(struct loop *l, struct node *n)
     n->transfer = &the_port;
     gcs_relay_init(n);
     spill_run_init(n);
+    seek_run_init(n);
     for (int i = 0; i < N_PEERS; i++) {
         others[i].number = 0;
         lose(n, &others[i]);
@@ -418,6 +434,7 @@ static void end(struct node *n)
         finish_file(i, ERR_CANCELED);
     n->transfer = NULL;
     spill_run_fini(n);
+    seek_run_fini(n);
     guest_run_end_all(n, NULL);
     job_elsewhere_forget_kept(n);
     n->peers = NULL;

@@ -21,12 +21,13 @@ static char temp[] = "/tmp/guest_test_XXXXXX";
 
 /* --- what is said --- */
 
-static char said[1024];      /* "to 70001 push; own spill", since the last look */
-static uint64_t n_rejected;  /* units */
-static unsigned n_asked_job; /* JOB_ASKs */
-static uint32_t asked_node;  /* of the last */
-static uint32_t told_job;    /* of the last frame */
-static char heard[256];      /* by the driver: types */
+static char said[1024];         /* "to 70001 push; own spill", since the last look */
+static uint64_t n_rejected;     /* units */
+static unsigned n_asked_job;    /* JOB_ASKs */
+static uint32_t asked_node;     /* of the last */
+static uint32_t told_job;       /* of the last frame */
+static struct peer_found found; /* the last */
+static char heard[256];         /* by the driver: types */
 
 void on_sent(const struct peer *p,
              enum frame_class class,
@@ -48,6 +49,8 @@ void on_sent(const struct peer *p,
         n_asked_job++;
         asked_node = p->number;
     }
+    if (h->type == PEER_FOUND)
+        memcpy(&found, body, sizeof found);
     told_job = h->job;
     snprintf(said + len,
              sizeof said - len,
@@ -469,6 +472,102 @@ START_TEST(test_what_waits_for_a_job_to_begin_is_bounded)
 }
 END_TEST
 
+/* --- copies of objects --- */
+
+/* The driver wants a copy of that object of its own; here is one if its number is odd. */
+static void seek(uint64_t counter, uint32_t owner)
+{
+    struct wire_store_seek w = {.ticket = 77, .key = {.counter = counter, .owner = owner}};
+
+    say(driver, WIRE_STORE_SEEK, 0, &w, sizeof w);
+    go();
+}
+
+static void say_found(int i, bool keep, uint64_t place)
+{
+    struct peer_found w = {.id = 1, .place = place, .keep = keep};
+    struct peer_header h = {.type = PEER_FOUND};
+
+    from_node(i, &h, &w, sizeof w);
+}
+
+/* That node asks for a copy here. */
+static void ask_for_copy(int i, uint64_t counter, uint32_t owner, bool keep, uint32_t from)
+{
+    struct peer_seek w = {.id = 5, .counter = counter, .owner = owner, .keep = keep};
+    struct peer_header h = {.from = from, .type = PEER_SEEK};
+
+    found = (struct peer_found){0};
+    from_node(i, &h, &w, sizeof w);
+    ck_assert_uint_eq(found.id, 5);
+    ck_assert_uint_eq(found.keep, keep);
+}
+
+START_TEST(test_all_nodes_that_can_be_dialled_are_asked_for_a_copy)
+{
+    const struct process *p = the_driver();
+    int i = peer_only_dials(&others[0]) ? 1 : 0;
+    uint32_t number = others[i].number;
+
+    seek(2, p->number);
+    ck_assert_str_eq(nodes_heard(), text("%u: %d to 0", number, PEER_SEEK));
+    ck_assert_uint_eq(told_job, 0);
+    say_found(1 - i, false, 9); /* who was not asked */
+    ck_assert_str_eq(nodes_heard(), "");
+    say_found(i, false, 9);
+    ck_assert_str_eq(nodes_heard(), text("%u: %d to 0", number, PEER_SEEK));
+    ck_assert_uint_eq(told_job, job_first(n)); /* it is told in the owner's name ... */
+    ck_assert_uint_eq(p->n_asked_nodes, 1);    /* ... and will be told of its death */
+    ck_assert_uint_eq(p->asked[0], number);
+    ck_assert_str_eq(driver_heard(), "");
+    say_found(i, true, 9);
+    ck_assert_str_eq(driver_heard(), text("%d", WIRE_STORE_FOUND));
+    seek(2, p->number);
+    ck_assert_str_eq(driver_heard(), "");
+    now_ms += SEEK_MS; /* nobody says anything */
+    ck_assert_str_eq(driver_heard(), text("%d", WIRE_STORE_FOUND));
+    seek(2, p->number);
+    ck_assert_str_eq(driver_heard(), "");
+    lose(n, &others[i]);
+    ck_assert_str_eq(driver_heard(), text("%d", WIRE_STORE_FOUND));
+}
+END_TEST
+
+START_TEST(test_a_copy_here_is_found_at_once)
+{
+    seek(1, the_driver()->number);
+    ck_assert_str_eq(driver_heard(), text("%d", WIRE_STORE_FOUND));
+    ck_assert_str_eq(nodes_heard(), "");
+    seek(1, the_driver()->number + 1); /* not its own */
+    ck_assert_str_eq(driver_heard(), text("%d", WIRE_ERROR));
+}
+END_TEST
+
+START_TEST(test_a_copy_is_kept_for_an_owner_whose_death_will_be_told)
+{
+    struct wire_process_dead dead = {.process = FIRST_GUEST};
+    struct peer_header h = {.type = PEER_PROCESS_DEAD};
+
+    ask_for_copy(0, 1, FIRST_GUEST, false, 0);
+    ck_assert_uint_eq(found.place, 1);
+    ck_assert_ptr_null(guest_run_find(n, FIRST_GUEST));
+    ask_for_copy(0, 2, FIRST_GUEST, false, 0);
+    ck_assert_uint_eq(found.place, 0);
+    ask_for_copy(0, 1, FIRST_GUEST, true, 0); /* whose? */
+    ck_assert_uint_eq(found.place, 0);
+    ask_for_copy(0, 1, FIRST_GUEST, true, FIRST_GUEST + 1); /* another's */
+    ck_assert_uint_eq(found.place, 0);
+    ask_for_copy(0, 1, FIRST_GUEST, true, FIRST_GUEST);
+    ck_assert_uint_eq(found.place, 1);
+    ck_assert_ptr_nonnull(guest_run_find(n, FIRST_GUEST));
+    ask_for_copy(1, 1, FIRST_GUEST, true, FIRST_GUEST); /* it is of the other node */
+    ck_assert_uint_eq(found.place, 0);
+    from_node(0, &h, &dead, sizeof dead);
+    ask_for_copy(0, 1, FIRST_GUEST, true, FIRST_GUEST); /* that was overtaken */
+    ck_assert_uint_eq(found.place, 0);
+}
+END_TEST
+
 static void remove_temp(void)
 {
     remove_tree(temp);
@@ -499,6 +598,9 @@ int main(void)
     tcase_add_test(tc, test_the_home_of_a_job_is_asked);
     tcase_add_test(tc, test_another_home_than_the_one_that_is_known_is_refused);
     tcase_add_test(tc, test_what_waits_for_a_job_to_begin_is_bounded);
+    tcase_add_test(tc, test_all_nodes_that_can_be_dialled_are_asked_for_a_copy);
+    tcase_add_test(tc, test_a_copy_here_is_found_at_once);
+    tcase_add_test(tc, test_a_copy_is_kept_for_an_owner_whose_death_will_be_told);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_set_fork_status(sr, CK_NOFORK); /* kill is not libc's here */

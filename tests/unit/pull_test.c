@@ -80,10 +80,20 @@ static void turn(void)
     core_unlock();
 }
 
-static void listen_to_core(void)
+static void say_on(uint32_t route, uint8_t type, const void *body, size_t size)
+{
+    ck_assert_int_eq(unix_link_send(raylet, wire_class(type), type, route, body, size), 0);
+    ck_assert_int_eq(unix_link_flush(raylet, NULL), 1);
+}
+
+static bool nobody_has_it = true; /* SEEK is answered so, at once */
+
+/* Has it said something to what it heard? */
+static bool listen_to_core(void)
 {
     struct frame f;
     struct err err;
+    bool has_said = false;
 
     while (unix_link_read(raylet, &err) > 0)
         while (unix_link_next(raylet, &f, &err) == 1) {
@@ -93,22 +103,29 @@ static void listen_to_core(void)
             h->type = f.h.type;
             h->size = f.body_size;
             memcpy(h->body, f.body, f.body_size < sizeof h->body ? f.body_size : sizeof h->body);
+            if (f.h.type != WIRE_STORE_SEEK || !nobody_has_it)
+                continue;
+            struct wire_store_found w = {0};
+            memcpy(&w.ticket, h->body, sizeof w.ticket);
+            say_on(0, WIRE_STORE_FOUND, &w, sizeof w);
+            has_said = true;
         }
+    return has_said;
 }
 
-static void say_on(uint32_t route, uint8_t type, const void *body, size_t size)
+static void turns(void)
 {
-    ck_assert_int_eq(unix_link_send(raylet, wire_class(type), type, route, body, size), 0);
-    ck_assert_int_eq(unix_link_flush(raylet, NULL), 1);
+    do {
+        turn();
+        turn();
+    } while (listen_to_core());
 }
 
 /* It says that, the core handles it, and what it says then is heard. */
 static void tell_on(uint32_t route, uint8_t type, const void *body, size_t size)
 {
     say_on(route, type, body, size);
-    turn();
-    turn();
-    listen_to_core();
+    turns();
 }
 
 static void tell(uint8_t type, const void *body, size_t size)
@@ -1110,6 +1127,7 @@ START_TEST(what_was_put_is_lost)
         core_unlock();
     }
     say_failed(0, ERR_DIED, "node 2 is dead");
+    await(WIRE_STORE_SEEK, 1);
     for (int i = 0; i < 2; i++) {
         end_get(&getters[i]);
         check_failure(&getters[i].v,
@@ -1147,6 +1165,170 @@ START_TEST(a_copy_that_is_here_takes_its_place)
     ck_assert_uint_eq(share->ring.records[1].kind, STORE_FREE);
     ck_assert_uint_eq(share->ring.records[1].place, place_of(3));
     ck_assert_uint_eq(count(WIRE_STORE_PULL), 0);
+}
+END_TEST
+
+static void await_views(const struct record *r, unsigned n)
+{
+    for (unsigned now = 0; now < n;) {
+        core_lock();
+        now = r->u.stored.n_views;
+        core_unlock();
+    }
+}
+
+static struct wire_store_found found_at(uint32_t node, uint64_t place)
+{
+    struct wire_store_found w = {.place = place, .node = node};
+
+    memcpy(&w.ticket, nth(WIRE_STORE_SEEK, count(WIRE_STORE_SEEK) - 1)->body, sizeof w.ticket);
+    return w;
+}
+
+/* Two threads and two borrowers find out at once. */
+START_TEST(another_nodes_copy_takes_its_place)
+{
+    const struct wire_key key = key_of_ours();
+    struct wire_stored s;
+
+    nobody_has_it = false;
+    join_as(false);
+    struct record *r = make_elsewhere();
+    r->flags |= REF_SHOWN;
+    for (unsigned i = 0; i < 2; i++) {
+        start_get(&getters[i], r);
+        await(WIRE_STORE_PULL, 1);
+        await_views(r, i + 1);
+    }
+    say_failed(0, ERR_DIED, "node 2 is dead");
+    await(WIRE_STORE_SEEK, 1);
+    struct wire_store_seek asked;
+    memcpy(&asked, nth(WIRE_STORE_SEEK, 0)->body, sizeof asked);
+    ck_assert_mem_eq(&asked.key, &key, sizeof key);
+    ck_assert_uint_eq(asked.node, THERE);
+    struct wire_want want = {.word = record_word(r), .node = THERE, .attempt = 2, .is_lost = 1};
+    for (uint32_t i = 0; i < 2; i++)
+        say_on(WIRE_ROUTE_PROCESS | (OTHER + i), WIRE_WANT, &want, sizeof want);
+    struct wire_store_found w = found_at(THERE + 1, store_place(7, 8));
+    w.ticket += 1ull << 32; /* nothing that was asked */
+    say_on(0, WIRE_STORE_FOUND, &w, sizeof w);
+    w.ticket = N_ENTRIES * 100000ull;
+    say_on(0, WIRE_STORE_FOUND, &w, sizeof w);
+    w = found_at(THERE + 1, store_place(7, 8));
+    say_on(0, WIRE_STORE_FOUND, &w, sizeof w);
+    await(WIRE_STORE_PULL, 2);
+    ck_assert_uint_eq(nth_pull(1).node, THERE + 1);
+    await(WIRE_OBJECT, 2);
+    memcpy(&s,
+           nth(WIRE_OBJECT, 1)->body + sizeof(struct wire_object) + sizeof(struct wire_arg),
+           sizeof s);
+    ck_assert_uint_eq(s.node, THERE + 1);
+    ck_assert_uint_eq(s.place, store_place(7, 8));
+    ck_assert_mem_eq(&s.key, &key, sizeof key);
+    fill_entry(3, &key, SIZE);
+    say_pulled(1, 3);
+    for (int i = 0; i < 2; i++) {
+        end_get(&getters[i]);
+        ck_assert_uint_eq(getters[i].v.size, SIZE);
+        core_value_drop(&getters[i].v);
+    }
+    ck_assert_uint_eq(count(WIRE_STORE_SEEK), 1);
+    /* that one's node dies, too */
+    core_lock();
+    r->u.stored.copy = 0;
+    ck_assert(remake_lost(r, 2, THERE + 1));
+    core_unlock();
+    turns();
+    ck_assert_uint_eq(count(WIRE_STORE_SEEK), 2);
+    w = found_at(THERE + 2, store_place(7, 8));
+    tell(WIRE_STORE_FOUND, &w, sizeof w);
+    core_release(record_word(r));
+    turns();
+    ck_assert_uint_eq(count(WIRE_STORE_FREE_AT), 1);
+    ck_assert_uint_eq(nth_free_at(0).node, THERE + 2);
+    ck_assert_uint_eq(ref_table_live(core.refs), 0);
+}
+END_TEST
+
+/* Of those that are not wanted any more nothing stays, and nothing is made again. */
+START_TEST(what_is_freed_while_it_is_sought_goes_where_it_is_found)
+{
+    bool is_found = _i % 2 == 1, is_released = _i / 2 == 1;
+    struct core_value v;
+
+    nobody_has_it = false;
+    join_as(false);
+    uint64_t ref = submit_stored(3, 0);
+    core_lock();
+    ck_assert(remake_lost(ref_table_find(core.refs, ref), 0, THERE));
+    core_unlock();
+    turns();
+    ck_assert_uint_eq(count(WIRE_STORE_SEEK), 1);
+    ck_assert_int_eq(core_get(ref, 0, &v), CORE_ETIMEOUT);
+    ck_assert_int_eq(is_released ? core_release(ref) : core_free(ref), CORE_OK);
+    turns();
+    ck_assert_uint_eq(count(WIRE_STORE_FREE_AT), 0);
+    struct wire_store_found w = found_at(is_found ? THERE + 1 : 0, is_found);
+    tell(WIRE_STORE_FOUND, &w, sizeof w);
+    ck_assert_uint_eq(count(WIRE_STORE_FREE_AT), 1);
+    ck_assert_uint_eq(nth_free_at(0).node, is_found ? THERE + 1 : THERE);
+    ck_assert_uint_eq(count(WIRE_PUSH), 1);
+    if (!is_released) {
+        ck_assert_int_eq(core_get(ref, 0, &v), CORE_OK);
+        check_failure(&v, CORE_ELOST, "freed by");
+        core_value_drop(&v);
+        core_release(ref);
+    }
+    ck_assert_uint_eq(ref_table_live(core.refs), 0);
+}
+END_TEST
+
+START_TEST(a_copy_here_that_its_owner_did_not_know_takes_its_place)
+{
+    const struct wire_key key = key_of_ours();
+    struct core_value v;
+
+    nobody_has_it = false;
+    join_as(false);
+    struct record *r = make_elsewhere();
+    core_lock();
+    ck_assert(remake_lost(r, 2, THERE));
+    core_unlock();
+    turns();
+    fill_entry(3, &key, SIZE);
+    struct wire_store_found w = found_at(HERE, place_of(3));
+    tell(WIRE_STORE_FOUND, &w, sizeof w);
+    ck_assert_uint_eq(share->ring.records[0].kind, STORE_KEEP);
+    ck_assert_uint_eq(n_pins_of(3), 0);
+    ck_assert_int_eq(core_get(record_word(r), 0, &v), CORE_OK);
+    ck_assert_uint_eq(v.size, SIZE);
+    core_value_drop(&v);
+    core_release(record_word(r));
+    ck_assert_uint_eq(share->ring.records[1].kind, STORE_FREE);
+    ck_assert_uint_eq(share->ring.records[1].place, place_of(3));
+    ck_assert_uint_eq(count(WIRE_STORE_PULL), 0);
+}
+END_TEST
+
+START_TEST(a_raylet_that_ends_answers_nobody)
+{
+    struct core_value v;
+
+    nobody_has_it = false;
+    join_as(false);
+    struct record *r = make_elsewhere();
+    core_lock();
+    ck_assert(remake_lost(r, 2, THERE));
+    core_unlock();
+    turns();
+    ck_assert_uint_eq(count(WIRE_STORE_SEEK), 1);
+    unix_link_destroy(raylet);
+    raylet = NULL;
+    turn();
+    turn();
+    ck_assert_int_eq(core_get(record_word(r), 0, &v), CORE_OK);
+    check_failure(&v, CORE_ELOST, "it was put");
+    core_value_drop(&v);
 }
 END_TEST
 
@@ -1244,8 +1426,7 @@ START_TEST(a_run_whose_worker_dies_is_retried_or_fails)
     ck_assert(remake_lost(r, 0, THERE));
     owner_act();
     core_unlock();
-    turn();
-    listen_to_core();
+    turns();
     ck_assert_uint_eq(nth_push(1).attempt, 1);
     tell(WIRE_WORKER_DEAD, &d, sizeof d);
     grant(count(WIRE_LEASE_REQUEST) - 1, LEASE + 1, OTHER + 1, THERE);
@@ -1678,6 +1859,10 @@ int main(void)
     tcase_add_test(t, what_a_lost_value_was_made_of_is_made_first);
     tcase_add_test(t, what_was_put_is_lost);
     tcase_add_test(t, a_copy_that_is_here_takes_its_place);
+    tcase_add_test(t, another_nodes_copy_takes_its_place);
+    tcase_add_loop_test(t, what_is_freed_while_it_is_sought_goes_where_it_is_found, 0, 4);
+    tcase_add_test(t, a_copy_here_that_its_owner_did_not_know_takes_its_place);
+    tcase_add_test(t, a_raylet_that_ends_answers_nobody);
     tcase_add_test(t, a_borrower_asks_its_owner_for_another_one);
     tcase_add_test(t, an_owner_that_is_asked_again_makes_it_or_says_why_not);
     tcase_add_test(t, a_run_whose_worker_dies_is_retried_or_fails);

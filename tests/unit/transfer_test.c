@@ -1148,6 +1148,33 @@ START_TEST(frees_follow_the_copies)
 }
 END_TEST
 
+/* The node that made it is gone. */
+START_TEST(a_copy_that_is_kept_is_the_primary_one)
+{
+    struct transfer_key key = key_of(1), other = key_of(2);
+    struct transfer_object at, again;
+
+    make_object(0, 1, MIB, 3);
+    bring(1, 0, 1, MIB, 3);
+    ck_assert(!transfer_find(m[1].t, &other, true, &at));
+    ck_assert(transfer_find(m[1].t, &key, false, &at));
+    ck_assert_uint_eq(stats_of(1).n_copies, 1);
+    ck_assert(transfer_find(m[1].t, &key, true, &again));
+    ck_assert_uint_eq(stats_of(1).n_copies, 0);
+    ck_assert_uint_eq(again.place, at.place);
+    ck_assert_uint_eq(again.offset, at.offset);
+    ck_assert_uint_eq(again.size, MIB);
+    ck_assert_uint_eq(again.n_refs, 3);
+    transfer_remove_node(m[2].t, node_of(0));
+    bring(2, 1, 1, MIB, 3);
+    ck_assert_uint_eq(stats_of(2).n_copies, 1);
+    transfer_free(m[1].t, &key);
+    ck_assert_uint_eq(m[1].n_frees, 1);
+    ck_assert_uint_eq(m[1].frees[0].node, node_of(2));
+    ck_assert(!transfer_find(m[1].t, &key, true, &at));
+}
+END_TEST
+
 START_TEST(a_free_by_the_owners_ring_follows_too)
 {
     struct machine *x = &m[0];
@@ -1564,6 +1591,7 @@ int main(void)
     tcase_add_test(tc, arguments_take_a_part_of_the_store_at_once);
     tcase_add_test(tc, who_waits_for_bytes_passes_arguments);
     tcase_add_test(tc, frees_follow_the_copies);
+    tcase_add_test(tc, a_copy_that_is_kept_is_the_primary_one);
     tcase_add_test(tc, a_free_by_the_owners_ring_follows_too);
     tcase_add_test(tc, what_is_freed_or_not_wanted_any_more_gives_its_memory_back);
     tcase_add_test(tc, the_end_of_an_owner_ends_its_pulls);

@@ -108,7 +108,7 @@ size_t pool_run_describe_death(const struct process *p, int status, char *out, s
                      "worker pid=%d was killed by signal %d (%s)",
                      p->pid,
                      WTERMSIG(status),
-                     strsignal(WTERMSIG(status)));
+                     err_signal_name(WTERMSIG(status)));
     else
         n = snprintf(out, size, "worker pid=%d exited with status %d", p->pid, WEXITSTATUS(status));
     if (p->cut && n > 0 && (size_t)n < size)
@@ -137,7 +137,7 @@ static void say_end(const struct process *p, int status, char *out, size_t size)
                  size,
                  "was killed by signal %d (%s), not by its raylet%s",
                  WTERMSIG(status),
-                 strsignal(WTERMSIG(status)),
+                 err_signal_name(WTERMSIG(status)),
                  WTERMSIG(status) == SIGKILL ? ": by a user, or by the kernel, out of memory" : "");
 }
 
@@ -230,8 +230,8 @@ static void on_spawned(void *arg, const struct wire_spawned *w, int pidfd)
                  sizeof j->why,
                  "cannot fork a worker: %s; raise the limits of processes (ulimit -u), open files "
                  "(ulimit -n) or memory",
-                 strerror(w->error));
-        log_err("node", "fork_failed", "errno=%d msg=\"%s\"", w->error, strerror(w->error));
+                 err_errno_name(w->error));
+        log_err("node", "fork_failed", "errno=%d msg=\"%s\"", w->error, err_errno_name(w->error));
         gone(p, 0);
         return;
     }

@@ -329,7 +329,7 @@ static void explain(struct zygote *z, int status)
                  sizeof how,
                  "is killed by signal %d (%s)",
                  WTERMSIG(status),
-                 strsignal(WTERMSIG(status)));
+                 err_signal_name(WTERMSIG(status)));
     else
         snprintf(how, sizeof how, "exits with status %d", WEXITSTATUS(status));
     /* the fix first: a long last line may be cut */

@@ -277,7 +277,7 @@ void daemon_say_status(int status, char *out, size_t size)
                  size,
                  "was killed by signal %d (%s)",
                  WTERMSIG(status),
-                 strsignal(WTERMSIG(status)));
+                 err_signal_name(WTERMSIG(status)));
     else
         snprintf(out, size, "exited with status %d", WEXITSTATUS(status));
 }

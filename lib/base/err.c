@@ -111,3 +111,17 @@ const char *err_code_name(enum err_code code)
     };
     return (unsigned)code < sizeof names / sizeof names[0] ? names[code] : "unknown error";
 }
+
+const char *err_signal_name(int number)
+{
+    const char *name = sigdescr_np(number);
+
+    return name != NULL ? name : "one without a name";
+}
+
+const char *err_errno_name(int number)
+{
+    const char *name = strerrordesc_np(number);
+
+    return name != NULL ? name : "unknown error";
+}

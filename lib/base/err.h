@@ -47,5 +47,9 @@ int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(prin
 
 /* "invalid", "not found", ... for logs; never NULL. */
 const char *err_code_name(enum err_code code);
+/* What strsignal and strerror say, of any number, static: those allocate for one that has no name,
+ * and have one text for a thread. */
+const char *err_signal_name(int number);
+const char *err_errno_name(int number);
 
 #endif /* LIB_BASE_ERR_H */

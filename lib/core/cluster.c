@@ -287,5 +287,5 @@ void cluster_fate(int pidfd, char *out, size_t size)
                  size,
                  "was killed by signal %d (%s)",
                  info.si_status,
-                 strsignal(info.si_status));
+                 err_signal_name(info.si_status));
 }

@@ -146,6 +146,15 @@ START_TEST(numbers_are_pinned_and_each_has_a_name)
 }
 END_TEST
 
+START_TEST(numbers_that_others_say_have_names)
+{
+    ck_assert_str_eq(err_signal_name(SIGKILL), "Killed");
+    ck_assert_str_eq(err_signal_name(126), "one without a name");
+    ck_assert_str_eq(err_errno_name(ENOENT), "No such file or directory");
+    ck_assert_str_eq(err_errno_name(-77777), "unknown error");
+}
+END_TEST
+
 START_TEST(assert_lets_truth_pass)
 {
     struct {
@@ -185,6 +194,7 @@ int main(void)
     tcase_add_test(t, prefix_gives_context_and_keeps_the_code);
     tcase_add_test(t, long_texts_are_cut);
     tcase_add_test(t, numbers_are_pinned_and_each_has_a_name);
+    tcase_add_test(t, numbers_that_others_say_have_names);
     tcase_add_test(t, assert_lets_truth_pass);
     tcase_add_test_raise_signal(t, assert_aborts, SIGABRT);
     tcase_add_test_raise_signal(t, foreign_magic_aborts, SIGABRT);

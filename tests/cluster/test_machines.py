@@ -265,8 +265,8 @@ def test_a_driver_that_dies_leaves_nothing_on_any_node(two):
     ask(program, "hold 1 0 b=1")
     pid = int(program.expect(r"\) held (\d+) ").group(1))
     program.kill()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists() or
-               Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z" or None, 5 * slow(), "its worker elsewhere ends")
+    wait_until(lambda: all(p.pid != pid or p.state == "Z" for p in two.cluster.processes()) or None, 5 * slow(),
+               "its worker elsewhere ends")
     wait_until(lambda: not two.cluster.zygotes() or None, 5 * slow(), "its zygotes end")
 
 

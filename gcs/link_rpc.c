@@ -150,19 +150,14 @@ static void take_for_node(struct gcs_server *g,
                           struct rpc_call *call,
                           const Ray__C__TakeProcessesRequest *m)
 {
-    const struct node_sync_row *row = NULL;
-    struct unique_id id;
+    const struct node_sync_row *row = gcs_sync_find(g, m->node_id.data, m->node_id.len);
 
-    if (m->node_id.len == sizeof id.bytes) {
-        memcpy(id.bytes, m->node_id.data, sizeof id.bytes);
-        row = node_sync_find(g->sync, &id);
-    }
     if (row == NULL)
         rpc_call_fail(call, ERR_NOT_FOUND, "no such node is registered");
     else if (row->state == NODE_SYNC_DEAD)
         rpc_call_fail(call, ERR_EXISTS, "this node was declared dead (%s)", row->death);
     else
-        process_table_take(g->store, &id, row->number, m->n, on_taken, asking(g, call));
+        process_table_take(g->store, &row->id, row->number, m->n, on_taken, asking(g, call));
 }
 
 static void on_take_processes(void *arg, struct rpc_call *call)

@@ -226,6 +226,16 @@ bool gcs_sync_set_dead(struct gcs_server *g, const struct unique_id *id, const c
     return true;
 }
 
+struct node_sync_row *gcs_sync_find(const struct gcs_server *g, const void *id, size_t size)
+{
+    struct unique_id node;
+
+    if (size != sizeof node.bytes)
+        return NULL;
+    memcpy(node.bytes, id, size);
+    return node_sync_find(g->sync, &node);
+}
+
 /* Out of turn, so with no more news than another. */
 void gcs_sync_wake(struct gcs_server *g, struct node_sync_row *row)
 {

@@ -91,16 +91,6 @@ static void on_gone(void *arg, struct rpc_call *call)
     end(arg);
 }
 
-static struct node_sync_row *find(const struct gcs_server *g, const ProtobufCBinaryData *id)
-{
-    struct unique_id node;
-
-    if (id->len != sizeof node.bytes)
-        return NULL;
-    memcpy(node.bytes, id->data, sizeof node.bytes);
-    return node_sync_find(g->sync, &node);
-}
-
 /* Takes m. */
 static void ask(struct gcs_server *g,
                 struct rpc_call *call,
@@ -128,7 +118,7 @@ static void on_ask_node(void *arg, struct rpc_call *call)
 
     if (m == NULL)
         return;
-    struct node_sync_row *row = find(g, &m->node_id);
+    struct node_sync_row *row = gcs_sync_find(g, m->node_id.data, m->node_id.len);
     if (row == NULL)
         rpc_call_fail(call, ERR_NOT_FOUND, "no such node is registered");
     else if (row->state == NODE_SYNC_DEAD)

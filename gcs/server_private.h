@@ -49,6 +49,8 @@ uint64_t gcs_wall_ms(void);
 void gcs_sync_init(struct gcs_server *g);
 /* Held calls fail. After gcs_sync_init only. */
 void gcs_sync_fini(struct gcs_server *g);
+/* Of the id that a message has, any bytes; NULL: no such node is registered. */
+struct node_sync_row *gcs_sync_find(const struct gcs_server *g, const void *id, size_t size);
 /* A question waits for that node: its held call, if there is one, goes home with it. */
 void gcs_sync_wake(struct gcs_server *g, struct node_sync_row *row);
 /* From now on silence counts. */

@@ -312,8 +312,8 @@ void remake_end_lost(struct record *r)
     make_again(r, s.node);
 }
 
-/* As remake_lost. has_begun: it was not known before, and now it is sought. */
-static bool lose(struct record *r, uint16_t attempt, uint32_t node, bool *has_begun)
+/* As remake_lost, of r alone. */
+static bool lose(struct record *r, uint16_t attempt, uint32_t node)
 {
     const struct ref_stored *s = &r->u.stored;
 
@@ -328,8 +328,7 @@ static bool lose(struct record *r, uint16_t attempt, uint32_t node, bool *has_be
         return true; /* while it waited */
     r->flags |= REF_LOST;
     core.has_lost = true;
-    *has_begun = (r->flags & REF_BORROWED) == 0 && core.raylet->link != NULL;
-    if (*has_begun)
+    if ((r->flags & REF_BORROWED) == 0 && core.raylet->link != NULL)
         seek(r);
     else if (s->n_views == 0)
         remake_end_lost(r);
@@ -338,18 +337,17 @@ static bool lose(struct record *r, uint16_t attempt, uint32_t node, bool *has_be
 
 bool remake_lost(struct record *r, uint16_t attempt, uint32_t node)
 {
-    bool has_begun = false;
+    const bool was_sought = (r->flags & REF_SOUGHT) != 0;
 
-    if (!lose(r, attempt, node, &has_begun))
+    if (!lose(r, attempt, node))
         return false;
     /* the same node had the task's other returns: one run is to make all that nobody has */
-    for (unsigned i = 0; has_begun; i++) {
-        const struct lineage *l = r->extra != NULL ? r->extra->lineage : NULL; /* r is sought */
+    for (unsigned i = 0; !was_sought && (r->flags & REF_SOUGHT) != 0; i++) {
+        const struct lineage *l = r->extra != NULL ? r->extra->lineage : NULL;
         if (l == NULL || i >= l->of.n_returns)
             break;
-        bool has_too = false;
         if (l->returns[i] != 0 && l->returns[i] != r->slot)
-            lose(ref_table_at(core.refs, l->returns[i]), attempt, node, &has_too);
+            lose(ref_table_at(core.refs, l->returns[i]), attempt, node);
     }
     return true;
 }
